@@ -1,0 +1,38 @@
+# `make train` and `make test` are all one needs; `make` alone lists the rest.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help setup train test check format clean
+
+# What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
+TRAIN_FLAGS ?= --midi-file example_midis/five_finger_scale.mid --max-minutes 8 --tqdm-bar \
+	--max-steps 5000000 --eval-interval 10000 --warmstart-steps 1000 \
+	--update-to-data-ratio 0.5 --batch-size 64 --environments-per-actor 4 \
+	--trim-silence --gravity-compensation --reduced-action-space \
+	--action-reward-observation --primitive-fingertip-collisions
+ARGS ?=
+
+help: ## list these targets
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+setup: ## install everything into .venv (the targets below do it by themselves)
+	@scripts/setup.sh
+
+train: setup ## learn to play five_finger_scale.mid; results go to runs/
+	.venv/bin/pianist train $(TRAIN_FLAGS) $(ARGS)
+
+test: check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
+	.venv/bin/python -m pytest $(ARGS)
+
+check: setup ## formatting, lint and types
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+format: setup ## format the source and put right what ruff can
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+clean: ## remove .venv and caches, never runs/
+	rm -rf .venv/setup-stamp .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find . -path ./runs -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Makes .venv: the project and all it needs, at the versions in constraints.txt.
+#
+# Returns at once when nothing has changed since the last time. An environment whose install was
+# broken off, or whose folder or Python has moved, is thrown away and made anew. Missing system
+# packages are installed when run as root; anyone else is told the command that does it.
+# PYTHON=... chooses the interpreter. Exit code 2: something has to be installed by hand first.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PATH=$PATH:/usr/sbin:/sbin # ldconfig is there, and not every user's PATH is
+
+say() { printf 'setup: %s\n' "$*"; }
+stop() {
+    say "$*" >&2
+    exit 2
+}
+
+# --- Which Python -----------------------------------------------------------------------------
+
+# Prints the version, the executable (that behind an active environment) and where Python.h is.
+probe='import sys, sysconfig
+if not (3, 10) <= sys.version_info < (3, 12): sys.exit(1)
+print("%d.%d.%d" % sys.version_info[:3], sys._base_executable, sysconfig.get_path("include"), sep="\n")'
+
+for candidate in ${PYTHON:-python3.11 python3.10 python3}; do
+    found=$("$candidate" -c "$probe" 2>/dev/null) && break
+done
+[[ -n $found ]] ||
+    stop "needs Python 3.10 or 3.11, but ${PYTHON:-python3.11, python3.10 or python3} is not that"
+{ read -r version && read -r python && read -r headers; } <<<"$found"
+
+# --- Is there anything to do? -------------------------------------------------------------------
+
+stamp=.venv/setup-stamp
+identity="Python $version, $python, $PWD"
+wanted="$identity, $(cat constraints.txt pyproject.toml | sha256sum)"
+unchanged() {
+    present=$(cat "$stamp" 2>/dev/null || true)
+    [[ $present == "$wanted" ]]
+}
+! unchanged || exit 0
+
+exec 9<>constraints.txt # locked, so that a second setup waits for the first and then looks again
+flock -n 9 || {
+    say "waiting for the setup that is running in another terminal"
+    flock 9
+}
+! unchanged || exit 0
+
+# --- System packages ----------------------------------------------------------------------------
+
+includes() { gcc -fsyntax-only -x c - <<<"#include <$1>" 2>/dev/null; }
+
+# Tries each thing, and collects the Debian and Ubuntu packages of what is not there.
+find_missing() {
+    needed=() sound=() video=()
+    local minor=${version%.*} libraries
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || needed+=("python$minor-venv")
+    [[ -e $headers/Python.h ]] || needed+=("python$minor-dev")
+    [[ ${#needed[@]} == 0 || $python == /usr/bin/* ]] ||
+        stop "$python has no ensurepip or no Python.h: install a complete Python $minor"
+    includes stdio.h || needed+=(gcc libc6-dev)
+    includes portaudio.h || needed+=(portaudio19-dev) # PyAudio is compiled: it has no Linux wheel
+
+    libraries=$(ldconfig -p 2>/dev/null || true)
+    [[ $libraries == *libfluidsynth.so.3* ]] || sound+=(libfluidsynth3)
+    [[ $libraries == *libEGL.so.1* ]] || video+=(libegl1)
+    [[ $libraries == *libOpenGL.so.0* || $libraries == *libGL.so.1* ]] || video+=(libopengl0)
+    # EGL draws with the graphics card's own driver or with Mesa's.
+    [[ $libraries == *libEGL_nvidia.so* ]] || compgen -G '/usr/lib*/*/dri/*_dri.so' >/dev/null ||
+        video+=(libgl1-mesa-dri)
+    # Where EGL does not start there is OSMesa.
+    [[ ${#video[@]} == 0 || $libraries == *libOSMesa.so* ]] || video+=(libosmesa6)
+    missing=("${needed[@]}" "${sound[@]}" "${video[@]}")
+}
+
+apt() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 "$@"; }
+apt_install() { # shows a dot for every ten lines of apt's, and its errors
+    say "installing system packages: $*"
+    apt install -y --no-install-recommends "$@" 2> >(grep -E '^(E:|dpkg: error)' >&2) |
+        { while mapfile -n 10 lines && ((${#lines[@]})); do printf .; done && echo; }
+}
+
+find_missing
+if ((${#missing[@]})); then
+    advice="apt-get update && apt-get install -y --no-install-recommends"
+    if ! command -v apt-get >/dev/null; then
+        advice="install what Debian calls"
+    elif ((EUID)); then
+        advice=${advice//apt-get/sudo apt-get}
+    else
+        say "updating the list of system packages"
+        apt -qq update || say "that failed: going on with the old list"
+        # If not everything can be had, then at least what is needed.
+        apt_install "${missing[@]}" || ((${#needed[@]} == 0)) || apt_install "${needed[@]}" || true
+        find_missing
+    fi
+    if ((${#needed[@]})); then
+        say "system packages are missing. Run this once, then the same make command again:" >&2
+        stop "  $advice ${missing[*]}"
+    fi
+    ((${#sound[@]} == 0)) || say "everything but sound will work; for sound: $advice ${sound[*]}"
+    ((${#video[@]} == 0)) || say "everything but video will work; for video: $advice ${video[*]}"
+fi
+
+# --- .venv --------------------------------------------------------------------------------------
+
+rm -f "$stamp" # no stamp: not complete
+if [[ $present == "$identity, "* ]]; then
+    say "constraints.txt or pyproject.toml has changed: updating .venv"
+else
+    say "creating .venv with Python $version"
+    rm -rf .venv
+    "$python" -m venv .venv
+    say "installing about 3 GB of pinned Python packages, which takes 2 to 5 minutes"
+fi
+
+log=.venv/setup.log
+: >"$log"
+pip_install() {
+    .venv/bin/python -m pip --disable-pip-version-check install -c constraints.txt "$@" &>>"$log"
+}
+
+# Says how far pip is: every ten seconds, or on a terminal every second in one line.
+watch_pip() {
+    local seconds=10 form='setup: %s\n'
+    [[ ! -t 1 ]] || seconds=1 form='\rsetup: %s'
+    while sleep $seconds && kill -0 $$ 2>/dev/null; do
+        # shellcheck disable=SC2059 # the form is one of the two above
+        printf "$form" "$(grep -cE '\.(whl|gz) \(' "$log") packages fetched, $(
+            find .venv/lib -maxdepth 3 -name '*.dist-info' | wc -l) installed"
+    done
+}
+
+watch_pip 9<&- &
+trap 'kill $! 2>/dev/null || true' EXIT
+trap 'echo && say "broken off; the next run starts afresh" && exit 130' INT
+# The build tools first, so that PyAudio and the project are built with the pinned ones.
+if ! { pip_install pip setuptools wheel && pip_install --no-build-isolation -e '.[dev]'; }; then
+    [[ ! -t 1 ]] || echo
+    tail -n 15 "$log" | cut -c 1-300 >&2
+    say "pip failed (more in $log). The next run starts afresh" >&2
+    exit 1
+fi
+[[ ! -t 1 ]] || echo
+
+printf '%s\n' "$wanted" >"$stamp"
+say ".venv is ready"
