@@ -1,0 +1,54 @@
+"""Settings of the replay server and of what is sampled from it."""
+
+import dataclasses
+import math
+
+from replay.errors import require
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayConfig:
+    """Settings of the replay server."""
+
+    replay_capacity: int = 1_000_000
+    """Transitions kept; the oldest are removed first."""
+    batch_size: int = 256
+    """Transitions in one learner step."""
+    warmstart_steps: int = 5_000
+    """Environment steps with uniformly random actions before the first learner step."""
+    update_to_data_ratio: str = "1"
+    """Learner steps an environment step, held by back-pressure on whichever side runs ahead;
+    `free` lets actors and learner each go as fast as they can."""
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range.
+
+        Raises:
+            BadInput: naming the flag, its value and the range.
+        """
+        require(self.batch_size >= 1, f"--batch-size is {self.batch_size}, must be at least 1")
+        require(
+            self.warmstart_steps >= 1,
+            f"--warmstart-steps is {self.warmstart_steps}, must be at least 1",
+        )
+        require(
+            self.replay_capacity > self.warmstart_steps,
+            f"--replay-capacity is {self.replay_capacity}, must be more than "
+            f"--warmstart-steps ({self.warmstart_steps}), or learning never begins",
+        )
+        require(
+            self.ratio is None or 0.01 <= self.ratio <= 100.0,
+            f"--update-to-data-ratio is {self.update_to_data_ratio}, "
+            "must be between 0.01 and 100, or `free`",
+        )
+
+    @property
+    def ratio(self) -> float | None:
+        """Learner steps an environment step; None where both sides run free."""
+        if self.update_to_data_ratio == "free":
+            return None
+        try:
+            ratio = float(self.update_to_data_ratio)
+        except ValueError:
+            ratio = math.nan  # Outside every range: refused by the check above.
+        return ratio
