@@ -1,0 +1,164 @@
+"""Checkpoints: one folder a learner step, written atomically, without pickle.
+
+    step_000012345/
+        training_state.safetensors   networks, targets, temperature, optimisers, random state
+        checkpoint.json              step counts, configuration, song: all else that is needed
+
+Whatever opens a checkpoint needs nothing but its folder.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from learner.networks import Parameters
+from learner.sac import TrainingState
+from replay.errors import BadInput, require
+
+_STATE, _DESCRIPTION = "training_state.safetensors", "checkpoint.json"
+_FOLDER_NAME = re.compile(r"step_(\d{9,})")
+
+
+def save(folder: pathlib.Path, state: TrainingState, description: dict[str, Any]) -> pathlib.Path:
+    """Writes a checkpoint beside its place and renames it, so that it is whole or absent.
+
+    Args:
+        folder: that holds a run's checkpoints; made if missing.
+        state: on any device.
+        description: JSON values; what a reader needs besides the arrays.
+
+    Returns:
+        The new folder, `folder / "step_000012345"`.
+    """
+    final = folder / f"step_{int(state.step):09d}"
+    partial = folder / f".{final.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(_named_arrays(state), str(partial / _STATE))
+    (partial / _DESCRIPTION).write_text(json.dumps(description, indent=2))
+    for file in partial.iterdir():
+        _sync(file)
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    _sync(folder)
+    return final
+
+
+def remove_all_but_newest(folder: pathlib.Path, keep: int) -> None:
+    """Removes the oldest checkpoints of a run until `keep` are left."""
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+
+
+def list_checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Checkpoint folders of a run, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if _FOLDER_NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def find(path: pathlib.Path) -> pathlib.Path:
+    """The checkpoint that a person means by `path`.
+
+    Args:
+        path: a checkpoint's folder, or a run's, of which the newest is taken.
+
+    Raises:
+        BadInput: there is no checkpoint.
+    """
+    require(path.is_dir(), f"no checkpoint at {path}: there is no such folder")
+    if (path / _STATE).is_file() and (path / _DESCRIPTION).is_file():
+        return path
+    within = list_checkpoints(path / "checkpoints") or list_checkpoints(path)
+    require(
+        bool(within),
+        f"no checkpoint at {path}: expected {_STATE} and {_DESCRIPTION} in it, "
+        "or a run's folder with checkpoints/step_*",
+    )
+    return find(within[-1])
+
+
+def load_description(checkpoint: pathlib.Path) -> dict[str, Any]:
+    """What `save` was given as the description.
+
+    Raises:
+        BadInput: it is missing or damaged.
+    """
+    file = checkpoint / _DESCRIPTION
+    try:
+        description = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"checkpoint {checkpoint} is damaged: {file.name}: {error}") from error
+    require(isinstance(description, dict), f"checkpoint {checkpoint} is damaged: {file.name}")
+    return description
+
+
+def load_state(checkpoint: pathlib.Path, template: TrainingState) -> TrainingState:
+    """The whole training state.
+
+    Args:
+        checkpoint: its folder.
+        template: a state of the same configuration; gives structure, shapes and dtypes.
+
+    Raises:
+        BadInput: the file is damaged, or is of another configuration.
+    """
+    return _load(checkpoint, template, prefix="")
+
+
+def load_actor(checkpoint: pathlib.Path, template: Parameters) -> Parameters:
+    """The parameters of the actor network alone; arguments and errors as in `load_state`."""
+    return _load(checkpoint, template, prefix=".actor")
+
+
+def _load(checkpoint: pathlib.Path, template: Any, prefix: str) -> Any:
+    leaves, structure = jax.tree_util.tree_flatten_with_path(template)
+    file = checkpoint / _STATE
+    loaded = []
+    try:
+        with safe_open(str(file), framework="numpy") as arrays:
+            names = set(arrays.keys())
+            for path, leaf in leaves:
+                name = prefix + jax.tree_util.keystr(path)
+                require(
+                    name in names,
+                    f"checkpoint {checkpoint} is of another network: it has no {name}",
+                )
+                shape = tuple(arrays.get_slice(name).get_shape())
+                require(
+                    shape == np.shape(leaf),
+                    f"checkpoint {checkpoint} is of another network: {name} has shape {shape}, "
+                    f"this configuration needs {np.shape(leaf)}",
+                )
+                loaded.append(jax.numpy.asarray(arrays.get_tensor(name), dtype=leaf.dtype))
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"checkpoint {checkpoint} is damaged: {file.name}: {error}") from error
+    return jax.tree_util.tree_unflatten(structure, loaded)
+
+
+def _named_arrays(state: TrainingState) -> dict[str, np.ndarray]:
+    """Arrays by their path in the state, such as `.actor['params']['mean']['kernel']`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {
+        jax.tree_util.keystr(path): np.array(jax.device_get(leaf), order="C")
+        for path, leaf in leaves
+    }
+
+
+def _sync(path: pathlib.Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,83 @@
+"""Settings of the learning algorithm and of the learner around it."""
+
+import dataclasses
+from typing import Literal
+
+from replay.errors import require
+
+
+@dataclasses.dataclass(frozen=True)
+class SACConfig:
+    """Soft actor-critic (arXiv 1812.05905) with DroQ critics (arXiv 2110.02034)."""
+
+    num_qs: int = 2
+    """Critics in the ensemble; the target takes their minimum."""
+    actor_lr: float = 3e-4
+    """Learning rate of the actor (Adam)."""
+    critic_lr: float = 3e-4
+    """Learning rate of the critics (Adam)."""
+    temp_lr: float = 3e-4
+    """Learning rate of the temperature (Adam)."""
+    hidden_dims: tuple[int, ...] = (256, 256, 256)
+    """Units of each hidden layer, of the actor and of each critic."""
+    activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
+    """Activation after each hidden layer."""
+    critic_dropout_rate: float = 0.01
+    """Dropout in the critics, before the layer norm."""
+    critic_layer_norm: bool = True
+    """Layer norm in the critics, before the activation."""
+    tau: float = 0.01
+    """Share of the critics that moves into the target networks each learner step."""
+    target_entropy: float | None = None
+    """In nats; None is minus half the number of actions."""
+    init_temperature: float = 1.2
+    """Initial weight of the entropy."""
+    backup_entropy: bool = True
+    """Whether the entropy is part of the value."""
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range.
+
+        Raises:
+            BadInput: naming the flag, its value and the range.
+        """
+        flag = "--agent-config"
+        require(1 <= self.num_qs <= 100, f"{flag}.num-qs is {self.num_qs}, must be 1 to 100")
+        for name in ("actor_lr", "critic_lr", "temp_lr"):
+            rate = getattr(self, name)
+            require(
+                0 < rate <= 1,
+                f"{flag}.{name.replace('_', '-')} is {rate}, must be above 0 and at most 1",
+            )
+        require(
+            len(self.hidden_dims) >= 1 and all(1 <= units <= 65_536 for units in self.hidden_dims),
+            f"{flag}.hidden-dims is {self.hidden_dims}, must be one or more of 1 to 65536",
+        )
+        require(
+            0 <= self.critic_dropout_rate < 1,
+            f"{flag}.critic-dropout-rate is {self.critic_dropout_rate}, must be 0 or more, below 1",
+        )
+        require(0 < self.tau <= 1, f"{flag}.tau is {self.tau}, must be above 0 and at most 1")
+        require(
+            self.init_temperature > 0,
+            f"{flag}.init-temperature is {self.init_temperature}, must be above 0",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerConfig:
+    """Settings of the learner."""
+
+    discount: float = 0.8
+    """Discount of future rewards, per environment step."""
+    agent_config: SACConfig = SACConfig()
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range.
+
+        Raises:
+            BadInput: naming the flag, its value and the range.
+        """
+        require(
+            0 <= self.discount < 1, f"--discount is {self.discount}, must be 0 or more, below 1"
+        )

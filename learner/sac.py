@@ -1,0 +1,224 @@
+"""Soft actor-critic with DroQ critics: the losses, and one learner step.
+
+Sources: SAC with a learned temperature (arXiv 1812.05905), DroQ's regularised critics
+(arXiv 2110.02034); layout and order of the updates as robopianist-rl's `sac.py` has them.
+"""
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from learner.config import LearnerConfig
+from learner.networks import Actor, CriticEnsemble, Parameters, critic_values, policy
+
+Metrics = dict[str, jax.Array]
+
+
+class TrainingState(NamedTuple):
+    """All that a learner step changes, and so all that a resumed run needs."""
+
+    actor: Parameters
+    critic: Parameters
+    target_critic: Parameters
+    log_temperature: jax.Array
+    """() float32."""
+    actor_optimiser: Any
+    critic_optimiser: Any
+    temperature_optimiser: Any
+    key: jax.Array
+    """(2,) uint32, the random state."""
+    step: jax.Array
+    """() int32, learner steps so far."""
+
+
+class Batch(NamedTuple):
+    """Transitions with their observations unfolded."""
+
+    observation: jax.Array
+    """(batch, observation dimension) float32."""
+    action: jax.Array
+    """(batch, action dimension) float32."""
+    reward: jax.Array
+    """(batch,) float32."""
+    discount: jax.Array
+    """(batch,) float32, the environment's own."""
+    next_observation: jax.Array
+    """(batch, observation dimension) float32."""
+
+
+def actor_optimiser(config: LearnerConfig) -> optax.GradientTransformation:
+    """Optimiser of the actor."""
+    return optax.adam(config.agent_config.actor_lr)
+
+
+def critic_optimiser(config: LearnerConfig) -> optax.GradientTransformation:
+    """Optimiser of the critics."""
+    return optax.adam(config.agent_config.critic_lr)
+
+
+def temperature_optimiser(config: LearnerConfig) -> optax.GradientTransformation:
+    """Optimiser of the logarithm of the temperature."""
+    return optax.adam(config.agent_config.temp_lr)
+
+
+def target_entropy(config: LearnerConfig, action_dim: int) -> float:
+    """The entropy that the temperature steers towards, in nats."""
+    entropy = config.agent_config.target_entropy
+    return -0.5 * action_dim if entropy is None else entropy
+
+
+def initial_state(
+    config: LearnerConfig, observation_dim: int, action_dim: int, seed: int
+) -> TrainingState:
+    """A fresh training state; equal seeds give equal states."""
+    key, actor_key, critic_key = jax.random.split(jax.random.PRNGKey(seed), 3)
+    observation = jnp.zeros((1, observation_dim))
+    action = jnp.zeros((1, action_dim))
+    actor = Actor(config.agent_config, action_dim).init(actor_key, observation)
+    critic = CriticEnsemble(config.agent_config).init(
+        {"params": critic_key, "dropout": critic_key}, observation, action
+    )
+    log_temperature = jnp.log(jnp.float32(config.agent_config.init_temperature))
+    return TrainingState(
+        actor=actor,
+        critic=critic,
+        # A copy: the step below donates its input, and one buffer cannot be given twice.
+        target_critic=jax.tree.map(jnp.copy, critic),
+        log_temperature=log_temperature,
+        actor_optimiser=actor_optimiser(config).init(actor),
+        critic_optimiser=critic_optimiser(config).init(critic),
+        temperature_optimiser=temperature_optimiser(config).init(log_temperature),
+        key=key,
+        step=jnp.int32(0),
+    )
+
+
+def target_values(
+    config: LearnerConfig, state: TrainingState, batch: Batch, key: jax.Array
+) -> jax.Array:
+    """y = r + discount * d * (min_i Q'_i(o', a') - temperature * log pi(a' | o')), (batch,).
+
+    a' is drawn from the policy; d is the environment's discount, so that the end of the
+    song bootstraps and a failure does not (arXiv 1812.05905, equations 2 and 3).
+    """
+    action_key, dropout_key = jax.random.split(key)
+    agent = config.agent_config
+    distribution = policy(agent, state.actor, batch.next_observation)
+    action, log_probability = distribution.sample_with_log_probability(action_key)
+    values = critic_values(agent, state.target_critic, batch.next_observation, action, dropout_key)
+    value = jnp.min(values, axis=0)
+    if agent.backup_entropy:
+        value = value - jnp.exp(state.log_temperature) * log_probability
+    target = batch.reward + config.discount * batch.discount * value
+    chex.assert_equal_shape([target, batch.reward])
+    return jax.lax.stop_gradient(target)
+
+
+def critic_loss(
+    critic: Parameters,
+    config: LearnerConfig,
+    batch: Batch,
+    target: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """Mean squared TD error over ensemble and batch (arXiv 1812.05905, equation 5)."""
+    values = critic_values(config.agent_config, critic, batch.observation, batch.action, key)
+    loss = jnp.mean((values - target) ** 2)
+    return loss, {"critic_loss": loss, "q": jnp.mean(values)}
+
+
+def actor_loss(
+    actor: Parameters,
+    config: LearnerConfig,
+    state: TrainingState,
+    batch: Batch,
+    key: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """Mean of temperature * log pi(a | o) - Q(o, a), a drawn from pi, Q the mean of the ensemble.
+
+    (arXiv 1812.05905, equation 7; the mean over critics is DroQ's, arXiv 2110.02034,
+    algorithm 2.)
+    """
+    action_key, dropout_key = jax.random.split(key)
+    agent = config.agent_config
+    distribution = policy(agent, actor, batch.observation)
+    action, log_probability = distribution.sample_with_log_probability(action_key)
+    values = critic_values(agent, state.critic, batch.observation, action, dropout_key)
+    loss = jnp.mean(jnp.exp(state.log_temperature) * log_probability - jnp.mean(values, axis=0))
+    return loss, {"actor_loss": loss, "entropy": -jnp.mean(log_probability)}
+
+
+def temperature_loss(
+    log_temperature: jax.Array, entropy: jax.Array, target: float
+) -> tuple[jax.Array, Metrics]:
+    """temperature * (entropy - target entropy) (arXiv 1812.05905, equation 18)."""
+    temperature = jnp.exp(log_temperature)
+    loss = temperature * (entropy - target)
+    return loss, {"temperature_loss": loss, "temperature": temperature}
+
+
+def update(
+    state: TrainingState, batch: Batch, config: LearnerConfig
+) -> tuple[TrainingState, Metrics]:
+    """One update of critics, targets, actor and temperature, in this order.
+
+    Args:
+        state: before.
+        batch: of transitions.
+        config: of the learner.
+
+    Returns:
+        The next state, and scalars: critic_loss, q, actor_loss, entropy (nats),
+        temperature_loss, temperature.
+    """
+    key, target_key, critic_key, actor_key = jax.random.split(state.key, 4)
+
+    target = target_values(config, state, batch, target_key)
+    gradient, critic_metrics = jax.grad(critic_loss, has_aux=True)(
+        state.critic, config, batch, target, critic_key
+    )
+    critic, critic_optimiser_state = _apply(
+        critic_optimiser(config), gradient, state.critic_optimiser, state.critic
+    )
+    target_critic = optax.incremental_update(critic, state.target_critic, config.agent_config.tau)
+    state = state._replace(critic=critic, target_critic=target_critic)
+
+    gradient, actor_metrics = jax.grad(actor_loss, has_aux=True)(
+        state.actor, config, state, batch, actor_key
+    )
+    actor, actor_optimiser_state = _apply(
+        actor_optimiser(config), gradient, state.actor_optimiser, state.actor
+    )
+
+    gradient, temperature_metrics = jax.grad(temperature_loss, has_aux=True)(
+        state.log_temperature,
+        actor_metrics["entropy"],
+        target_entropy(config, batch.action.shape[-1]),
+    )
+    log_temperature, temperature_optimiser_state = _apply(
+        temperature_optimiser(config), gradient, state.temperature_optimiser, state.log_temperature
+    )
+
+    state = state._replace(
+        actor=actor,
+        log_temperature=log_temperature,
+        actor_optimiser=actor_optimiser_state,
+        critic_optimiser=critic_optimiser_state,
+        temperature_optimiser=temperature_optimiser_state,
+        key=key,
+        step=state.step + 1,
+    )
+    return state, {**critic_metrics, **actor_metrics, **temperature_metrics}
+
+
+def _apply(
+    optimiser: optax.GradientTransformation,
+    gradient: Parameters,
+    optimiser_state: Any,
+    parameters: Parameters,
+) -> tuple[Parameters, Any]:
+    updates, optimiser_state = optimiser.update(gradient, optimiser_state, parameters)
+    return optax.apply_updates(parameters, updates), optimiser_state
