@@ -1,0 +1,206 @@
+"""The actor: plays in several environments at once and writes what happens to the replay."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from actors.environment import PianoEnvironment
+from actors.repertoire import Repertoire
+from learner.config import SACConfig
+from learner.parameters import ParameterSubscription
+from learner.policy import Policy
+from replay.transition import Observation
+
+if TYPE_CHECKING:
+    from replay.client import Writer
+
+_SWITCH_SECONDS = 0.0002
+
+
+class CollectReport(NamedTuple):
+    """What one call of `Actor.collect` did."""
+
+    steps: int
+    """Environment steps in this call."""
+    seconds: float
+    """Length of this call."""
+    waiting_seconds: float
+    """Of which spent waiting for the replay server to take more."""
+    parameter_version: int
+    """Of the policy at the end; -1 for random actions."""
+    episode_returns: list[float]
+    """Of the episodes that ended in this call."""
+    episode_lengths: list[int]
+    """Of the same episodes, in control steps."""
+
+
+class _Rollout:
+    """One environment, its writer, and the episode under way."""
+
+    def __init__(self, environment: PianoEnvironment, writer: "Writer"):
+        self.environment = environment
+        self.writer = writer
+        self._begin()
+
+    def _begin(self) -> None:
+        self.observation = self.environment.reset().observation
+        self._return, self._length = 0.0, 0
+        self.writer.begin(self.observation)
+
+    def step(self, action: np.ndarray, parameter_version: int) -> tuple[float, int] | None:
+        """Takes one step and writes it; begins the next episode at the end of one.
+
+        Returns:
+            Return and length of the episode, if this was its last step.
+        """
+        timestep = self.environment.step(action)
+        self.observation = timestep.observation
+        self._return += timestep.reward
+        self._length += 1
+        self.writer.add(
+            action,
+            parameter_version,
+            timestep.reward,
+            timestep.discount,
+            self.observation,
+            timestep.last,
+        )
+        if not timestep.last:
+            return None
+        ended = (self._return, self._length)
+        self._begin()
+        return ended
+
+
+class _Share:
+    """The environments of one thread, all acted for in one forward pass."""
+
+    def __init__(self, rollouts: list[_Rollout], seed: int):
+        self._rollouts = rollouts
+        self._random = np.random.default_rng(seed)
+        self._key = jax.random.PRNGKey(seed)
+
+    def collect(
+        self, deadline: float, newest_policy: Callable[[], tuple[Policy | None, int]]
+    ) -> CollectReport:
+        """Plays until the deadline, or until the replay server takes no more."""
+        started, waiting, steps, version = time.monotonic(), 0.0, 0, -1
+        ended: list[tuple[float, int]] = []
+        while (now := time.monotonic()) < deadline:
+            room = all(rollout.writer.wait(deadline - now) for rollout in self._rollouts)
+            waiting += time.monotonic() - now
+            if not room:
+                break
+            policy, version = newest_policy()
+            for rollout, action in zip(self._rollouts, self._act(policy), strict=True):
+                episode = rollout.step(action, version)
+                if episode is not None:
+                    ended.append(episode)
+            steps += len(self._rollouts)
+        return CollectReport(
+            steps=steps,
+            seconds=time.monotonic() - started,
+            waiting_seconds=waiting,
+            parameter_version=version,
+            episode_returns=[episode_return for episode_return, _ in ended],
+            episode_lengths=[length for _, length in ended],
+        )
+
+    def _act(self, policy: Policy | None) -> np.ndarray:
+        """Actions (environments, action dimension); uniformly random without a policy."""
+        if policy is None:
+            shape = (len(self._rollouts), self._rollouts[0].environment.piano.action_dim)
+            return self._random.uniform(-1.0, 1.0, shape).astype(np.float32)
+        observations = [rollout.observation for rollout in self._rollouts]
+        batch = Observation(
+            np.stack([observation.proprioception for observation in observations]),
+            np.stack([observation.row for observation in observations]),
+        )
+        actions, self._key = policy.sample(batch, self._key)
+        return actions
+
+
+class Actor:
+    """Plays for the learner (a Ray actor, on CPU).
+
+    It works in slices: whoever calls `collect` again and again decides how long it plays.
+    Actions are uniformly random until the learner publishes its first parameters, which it
+    does when the replay holds the warm-up; then they are drawn from the newest policy.
+
+    The environments are shared out among as many threads as there are cores, since the physics
+    lets go of Python's global lock. No environment waits for those of another thread.
+
+    Args:
+        repertoire: to be played; the environments take its songs in turn.
+        agent_config: of the policy's network.
+        environments: how many.
+        number: of the actor, from 0.
+        seed: of the run.
+        replay_address: of the replay server, "host:port".
+        parameter_server: handle of the `ParameterServer` actor.
+    """
+
+    def __init__(
+        self,
+        repertoire: Repertoire,
+        agent_config: SACConfig,
+        environments: int,
+        number: int,
+        seed: int,
+        replay_address: str,
+        parameter_server: Any,
+    ):
+        from replay.client import Writer  # Brings TensorFlow: for this process only.
+
+        # So that a thread back from the physics soon gets the lock.
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        first = number * environments
+        songs = min(environments, len(repertoire.songs))
+        pianos = [repertoire.piano(first + i) for i in range(songs)]
+        rollouts = [
+            _Rollout(PianoEnvironment(pianos[i % songs]), Writer(replay_address))
+            for i in range(environments)
+        ]
+        threads = min(environments, len(os.sched_getaffinity(0)))
+        self._threads = ThreadPoolExecutor(threads)
+        self._shares = [
+            _Share(rollouts[i::threads], seed + 1000 * (number + 1) + i) for i in range(threads)
+        ]
+        self._policy_parts = (agent_config, pianos[0].layout, repertoire.table)
+        self._policy: Policy | None = None
+        self._parameters = ParameterSubscription(parameter_server)
+        self._lock = threading.Lock()
+
+    def collect(self, seconds: float) -> CollectReport:
+        """Plays for about `seconds`, or less where the replay server takes no more."""
+        started = time.monotonic()
+        reports = list(
+            self._threads.map(
+                lambda share: share.collect(started + seconds, self._newest_policy), self._shares
+            )
+        )
+        return CollectReport(
+            steps=sum(report.steps for report in reports),
+            seconds=time.monotonic() - started,
+            waiting_seconds=sum(report.waiting_seconds for report in reports) / len(reports),
+            parameter_version=min(report.parameter_version for report in reports),
+            episode_returns=[value for report in reports for value in report.episode_returns],
+            episode_lengths=[value for report in reports for value in report.episode_lengths],
+        )
+
+    def _newest_policy(self) -> tuple[Policy | None, int]:
+        """The newest policy that has arrived, and its version."""
+        with self._lock:
+            parameters = self._parameters.latest()
+            if parameters is not None and self._policy is not None:
+                self._policy = self._policy.with_parameters(parameters)
+            elif parameters is not None:
+                self._policy = Policy(*self._policy_parts, parameters)
+            return self._policy, self._parameters.version

@@ -1,0 +1,96 @@
+"""One episode, played from its first control step to its last, and kept."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from actors.environment import PianoEnvironment
+from actors.performance import Performance, notes_of_frames
+from replay.transition import Observation
+
+# A key of 15 cm moves its hammer about five times as fast as its own end.
+_KEY_METRES = 0.15
+_HAMMER_RATIO = 5.0
+
+
+def play(environment: PianoEnvironment, act: Callable[[Observation], np.ndarray]) -> Performance:
+    """Plays one episode.
+
+    Args:
+        environment: is reset first.
+        act: maps an observation to an action (action dimension,).
+    """
+    piano = environment.piano
+    timestep = environment.reset()
+    listener = _Listener(environment)
+    positions = [environment.data.qpos.astype(np.float32)]
+    rewards, played_keys, played_pedal = [], [], []
+    while not timestep.last:
+        timestep = environment.step(act(timestep.observation), listener.listen)
+        rewards.append(timestep.reward)
+        played_keys.append(environment.keys_down)
+        played_pedal.append(environment.pedal_down)
+        positions.append(environment.data.qpos.astype(np.float32))
+    # A wrong press may have ended the episode early: what comes later was never due.
+    due_keys = piano.score.keys[: len(rewards)]
+    control_timestep = piano.config.control_timestep
+    return Performance(
+        control_timestep=np.array(control_timestep),
+        due_keys=due_keys,
+        due_pedal=piano.score.pedal[: len(rewards)],
+        played_keys=np.array(played_keys),
+        played_pedal=np.array(played_pedal),
+        rewards=np.array(rewards),
+        due_notes=notes_of_frames(due_keys, control_timestep),
+        played_notes=listener.notes(end=len(rewards) * control_timestep),
+        pedal_changes=np.array(listener.pedal_changes, np.float64).reshape(-1, 2),
+        positions=np.array(positions),
+    )
+
+
+class _Listener:
+    """Hears keys and pedal after every physics step."""
+
+    def __init__(self, environment: PianoEnvironment):
+        self._environment = environment
+        self._notes: list[list[float]] = []
+        self._sounding: dict[int, list[float]] = {}
+        self._down = environment.keys_down
+        self._pedal_down = environment.pedal_down
+        self.pedal_changes: list[tuple[float, float]] = []
+        """Seconds, and 1.0 for down or 0.0 for up."""
+
+    def listen(self) -> None:
+        environment = self._environment
+        environment.read_keys()
+        seconds = environment.data.time
+        speeds = environment.data.qvel[environment.piano.key_velocities]
+        for key in np.flatnonzero(environment.keys_down & ~self._down):
+            note = [seconds, math.inf, float(key), midi_velocity(speeds[key])]
+            self._sounding[key] = note
+            self._notes.append(note)
+        for key in np.flatnonzero(self._down & ~environment.keys_down):
+            self._sounding.pop(key)[1] = seconds
+        if environment.pedal_down != self._pedal_down:
+            self.pedal_changes.append((seconds, float(environment.pedal_down)))
+        self._down, self._pedal_down = environment.keys_down, environment.pedal_down
+
+    def notes(self, end: float) -> np.ndarray:
+        """(M, 4) float64: onset and offset in seconds, key, MIDI velocity."""
+        notes = np.array(self._notes, np.float64).reshape(-1, 4)
+        notes[:, 1] = np.minimum(notes[:, 1], end)
+        return notes
+
+
+def midi_velocity(key_speed: float) -> float:
+    """The MIDI velocity of a touch, 1 to 127.
+
+    58 + 71.3 log10(hammer speed in m/s), as measured on a computer-controlled grand piano
+    (Goebl and Bresin, J. Acoust. Soc. Am. 114, 2003, 2273).
+
+    Args:
+        key_speed: of the key as it begins to sound, in radians a second.
+    """
+    hammer_speed = _HAMMER_RATIO * _KEY_METRES * max(float(key_speed), 1e-6)
+    return float(round(min(127.0, max(1.0, 57.96 + 71.3 * math.log10(hammer_speed)))))

@@ -1,0 +1,72 @@
+"""A performance: what one episode leaves, for metrics, sound, MIDI and pictures."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+_KEYS = 88
+
+
+@dataclasses.dataclass(frozen=True)
+class Performance:
+    """T control steps of play, N notes due and M played, P changes of the pedal.
+
+    Attributes:
+        control_timestep: () float64, seconds.
+        due_keys: (T, 88) bool.
+        due_pedal: (T,) bool.
+        played_keys: (T, 88) bool, at the end of each control step.
+        played_pedal: (T,) bool, likewise.
+        rewards: (T,) float64.
+        due_notes: (N, 3) float64: onset and offset in seconds, key 0 to 87; by onset.
+        played_notes: (M, 4) float64: onset, offset, key and MIDI velocity; by onset. Times are
+            those of the physics, finer than a control step.
+        pedal_changes: (P, 2) float64: seconds, 1.0 for down and 0.0 for up.
+        positions: (T + 1, number of joints) float32, joint positions from the first state on.
+    """
+
+    control_timestep: np.ndarray
+    due_keys: np.ndarray
+    due_pedal: np.ndarray
+    played_keys: np.ndarray
+    played_pedal: np.ndarray
+    rewards: np.ndarray
+    due_notes: np.ndarray
+    played_notes: np.ndarray
+    pedal_changes: np.ndarray
+    positions: np.ndarray
+
+    @property
+    def seconds(self) -> float:
+        """Length of the performance."""
+        return len(self.rewards) * float(self.control_timestep)
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes all arrays into one compressed .npz file."""
+        np.savez_compressed(path, **dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Performance":
+        """Reads what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+
+
+def notes_of_frames(keys: np.ndarray, control_timestep: float) -> np.ndarray:
+    """Note events of a piano roll: each run of frames in which a key is down.
+
+    Args:
+        keys: (T, 88) bool.
+        control_timestep: seconds a frame.
+
+    Returns:
+        (N, 3) float64: onset and offset in seconds, key; by onset, then by key.
+    """
+    padded = np.zeros((len(keys) + 2, keys.shape[1]), np.int8)
+    padded[1:-1] = keys
+    change = np.diff(padded, axis=0).T
+    onset_key, onset = np.nonzero(change == 1)
+    _, offset = np.nonzero(change == -1)  # Same order: by key, then by time.
+    notes = np.stack([onset * control_timestep, offset * control_timestep, onset_key], axis=-1)
+    return notes[np.lexsort((onset_key, onset))].astype(np.float64)

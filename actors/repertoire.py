@@ -1,0 +1,53 @@
+"""The songs of a run, and the one table that all observations refer to."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from actors.config import EnvironmentConfig
+from actors.piano_model import PianoModel, make_score
+from actors.song import Song
+from replay.errors import require
+
+
+class Repertoire:
+    """Songs that one policy plays.
+
+    Args:
+        songs: at least one.
+        config: of every environment.
+
+    Raises:
+        BadInput: some songs have annotated fingering and others none, so that observations
+            would differ.
+    """
+
+    def __init__(self, songs: Sequence[Song], config: EnvironmentConfig):
+        self.songs = tuple(songs)
+        self._config = config
+        scores = [make_score(song, config) for song in songs]
+        for song, score in zip(songs, scores, strict=True):
+            require(
+                score.features.shape[1] == scores[0].features.shape[1],
+                f"{songs[0].title} and {song.title} cannot be learnt together: only one of them "
+                "has annotated fingering; --disable-fingering-reward makes them alike",
+            )
+        # Rows of zeros belong to the empty frames before an episode begins.
+        empty = config.frame_stack - 1
+        blocks = [np.pad(score.features, ((empty, 0), (0, 0))) for score in scores]
+        self.table = np.concatenate(blocks)
+        """(rows, features) uint8, see `learner.observation.unfold`; a block a song."""
+        ends = np.cumsum([len(block) for block in blocks])
+        self._first_rows = [
+            int(end) - len(score.features) for end, score in zip(ends, scores, strict=True)
+        ]
+
+    @property
+    def title(self) -> str:
+        """The songs' titles."""
+        return " + ".join(song.title for song in self.songs)
+
+    def piano(self, number: int) -> PianoModel:
+        """The model of a song; numbers beyond the last song begin again with the first."""
+        number %= len(self.songs)
+        return PianoModel(self.songs[number], self._config, self._first_rows[number])
