@@ -1,0 +1,1 @@
+"""The run as a whole: who runs where, supervision, logbook, status, report."""

@@ -1,0 +1,142 @@
+"""The flags of a training run: its own, and those of every room, without prefixes."""
+
+import dataclasses
+import pathlib
+import types
+import typing
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from actors.config import ActorConfig, EnvironmentConfig, RecordingConfig, SongConfig
+from learner.config import LearnerConfig
+from replay.config import ReplayConfig
+from replay.errors import BadInput, require
+
+Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True)
+class WandbConfig:
+    """Where Weights & Biases keeps the run, if it does."""
+
+    mode: Literal["online", "offline", "disabled"] = "disabled"
+    """Whether Weights & Biases is used; WANDB_DIR says where it keeps its files."""
+    project: str = "robopianist"
+    """Project there."""
+    entity: str = ""
+    """User or team there."""
+    tags: str = ""
+    """Tags there, with commas between them."""
+    notes: str = ""
+    """Notes there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Trains two Shadow hands to play a song."""
+
+    root_dir: pathlib.Path = pathlib.Path("runs")
+    """Folder that holds the runs."""
+    name: str = ""
+    """Name of the run and of its folder; made up from song, seed and time if not given."""
+    seed: int = 42
+    """Seed of everything random."""
+    max_steps: int = 1_000_000
+    """Environment steps in all, warm-up included; training ends within two seconds of them."""
+    max_minutes: float | None = None
+    """Minutes until the last evaluation, at most, however many steps that is."""
+    log_interval: int = 1_000
+    """Environment steps between lines of the logbook."""
+    eval_interval: int = 10_000
+    """Environment steps between evaluations; each is of a checkpoint saved for it."""
+    eval_episodes: int = 1
+    """Episodes in an evaluation."""
+    tqdm_bar: bool = False
+    """A progress bar instead of lines."""
+    wandb: Annotated[WandbConfig, tyro.conf.arg(name="")] = WandbConfig()
+    song: Annotated[SongConfig, tyro.conf.arg(name="")] = SongConfig()
+    environment: Annotated[EnvironmentConfig, tyro.conf.arg(name="")] = EnvironmentConfig()
+    actor: Annotated[ActorConfig, tyro.conf.arg(name="")] = ActorConfig()
+    replay: Annotated[ReplayConfig, tyro.conf.arg(name="")] = ReplayConfig()
+    learner: Annotated[LearnerConfig, tyro.conf.arg(name="")] = LearnerConfig()
+    recording: Annotated[RecordingConfig, tyro.conf.arg(name="")] = RecordingConfig()
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range.
+
+        Raises:
+            BadInput: naming the flag, its value and the range.
+        """
+        for name in ("max_steps", "log_interval", "eval_interval", "eval_episodes"):
+            value = getattr(self, name)
+            require(value >= 1, f"--{name.replace('_', '-')} is {value}, must be at least 1")
+        require(
+            self.max_steps > self.replay.warmstart_steps,
+            f"--max-steps is {self.max_steps}, must be more than --warmstart-steps "
+            f"({self.replay.warmstart_steps}), or nothing is learnt",
+        )
+        require(
+            self.max_minutes is None or self.max_minutes > 0,
+            f"--max-minutes is {self.max_minutes}, must be above 0",
+        )
+        require(0 <= self.seed < 2**31, f"--seed is {self.seed}, must be 0 to {2**31 - 1}")
+        require(
+            not self.name or (pathlib.PurePath(self.name).name == self.name != ".."),
+            f"--name is {self.name!r}, must be a plain folder name",
+        )
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A config dataclass as JSON values; see `from_json`."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, pathlib.PurePath) else value
+
+    return dataclasses.asdict(
+        config, dict_factory=lambda pairs: {name: plain(value) for name, value in pairs}
+    )
+
+
+def from_json(cls: type[Config], values: Any, where: str) -> Config:
+    """The config that `to_json` described.
+
+    Args:
+        cls: the config dataclass.
+        values: what `to_json` returned, after a way through a file.
+        where: the file, for messages.
+
+    Raises:
+        BadInput: a field is unknown or has a value of another type.
+    """
+    require(isinstance(values, dict), f"the configuration in {where} is damaged")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    require(not unknown, f"the configuration in {where} has unknown settings: {unknown}")
+    converted = {
+        name: _convert(hints[name], value, f"{name} in {where}") for name, value in values.items()
+    }
+    return cls(**converted)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_json(typing.cast(type, hint), value, where)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(arguments[0], item, where) for item in value)
+    if origin is Literal and value in arguments:
+        return value
+    if hint is pathlib.Path and isinstance(value, str):
+        return pathlib.Path(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and type(value) is hint:
+        return value
+    raise BadInput(f"the setting {where} has the value {value!r}, which is of another type")

@@ -1,0 +1,72 @@
+"""What happened between two lines of the logbook."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from actors.actor import CollectReport
+from learner.learner import LearnReport
+
+
+class Interval:
+    """Gathers the reports of actors and learner, and sums them up."""
+
+    def __init__(self) -> None:
+        self.episode_return: float | None = None
+        """Mean of the episodes that ended last."""
+        self.begin_again(0, 0)
+
+    def begin_again(self, environment_steps: int, learner_steps: int) -> None:
+        """Begins the next interval at these counts."""
+        self._collected: list[CollectReport] = []
+        self._learnt: list[LearnReport] = []
+        self._lags: list[int] = []
+        self._steps = (environment_steps, learner_steps)
+        self._started = time.monotonic()
+
+    def add_collected(self, reports: list[CollectReport], learner_steps: int) -> None:
+        """Adds reports of actors that have come in when the learner was at `learner_steps`."""
+        self._collected += reports
+        self._lags += [
+            max(0, learner_steps - report.parameter_version)
+            for report in reports
+            if report.parameter_version >= 0
+        ]
+        returns = [value for report in self._collected for value in report.episode_returns]
+        if returns:
+            self.episode_return = float(np.mean(returns))
+
+    def add_learnt(self, report: LearnReport) -> None:
+        """Adds a report of the learner."""
+        self._learnt.append(report)
+
+    def rates(self, environment_steps: int, learner_steps: int) -> tuple[float, float]:
+        """Environment steps and learner steps a second, up to these counts."""
+        seconds = max(time.monotonic() - self._started, 1e-6)
+        return (
+            (environment_steps - self._steps[0]) / seconds,
+            (learner_steps - self._steps[1]) / seconds,
+        )
+
+    def values(self) -> dict[str, float | None]:
+        """Values for the logbook, by name."""
+        values: dict[str, float | None] = {}
+        lengths = [value for report in self._collected for value in report.episode_lengths]
+        if lengths:
+            values["train/episode_return"] = self.episode_return
+            values["train/episode_length"] = float(np.mean(lengths))
+        if self._lags:
+            values["actors/policy_lag"] = float(np.mean(self._lags))
+        if self._collected:
+            values["actors/waiting_fraction"] = _waiting_fraction(self._collected)
+        if self._learnt:
+            values["learner/waiting_fraction"] = _waiting_fraction(self._learnt)
+        for report in self._learnt:
+            values |= {f"learner/{name}": value for name, value in report.metrics.items()}
+        return values
+
+
+def _waiting_fraction(reports: Sequence[CollectReport | LearnReport]) -> float:
+    seconds = sum(report.seconds for report in reports)
+    return sum(report.waiting_seconds for report in reports) / max(seconds, 1e-6)

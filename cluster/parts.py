@@ -1,0 +1,172 @@
+"""The parts of a training run, each a Ray actor, and how they are started and asked."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import ray
+
+from actors import recording
+from actors.actor import Actor
+from actors.evaluator import Evaluation, Evaluator
+from actors.pool import ActorPool
+from actors.repertoire import Repertoire
+from cluster.config import TrainConfig
+from cluster.run import RunFolder
+from learner.learner import Learner
+from learner.parameters import ParameterServer
+from replay.errors import BadInput
+from replay.server import ReplayServer
+
+SLICE_SECONDS = 1.0
+_START_SECONDS = 180.0
+_ANSWER_SECONDS = 60.0
+_STOP_SECONDS = 10.0
+_NICENESS = 10  # Evaluator and recorder give way to actors and learner.
+# Actors and evaluator never use the GPU, which belongs to the learner.
+ON_CPU = {"env_vars": {"JAX_PLATFORMS": "cpu"}}
+
+
+@dataclasses.dataclass
+class Parts:
+    """Handles of the Ray actors that make up a run."""
+
+    replay: Any
+    parameter_server: Any
+    learner: Any
+    evaluator: Any
+    pool: ActorPool
+    record: Callable[[Evaluation], list[ray.ObjectRef]]
+    """Begins to make sound and pictures of an evaluation's performances."""
+
+    def stop(self) -> None:
+        """Ends all parts, and waits until those of this machine are gone."""
+        self.pool.stop()
+        for handle in (self.evaluator, self.learner, self.parameter_server, self.replay):
+            ray.kill(handle)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while _ray_actors_of_this_process() and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def start(
+    config: TrainConfig,
+    repertoire: Repertoire,
+    folder: RunFolder,
+    announce: Callable[[str], None],
+) -> Parts:
+    """Starts every part of a run and waits until learner and evaluator are ready.
+
+    Args:
+        config: of the run.
+        repertoire: to be played.
+        folder: of the run.
+        announce: takes lines for people.
+
+    Raises:
+        RuntimeError: a part did not start.
+    """
+    piano = repertoire.piano(0)
+    layout = piano.layout
+    replay = remote(ReplayServer, num_cpus=0).remote(
+        config.replay,
+        (layout.frames, layout.proprioception_dim),
+        piano.action_dim,
+        folder.replay,
+    )
+    parameter_server = remote(ParameterServer, num_cpus=0).remote()
+    evaluator = remote(Evaluator, num_cpus=0, runtime_env=ON_CPU).remote(
+        repertoire,
+        config.learner.agent_config,
+        _NICENESS,
+    )
+    address = answer(replay.address.remote(), "the replay server did not start", _START_SECONDS)
+    gpus = min(1, ray.cluster_resources().get("GPU", 0))
+    learner = remote(Learner, num_cpus=1, num_gpus=gpus).remote(
+        config.learner,
+        layout,
+        repertoire.table,
+        piano.action_dim,
+        config.seed,
+        address,
+        config.replay.batch_size,
+        parameter_server,
+    )
+    actor_class = remote(Actor, num_cpus=1, runtime_env=ON_CPU)
+
+    def start_actor(number: int) -> Any:
+        return actor_class.remote(
+            repertoire,
+            config.learner.agent_config,
+            config.actor.environments_per_actor,
+            number,
+            config.seed,
+            address,
+            parameter_server,
+        )
+
+    recorder = remote(recording.record, num_cpus=0, max_calls=1, runtime_env=ON_CPU)
+
+    def record(evaluation: Evaluation) -> list[ray.ObjectRef]:
+        return [
+            recorder.remote(folder, song, config.environment, config.recording, _NICENESS)
+            for folder, song in zip(evaluation.performances, repertoire.songs, strict=True)
+        ]
+
+    pool = ActorPool(start_actor, config.actor.actors, SLICE_SECONDS, announce)
+    device = answer(learner.device.remote(), "the learner did not start", _START_SECONDS)
+    missing = answer(
+        remote(recording.what_is_missing, num_cpus=0, max_calls=1).remote(),
+        "the recorder did not start",
+        _START_SECONDS,
+    )
+    announce(
+        f"learner on {device}, {config.actor.actors} actor(s) with "
+        f"{config.actor.environments_per_actor} environment(s) each"
+    )
+    for line in missing:
+        announce(line)
+    return Parts(replay, parameter_server, learner, evaluator, pool, record)
+
+
+def answer(future: ray.ObjectRef, what: str, seconds: float = _ANSWER_SECONDS) -> Any:
+    """The future's value.
+
+    Args:
+        future: of a call of a part.
+        what: is wrong, if there is none.
+        seconds: to wait at most.
+
+    Raises:
+        RuntimeError: saying `what`, if there is no value in time or the part failed or died.
+        BadInput: raised by the part.
+    """
+    try:
+        return ray.get(future, timeout=seconds)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, BadInput):
+            raise error.cause from None
+        raise RuntimeError(f"{what}: {error.cause!r}") from error
+    except ray.exceptions.GetTimeoutError as error:
+        raise RuntimeError(f"{what}: no answer within {seconds:.0f} s") from error
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(f"{what}: {str(error).strip().splitlines()[0]}") from error
+
+
+def remote(what: Any, **options: Any) -> Any:
+    """`ray.remote`, which mypy cannot follow."""
+    return ray.remote(**options)(what)
+
+
+def _ray_actors_of_this_process() -> list[psutil.Process]:
+    """Ray actors below this process that still run; none where Ray is a cluster elsewhere."""
+    alive = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if process.name().startswith("ray::") and process.status() != psutil.STATUS_ZOMBIE:
+                alive.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return alive

@@ -1,0 +1,88 @@
+"""A connection to Ray: to the cluster that is there, otherwise to one of our own."""
+
+import contextlib
+import logging
+import os
+import pathlib
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+
+import ray
+
+from replay.errors import BadInput
+
+_OBJECT_STORE_BYTES = 300_000_000
+_CONNECT_SECONDS = 10.0
+
+
+def cluster_address() -> str | None:
+    """The cluster to run on: RAY_ADDRESS, or that which `ray start` began on this machine.
+
+    None means a Ray of our own. (Ray's "auto" would also join the private Ray of another run,
+    and end with it.)
+
+    Raises:
+        BadInput: nothing answers there.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+        file = pathlib.Path(folder) / "ray" / "ray_current_cluster"
+        address = file.read_text().strip() if file.is_file() else "local"
+    if address == "local":
+        return None
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        # Ray itself would try for minutes.
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"no Ray cluster answers at {address} (from RAY_ADDRESS or `ray start`): start it, "
+            "or go on without by unsetting RAY_ADDRESS and running `ray stop`"
+        ) from error
+    return address
+
+
+@contextlib.contextmanager
+def connect(address: str | None, processors: int, keep_logs: pathlib.Path) -> Iterator[None]:
+    """Connects to Ray and leaves it.
+
+    Args:
+        address: of a cluster. With None, Ray is started here for as long as the context lasts,
+            and nothing of it is left behind.
+        processors: that a Ray of our own offers at least; its scheduler only counts them.
+        keep_logs: folder for the logs of a Ray of our own, if the context ends in an error.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is not None:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    # Short: the paths of Ray's sockets are limited to 107 characters.
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="pianist-"))
+    try:
+        ray.init(
+            address="local",
+            num_cpus=max(processors, os.cpu_count() or 1),
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(folder),
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+    except Exception:
+        logs = folder / "session_latest" / "logs"
+        if logs.is_dir():
+            shutil.copytree(logs, keep_logs, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,216 @@
+"""Draws small line charts as inline SVG that takes its colours from the page around it."""
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+
+_MOST_POINTS, _MOST_DOTS = 400, 100
+_WIDTH, _HEIGHT = 420.0, 224.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 403.0, 10.0, 188.0
+
+STYLE = """
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));
+gap:1rem 1.2rem}
+.chart{margin:0;break-inside:avoid;min-width:0}.chart svg{display:block;width:100%;height:auto}
+.chart h3{margin:0;font-size:1rem}.chart p{margin:0;color:var(--muted);font-size:.85rem}
+.chart .keys{display:flex;flex-wrap:wrap;gap:0 .9rem;min-height:1.4em;font-size:.85rem}
+.chart .keys span::before{content:"";display:inline-block;width:1em;height:.25em;border-radius:2px;
+background:currentColor;vertical-align:middle;margin-right:.4em}
+.chart .keys b{color:var(--ink);font-weight:400}
+.in-hit{color:var(--hit)}.in-second{color:var(--second)}
+.in-missed{color:var(--missed)}.in-wrong{color:var(--wrong)}
+.chart text{fill:var(--muted);font-size:12px;font-family:inherit}
+.chart .grid{stroke:var(--line);stroke-width:.8}
+.chart .line{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}
+.chart .dot{fill:currentColor;stroke:var(--paper);stroke-width:1}
+.chart .band{fill:currentColor;opacity:.2}
+@media print{.charts{grid-template-columns:repeat(3,1fr)}}
+"""
+
+
+class Curve(NamedTuple):
+    """One line of a chart; P points in the units of its axes, NaN where one is missing."""
+
+    label: str
+    x: np.ndarray
+    """(P,) float64, in any order."""
+    y: np.ndarray
+    """(P,) float64."""
+    colour: str
+    """Variable of the page's style: hit, missed, wrong or second."""
+    dots: bool
+    """Whether to mark every point, with its value on hovering."""
+
+
+class Thinned(NamedTuple):
+    """A curve short enough to draw: mean, least and greatest value for each place, each (P,)."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    least: np.ndarray
+    greatest: np.ndarray
+
+
+def thin(x: np.ndarray, y: np.ndarray, most: int = _MOST_POINTS) -> Thinned:
+    """Sorts a curve, leaves out what is missing, and gathers a long one into equal stretches."""
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
+    order = np.argsort(x, kind="stable")
+    x, y = x[order], y[order]
+    if len(x) <= most:
+        return Thinned(x, y, y, y)
+    starts = np.linspace(0, len(x), most, endpoint=False).astype(int)
+    sizes = np.diff(np.append(starts, len(x)))
+    return Thinned(
+        np.add.reduceat(x, starts) / sizes,
+        np.add.reduceat(y, starts) / sizes,
+        np.minimum.reduceat(y, starts),
+        np.maximum.reduceat(y, starts),
+    )
+
+
+def short_number(value: float) -> str:
+    """A number in few characters: 1.2M, 35k, 0.25, 3e-05."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}".replace("-", MINUS)
+    return f"{value:.3g}".replace("-", MINUS)
+
+
+def full_number(value: float | None, decimals: int) -> str:
+    """A number with a fixed number of decimals; a dash for none."""
+    return DASH if value is None else f"{value:,.{decimals}f}".replace("-", MINUS)
+
+
+def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers from `low` to `high`, with at most `most` spaces between them."""
+    raw = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * size for size in (1, 2, 5, 10) if power * size >= raw * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [tick * step for tick in range(first, last + 1)]
+
+
+def draw_chart(
+    title: str,
+    words: str,
+    curves: Iterable[Curve],
+    x_label: str,
+    limits: tuple[float, float] | None = None,
+    logarithmic: bool = False,
+) -> str:
+    """Draws a chart with the last value of each curve above it.
+
+    Args:
+        title: heading.
+        words: a sentence below it.
+        curves: those without a point are left out.
+        x_label: words below the horizontal axis, with the unit.
+        limits: ends of the vertical axis; taken from the curves if None.
+        logarithmic: vertical axis is so, if all values are positive and span a decade or more.
+
+    Returns:
+        An HTML figure, or an empty string where there is nothing to draw.
+    """
+    drawn = [(curve, thinned) for curve in curves if len((thinned := thin(curve.x, curve.y)).x)]
+    if not drawn:
+        return ""
+    axes = _Axes([thinned for _, thinned in drawn], limits, logarithmic)
+    body = "".join(_draw_curve(axes, curve, thinned) for curve, thinned in drawn)
+    keys = "".join(
+        f'<span class="in-{curve.colour}"><b>{curve.label} '
+        f"{short_number(thinned.mean[-1])}</b></span>"
+        for curve, thinned in drawn
+    )
+    return (
+        f'<figure class="chart"><h3>{title}</h3><p>{html.escape(words)}</p>'
+        f'<div class="keys">{keys}</div>'
+        f'<svg viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img" aria-label="{title}">'
+        f"{axes.draw(x_label)}{body}</svg></figure>"
+    )
+
+
+class _Axes:
+    """Linear or logarithmic axes round some curves."""
+
+    def __init__(
+        self, curves: Sequence[Thinned], limits: tuple[float, float] | None, logarithmic: bool
+    ):
+        x = np.concatenate([curve.x for curve in curves])
+        means = np.concatenate([curve.mean for curve in curves])
+        self.logarithmic = logarithmic and 0 < 10 * means.min() <= means.max()
+        self.left, self.right = min(0.0, x.min()), x.max()
+        if self.right <= self.left:
+            self.right = self.left + 1.0
+        # The ends of a band may lie outside: one outlier would flatten all else.
+        low = min(means.min(), *(np.quantile(curve.least, 0.02) for curve in curves))
+        high = max(means.max(), *(np.quantile(curve.greatest, 0.98) for curve in curves))
+        if limits:
+            self.low, self.high = limits
+        elif self.logarithmic:
+            self.low, self.high = math.log10(max(low, means.min())) - 0.1, math.log10(high) + 0.1
+        else:
+            if 0 < low < 0.7 * high:
+                low = 0.0
+            room = (high - low) * 0.06 or max(abs(high), 1e-6) * 0.1
+            self.low, self.high = (low - room if low else 0.0), high + room
+
+    def x(self, values: np.ndarray) -> np.ndarray:
+        """Horizontal places in the drawing."""
+        return _LEFT + (values - self.left) / (self.right - self.left) * (_RIGHT - _LEFT)
+
+    def y(self, values: np.ndarray) -> np.ndarray:
+        """Vertical places in the drawing, cut off at its edges."""
+        if self.logarithmic:
+            values = np.log10(np.maximum(values, 1e-300))
+        share = np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0)
+        return _BOTTOM - share * (_BOTTOM - _TOP)
+
+    def draw(self, x_label: str) -> str:
+        """Grid, numbers and the words below."""
+        if self.logarithmic:
+            decades = range(math.ceil(self.low), math.floor(self.high) + 1)
+            levels = [10.0**decade for decade in decades[:: 1 + len(decades) // 6]]
+        else:
+            levels = round_ticks(self.low, self.high)
+        ticks = round_ticks(self.left, self.right, 6)
+        rows = "".join(
+            f'<path class="grid" d="M{_LEFT:g} {y:.1f}H{_RIGHT:g}"/><text x="{_LEFT - 6:g}" '
+            f'y="{y + 4:.1f}" text-anchor="end">{short_number(level)}</text>'
+            for level, y in zip(levels, self.y(np.array(levels)), strict=True)
+        )
+        columns = "".join(
+            f'<path class="grid" d="M{x:.1f} {_BOTTOM:g}v4"/><text x="{x:.1f}" '
+            f'y="{_BOTTOM + 17:g}" text-anchor="middle">{short_number(tick)}</text>'
+            for tick, x in zip(ticks, self.x(np.array(ticks)), strict=True)
+        )
+        return (
+            f'{rows}{columns}<text x="{(_LEFT + _RIGHT) / 2:g}" y="{_HEIGHT - 3:g}" '
+            f'text-anchor="middle">{x_label}</text>'
+        )
+
+
+def _draw_curve(axes: _Axes, curve: Curve, thinned: Thinned) -> str:
+    x, y = axes.x(thinned.x), axes.y(thinned.mean)
+    band = dots = ""
+    if thinned.greatest is not thinned.mean:
+        above, below = axes.y(thinned.greatest), axes.y(thinned.least)
+        around = _points(np.append(x, x[::-1]), np.append(above, below[::-1]))
+        band = f'<polygon class="band" points="{around}"/>'
+    if len(x) == 1 or (curve.dots and len(x) <= _MOST_DOTS):
+        dots = "".join(
+            f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="3.5"><title>'
+            f"{curve.label} {short_number(value)} at {short_number(place)}</title></circle>"
+            for a, b, value, place in zip(x, y, thinned.mean, thinned.x, strict=True)
+        )
+    line = f'<polyline class="line" points="{_points(x, y)}"/>'
+    return f'<g class="in-{curve.colour}">{band}{line}{dots}</g>'
+
+
+def _points(x: np.ndarray, y: np.ndarray) -> str:
+    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))

@@ -1,0 +1,276 @@
+"""Draws what was due against what was played, as inline SVG.
+
+Bars are the state of the keys, frame by frame; marks are onsets, note by note. Colours and shapes
+differ together, so that the roll can be read without seeing colours.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from actors.performance import Performance
+from cluster.report.key_statuses import (
+    TOLERANCE,
+    Bar,
+    Onset,
+    find_bars,
+    find_onsets,
+    find_pedal_bars,
+    key_range,
+    note_name,
+)
+
+_WIDTH, _KEYBOARD_WIDTH = 1000.0, 58.0
+_TOP, _LANE = 4.0, 11.0
+_SECONDS_A_ROW = 20.0
+_ROWS_SHOWN = 4
+_MOST_TITLES = 7000
+_BARS = {
+    "hit": "hit: due and played",
+    "missed": "missed: due, not played",
+    "wrong": "wrong: played, not due",
+}
+_PEDAL_BARS = {"due": (0, "due"), "hit": (1, "played, due"), "wrong": (1, "played, not due")}
+_CIRCLE = '<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>'
+_CROSS = '<path d="M{x:.1f} {y:.1f}m-2.5-2.5l5 5m0-5l-5 5"/>'
+_MARKS = {
+    "hit": (_CIRCLE, f"onset within {TOLERANCE}"),
+    "missed": (_CIRCLE, "onset missed"),
+    "wrong": (_CROSS, "onset not due"),
+}
+
+STYLE = """
+.hit{fill:var(--hit)}.missed{fill:var(--missed)}.wrong{fill:var(--wrong)}
+.roll .bars .missed{fill-opacity:.22;stroke:var(--missed);stroke-width:1.2}
+.roll .marks>*{stroke:var(--paper);stroke-width:.8}
+.roll .marks .hit{fill:var(--ink)}
+.roll .marks .missed{fill:var(--paper);stroke:var(--missed);stroke-width:1.5}
+.roll .marks .wrong{fill:none;stroke:var(--ink);stroke-width:1.3}
+.roll .black{fill:var(--stripe)}
+.roll .second{stroke:var(--line);stroke-width:.6}.roll .lane{fill:var(--stripe)}
+.roll .due{fill:var(--muted)}
+.roll text,.legend{fill:var(--muted);font-size:11.5px;font-family:inherit}
+.roll .row{display:flex;min-width:780px;margin-bottom:.6rem;break-inside:avoid}
+.roll .scroll{overflow-x:auto}.roll svg{display:block;height:auto;min-width:0}
+.roll svg.keyboard{flex:58 1 0;position:sticky;left:0;background:var(--paper)}
+.roll svg.time{flex:1000 1 0}
+.keyboard .white{fill:#fff;stroke:#777;stroke-width:.6}.keyboard .ebony{fill:#222}
+.roll .keyboard text{font-size:10px}.roll .keyboard .octave-name{fill:#555}
+.legend{display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;font-size:.85rem;margin:.2rem 0 .7rem}
+.legend span{display:inline-flex;align-items:center;gap:.4rem;color:var(--muted)}
+.legend svg{width:22px;height:12px;overflow:visible}
+.strip{display:block;width:100%;height:150px;background:var(--stripe);border-radius:4px}
+@media print{.roll .row{min-width:0}.roll .scroll{overflow:visible}}
+"""
+
+
+class _View(NamedTuple):
+    """Where the keys from low to high and the seconds from start to stop lie in the drawing."""
+
+    low: int
+    high: int
+    start: float
+    stop: float
+
+    @property
+    def lane(self) -> float:
+        """Height of a key."""
+        return min(12.0, max(5.0, 370.0 / (self.high - self.low + 1)))
+
+    @property
+    def bottom(self) -> float:
+        """Lower edge of the lowest key."""
+        return self.y(self.low - 1)
+
+    @property
+    def height(self) -> float:
+        return self.bottom + 2 * _LANE + 24.0
+
+    def x(self, seconds: float) -> float:
+        return (seconds - self.start) / (self.stop - self.start) * _WIDTH
+
+    def y(self, key: int) -> float:
+        """Upper edge of a key."""
+        return _TOP + (self.high - key) * self.lane
+
+    def width(self, bar: Bar) -> float:
+        return self.x(bar.offset) - self.x(bar.onset)
+
+    def cut(self, bars: Sequence[Bar]) -> list[Bar]:
+        """The parts of bars that lie in the row."""
+        return [
+            bar._replace(onset=max(bar.onset, self.start), offset=min(bar.offset, self.stop))
+            for bar in bars
+            if bar.onset < self.stop and bar.offset > self.start
+        ]
+
+
+def draw_roll(performance: Performance) -> str:
+    """Draws the piano roll with keyboard, onsets, pedal lanes and legend.
+
+    Long pieces are broken into rows of about 20 s, as on a sheet of music.
+    """
+    bars, pedal = find_bars(performance), find_pedal_bars(performance)
+    onsets = find_onsets(performance)
+    titled = len(bars) + len(onsets) <= _MOST_TITLES
+    draw_bars = _draw_titled_bars if titled else _draw_bars
+    count = max(1, math.ceil(performance.seconds / _SECONDS_A_ROW - 0.2))
+    steps = math.ceil(len(performance.rewards) / count)
+    edges = np.arange(count + 1) * steps * float(performance.control_timestep)
+    keys = key_range(performance)
+    rows = []
+    for start, stop in itertools.pairwise(edges.tolist()):
+        view = _View(*keys, start, stop)
+        marks = "".join(
+            _draw_mark(view, onset, titled) for onset in onsets if start <= onset.seconds < stop
+        )
+        rows.append(
+            f'<div class="scroll"><div class="row">{_draw_keyboard(view)}'
+            f'<svg class="time" viewBox="0 0 {_WIDTH:g} {view.height:.1f}" role="img" '
+            f'aria-label="Piano roll from {view.start:.1f} s">{_draw_grid(view)}'
+            f'<g class="bars">{draw_bars(view, view.cut(bars))}</g>'
+            f'<g class="pedal">{_draw_pedal(view, view.cut(pedal))}</g>'
+            f'<g class="marks">{marks}</g></svg></div></div>'
+        )
+    shown, rest = "".join(rows[:_ROWS_SHOWN]), "".join(rows[_ROWS_SHOWN:])
+    if rest:
+        rest = f"<details><summary>The rest of the piece</summary>{rest}</details>"
+    return f'<div class="roll">{_draw_legend()}{shown}{rest}</div>'
+
+
+def draw_strip(performance: Performance, keys: tuple[int, int], seconds: float) -> str:
+    """Draws a whole performance in one narrow strip, for comparison with another.
+
+    Args:
+        performance: what to draw.
+        keys: lowest and highest of the strip.
+        seconds: length of the strip.
+    """
+    view = _View(*keys, 0.0, seconds)
+    return (
+        f'<svg class="strip" viewBox="0 {_TOP:g} {_WIDTH:g} {view.bottom - _TOP:.1f}" '
+        f'preserveAspectRatio="none" role="img" aria-label="Overview">'
+        f"{_draw_bars(view, find_bars(performance))}</svg>"
+    )
+
+
+def _draw_titled_bars(view: _View, bars: Sequence[Bar]) -> str:
+    groups = []
+    for status, group in itertools.groupby(bars, key=lambda bar: bar.status):
+        margin = view.lane * (0.22 if status == "wrong" else 0.08)
+        rectangles = "".join(
+            f'<rect x="{view.x(bar.onset):.1f}" y="{view.y(bar.key) + margin:.1f}" rx="1" '
+            f'width="{view.width(bar):.1f}" height="{view.lane - 2 * margin:.1f}"><title>'
+            f"{note_name(bar.key)}, {bar.onset:.2f} to {bar.offset:.2f} s: {_BARS[status]}"
+            "</title></rect>"
+            for bar in group
+        )
+        groups.append(f'<g class="{status}">{rectangles}</g>')
+    return "".join(groups)
+
+
+def _draw_bars(view: _View, bars: Sequence[Bar]) -> str:
+    """Many bars as one path for each status, without words."""
+    paths = []
+    for status, group in itertools.groupby(bars, key=lambda bar: bar.status):
+        outline = "".join(
+            f"M{view.x(bar.onset):.1f} {view.y(bar.key):.1f}v{view.lane:.1f}"
+            f"h{max(1.0, view.width(bar)):.1f}v-{view.lane:.1f}z"
+            for bar in group
+        )
+        paths.append(f'<path class="{status}" d="{outline}"/>')
+    return "".join(paths)
+
+
+def _draw_mark(view: _View, onset: Onset, titled: bool) -> str:
+    shape, _ = _MARKS[onset.status]
+    mark = shape.format(x=view.x(onset.seconds), y=view.y(onset.key) + view.lane / 2)
+    title = f"<title>{onset.words}</title>" if titled else ""
+    return f'<g class="{onset.status}">{title}{mark}</g>'
+
+
+def _draw_pedal(view: _View, bars: Sequence[Bar]) -> str:
+    tops = [view.bottom + 4, view.bottom + 4 + _LANE]
+    drawn = [
+        f'<rect class="lane" y="{top:.1f}" width="{_WIDTH:g}" height="{_LANE - 2:g}"/>'
+        for top in tops
+    ]
+    for bar in bars:
+        lane, words = _PEDAL_BARS[bar.status]
+        drawn.append(
+            f'<rect class="{bar.status}" x="{view.x(bar.onset):.1f}" rx="1" y="{tops[lane]:.1f}" '
+            f'width="{view.width(bar):.1f}" height="{_LANE - 2:g}"><title>Pedal {words}, '
+            f"{bar.onset:.2f} to {bar.offset:.2f} s</title></rect>"
+        )
+    return "".join(drawn)
+
+
+def _draw_grid(view: _View) -> str:
+    drawn = [
+        f'<rect class="black" y="{view.y(key):.1f}" width="{_WIDTH:g}" height="{view.lane:.1f}"/>'
+        for key in range(view.low, view.high + 1)
+        if "#" in note_name(key)
+    ]
+    seconds = view.stop - view.start
+    every = next((gap for gap in (0.5, 1, 2, 5, 10, 30) if seconds / gap <= 21), 60)
+    first = math.ceil(view.start / every - 1e-6)
+    last = math.floor(view.stop / every + 1e-6)
+    for tick in range(first, last + 1):
+        x = view.x(tick * every)
+        anchor = "start" if x < 15 else "end" if x > _WIDTH - 15 else "middle"
+        drawn.append(
+            f'<path class="second" d="M{x:.1f} {_TOP:g}V{view.height - 16:.1f}"/>'
+            f'<text x="{x:.1f}" y="{view.height - 4:.1f}" text-anchor="{anchor}">'
+            f"{tick * every:g} s</text>"
+        )
+    return "".join(drawn)
+
+
+def _draw_keyboard(view: _View) -> str:
+    left, right = 2.0, _KEYBOARD_WIDTH - 2
+    drawn = [
+        f'<rect class="white" x="{left:g}" y="{_TOP:g}" width="{right - left:g}" '
+        f'height="{view.bottom - _TOP:.1f}"/>'
+    ]
+    for key in range(view.low, view.high + 1):
+        y, name = view.y(key), note_name(key)
+        if "#" in name:
+            drawn.append(
+                f'<path class="white" d="M{left:g} {y + view.lane / 2:.1f}H{right:g}"/>'
+                f'<rect class="ebony" x="{left:g}" y="{y:.1f}" width="{(right - left) * 0.6:.1f}" '
+                f'height="{view.lane:.1f}"/>'
+            )
+        elif name[0] in "CF":
+            drawn.append(f'<path class="white" d="M{left:g} {y + view.lane:.1f}H{right:g}"/>')
+        if name[0] == "C" and "#" not in name:
+            drawn.append(
+                f'<text class="octave-name" x="{right - 2:g}" y="{y + view.lane / 4 + 3:.1f}" '
+                f'text-anchor="end">{name}</text>'
+            )
+    for lane, words in enumerate(("pedal due", "played")):
+        drawn.append(
+            f'<text x="{right:g}" y="{view.bottom + 12.2 + lane * _LANE:.1f}" '
+            f'text-anchor="end">{words}</text>'
+        )
+    return (
+        f'<svg class="keyboard" viewBox="0 0 {_KEYBOARD_WIDTH:g} {view.height:.1f}" '
+        f'aria-hidden="true">{"".join(drawn)}</svg>'
+    )
+
+
+def _draw_legend() -> str:
+    signs = [
+        ("bars", f'<rect class="{status}" y="1" width="22" height="10" rx="1"/>', words)
+        for status, words in _BARS.items()
+    ] + [
+        ("marks", f'<g class="{status}">{shape.format(x=11, y=6)}</g>', words)
+        for status, (shape, words) in _MARKS.items()
+    ]
+    items = "".join(
+        f'<span><svg viewBox="0 0 22 12" class="{kind}">{sign}</svg>{words}</span>'
+        for kind, sign, words in signs
+    )
+    return f'<div class="legend">{items}</div>'

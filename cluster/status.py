@@ -1,0 +1,61 @@
+"""What runs, how fast, since when."""
+
+import dataclasses
+import pathlib
+import time
+from typing import Any
+
+import tyro
+
+from cluster.run import find, read_statuses
+
+
+@dataclasses.dataclass(frozen=True)
+class StatusConfig:
+    """Shows what runs, how fast, since when."""
+
+    run: tyro.conf.Positional[pathlib.Path | None] = None
+    """One run only: its folder, or its name below --root-dir."""
+    root_dir: pathlib.Path = pathlib.Path("runs")
+    """Folder that holds the runs."""
+
+
+def status(config: StatusConfig) -> dict[str, Any]:
+    """The runs' statuses, oldest first, each as in `cluster.run.Status`.
+
+    Raises:
+        BadInput: there is no such run.
+    """
+    root_dir, name = config.root_dir, None
+    if config.run is not None:
+        folder = find(config.run, config.root_dir)
+        root_dir, name = folder.path.parent, folder.name
+    statuses = read_statuses(root_dir)
+    return {"runs": [values for values in statuses if name in (None, values["name"])]}
+
+
+def table(answer: dict[str, Any]) -> str:
+    """The same for people: one line a run."""
+    if not answer["runs"]:
+        return "no runs here: pianist train begins one, --root-dir says where to look"
+    rows = [("RUN", "STATE", "STEPS", "STEPS/S", "UPDATES/S", "ACTORS", "NOTE F1", "SINCE")]
+    for run in answer["runs"]:
+        note_f1 = run["note_f1"]
+        active = run["state"] in ("starting", "training", "evaluating")
+        rows.append(
+            (
+                run["name"],
+                run["state"],
+                f"{run['environment_steps']}/{run['max_steps']}",
+                f"{run['environment_steps_per_second']:.0f}" if active else "-",
+                f"{run['updates_per_second']:.1f}" if active else "-",
+                f"{run['actors_running']}/{run['actors_wanted']}" if active else "-",
+                "-" if note_f1 is None else f"{note_f1:.2f}",
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"])),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

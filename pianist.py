@@ -1,0 +1,185 @@
+"""The front door: `pianist COMMAND ...`.
+
+One table of commands, each a few lines that call a room. Nothing heavy is imported before a
+command is chosen, so that the help answers at once.
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+from replay.errors import BadInput
+
+Config = TypeVar("Config")
+
+BAD_INPUT_EXIT_CODE = 2
+STOPPED_EXIT_CODE = 130  # As shells have it for a command that a signal ended.
+
+
+def train(arguments: Sequence[str]) -> dict[str, Any]:
+    """Trains two hands to play a song, then plays it."""
+    from cluster.config import TrainConfig
+
+    config = parse(TrainConfig, "train", arguments)
+    from cluster.train import train
+
+    return train(config)
+
+
+def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
+    """Plays a checkpoint: metrics, video with sound, MIDI."""
+    from cluster.evaluate import EvaluateConfig, evaluate, with_flags_of_checkpoint
+
+    return evaluate(parse(EvaluateConfig, "eval", arguments, with_flags_of_checkpoint(arguments)))
+
+
+def status(arguments: Sequence[str]) -> dict[str, Any]:
+    """Shows what runs, how fast, since when."""
+    from cluster.status import StatusConfig, status
+
+    return status(parse(StatusConfig, "status", arguments))
+
+
+def report(arguments: Sequence[str]) -> dict[str, Any]:
+    """Writes a run's curves and piano roll into one HTML file."""
+    from cluster.report.page import ReportConfig, report
+
+    return report(parse(ReportConfig, "report", arguments))
+
+
+def bench(arguments: Sequence[str]) -> dict[str, Any]:
+    """Measures a part beside what it would replace."""
+    from benchmarks.command import BenchConfig, bench
+
+    return bench(parse(BenchConfig, "bench", arguments))
+
+
+class Command(NamedTuple):
+    """A subcommand."""
+
+    run: Callable[[Sequence[str]], dict[str, Any]]
+    """Takes the arguments, returns JSON values."""
+    help: str
+
+
+COMMANDS = {
+    "train": Command(train, "teach two hands to play a MIDI file, then play it"),
+    "eval": Command(evaluate, "play a checkpoint: metrics, video with sound, MIDI"),
+    "status": Command(status, "what runs, how fast, since when"),
+    "report": Command(report, "a run's curves and piano roll in one HTML file"),
+    "bench": Command(bench, "speed of a part beside what it would replace"),
+}
+
+
+def usage() -> str:
+    """The help of the front door."""
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: pianist COMMAND [OPTIONS] [--json]",
+            "",
+            "Two simulated Shadow hands learn to play the piano from a MIDI file.",
+            "",
+            *lines,
+            "",
+            "pianist COMMAND --help lists the options of a command, with defaults and units;",
+            "--json prints the command's answer as JSON on standard output.",
+        ]
+    )
+
+
+def parse(
+    cls: type[Config], command: str, arguments: Sequence[str], default: Config | None = None
+) -> Config:
+    """A config from a command line; leaves with exit code 2 and one line if it has a mistake."""
+    import tyro
+
+    complaint = io.StringIO()
+    try:
+        # Help goes to standard output, which `main` keeps from everything else.
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(sys.__stdout__):
+            return cast(
+                Config,
+                tyro.cli(cls, prog=f"pianist {command}", args=arguments, default=default),
+            )
+    except SystemExit as end:
+        if end.code:
+            # tyro draws a box of several paragraphs; the first says what is wrong.
+            box = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
+            inside = itertools.takewhile(lambda line: not line.startswith("─"), box[1:])
+            message = re.sub(r"^Error parsing \w+Config: ", "", " ".join(inside))
+            raise BadInput(f"{message} (pianist {command} --help)") from None
+        raise
+
+
+def readable(answer: dict[str, Any]) -> str:
+    """A command's answer for people: nested names and values, one a line."""
+    if "runs" in answer:
+        from cluster.status import table
+
+        return table(answer)
+
+    def lines(values: dict[str, Any], indent: str) -> Iterator[str]:
+        for name, value in values.items():
+            label = f"{indent}{name.replace('_', ' ')}"
+            if isinstance(value, dict):
+                yield label
+                yield from lines(value, indent + "  ")
+            else:
+                shown = f"{value:.4g}" if isinstance(value, float) else value
+                yield f"{label:<28} {'-' if shown is None else shown}"
+
+    return "\n".join(lines(answer, ""))
+
+
+def hide_deprecation_warnings() -> None:
+    """Keeps from users what concerns the authors of libraries.
+
+    A filter would not do: dm_control switches all of these warnings on when it is imported.
+    """
+    show = warnings.showwarning
+
+    def show_others(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, DeprecationWarning):
+            show(message, category, *where, **more)
+
+    warnings.showwarning = show_others
+
+
+def refuse(message: str) -> int:
+    """Says in one line why nothing was done; returns the exit code."""
+    print(f"pianist: {' '.join(message.split())}", file=sys.stderr)
+    return BAD_INPUT_EXIT_CODE
+
+
+def main() -> int:
+    """Runs one command; returns the exit code."""
+    hide_deprecation_warnings()
+    arguments = [argument for argument in sys.argv[1:] if argument != "--json"]
+    as_json = len(arguments) < len(sys.argv) - 1
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        return refuse(f"there is no command {name!r}: choose from {', '.join(COMMANDS)}")
+    try:
+        # What libraries print must not get between a script and the answer: pyfluidsynth, say,
+        # tells where it was found wherever the variable CI is set.
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = COMMANDS[name].run(rest)
+    except BadInput as error:
+        return refuse(str(error))
+    print(json.dumps(answer, indent=2) if as_json else readable(answer))
+    return STOPPED_EXIT_CODE if answer.get("state") == "stopped" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
