@@ -1,0 +1,195 @@
+"""Control steps a second: robopianist's environment, ours, bare physics, and a whole actor."""
+
+import contextlib
+import copy
+import functools
+import os
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import mujoco
+import numpy as np
+import ray
+
+from actors.actor import Actor
+from actors.config import EnvironmentConfig, SongConfig
+from actors.environment import PianoEnvironment
+from actors.piano_model import PianoModel
+from actors.song import Song, load_songs
+from actors.stock_environment import StockEnvironment
+from benchmarks.rounds import alternate, machine
+from cluster import ray_session
+from cluster.parts import ON_CPU, remote
+from learner.config import LearnerConfig
+from learner.parameters import ParameterServer
+from learner.sac import initial_state
+from replay.config import ReplayConfig
+from replay.packing import pack_step
+from replay.server import ReplayServer
+
+SONG = SongConfig(trim_silence=True)
+CONFIG = EnvironmentConfig(
+    gravity_compensation=True,
+    reduced_action_space=True,
+    primitive_fingertip_collisions=True,
+    action_reward_observation=True,
+)
+_ENVIRONMENTS_PER_CORE = 8
+
+
+def measure(rounds: int, seconds: float) -> dict[str, Any]:
+    """Measures everything in alternating rounds.
+
+    Args:
+        rounds: that count.
+        seconds: of each measurement.
+
+    Returns:
+        Steps a second of every side, the ratios of the README, bytes a transition, machine.
+    """
+    song = load_songs(SONG)[0]
+    piano = PianoModel(song, CONFIG)
+    stock = StockEnvironment(song, CONFIG)
+    cores = sorted(os.sched_getaffinity(0))
+    environments = [PianoEnvironment(piano) for _ in cores]
+    walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
+    actions = np.sin(np.cumsum(walk, axis=0)).astype(np.float32)
+
+    # Bare physics gets the controls that come of the actions, and the model as robopianist
+    # has it, sensors and all.
+    controls = _controls(environments[0], actions)
+    stock_model = copy.copy(piano.model)
+    stock_model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+
+    def play_stock() -> None:
+        stock.reset()
+        for action in actions:
+            stock.step(action)
+
+    def play_fast(environment: PianoEnvironment) -> None:
+        environment.reset()
+        for action in actions:
+            environment.step(action)
+
+    def play_physics(data: mujoco.MjData) -> None:
+        mujoco.mj_copyData(data, stock_model, piano.first_data)
+        for control in controls:
+            data.ctrl[:] = control
+            mujoco.mj_step(stock_model, data, piano.substeps)
+
+    def rate(episodes: Sequence[Callable[[], None]]) -> Callable[[], float]:
+        return lambda: _rate(episodes, len(actions), seconds)
+
+    stock_side = rate([play_stock])
+    fast = [functools.partial(play_fast, environment) for environment in environments]
+    physics = [functools.partial(play_physics, mujoco.MjData(stock_model)) for _ in cores]
+    with _actor(len(cores), song) as actor_rate:
+        steps = alternate(
+            {
+                "stock": _on_one_core(cores, stock_side),
+                "fast": _on_one_core(cores, rate(fast[:1])),
+                "physics": _on_one_core(cores, rate(physics[:1])),
+                "fast_all_cores": rate(fast),
+                "physics_all_cores": rate(physics),
+                "actor": lambda: actor_rate(seconds),
+            },
+            rounds,
+        )
+    return {
+        "fast_over_physics": steps["fast"] / steps["physics"],
+        "fast_over_stock": steps["fast"] / steps["stock"],
+        "all_cores_over_one_core": steps["fast_all_cores"] / steps["fast"],
+        "actor_over_physics": steps["actor"] / steps["physics_all_cores"],
+        "bytes_per_transition": _bytes_per_transition(piano),
+        "control_steps_per_second": steps,
+        "rounds": rounds,
+        "seconds": seconds,
+        "machine": machine(),
+    }
+
+
+def _controls(environment: PianoEnvironment, actions: np.ndarray) -> np.ndarray:
+    environment.reset()
+    controls = []
+    for action in actions:
+        environment.step(action)
+        controls.append(environment.data.ctrl.copy())
+    return np.array(controls)
+
+
+def _rate(episodes: Sequence[Callable[[], None]], length: int, seconds: float) -> float:
+    """Control steps a second of episodes of a length, again and again, a thread for each."""
+    started = time.perf_counter()
+
+    def play(episode: Callable[[], None]) -> int:
+        steps = 0
+        while time.perf_counter() - started < seconds:
+            episode()
+            steps += length
+        return steps
+
+    with ThreadPoolExecutor(len(episodes)) as threads:
+        steps = sum(threads.map(play, episodes))
+    return steps / (time.perf_counter() - started)
+
+
+def _on_one_core(cores: list[int], measure_rate: Callable[[], float]) -> Callable[[], float]:
+    def on_one_core() -> float:
+        os.sched_setaffinity(0, cores[-1:])
+        try:
+            return measure_rate()
+        finally:
+            os.sched_setaffinity(0, cores)
+
+    return on_one_core
+
+
+@contextlib.contextmanager
+def _actor(cores: int, song: Song) -> Iterator[Callable[[float], float]]:
+    """A real actor beside a real replay server; yields what measures its steps a second."""
+    piano = PianoModel(song, CONFIG)
+    config = LearnerConfig()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ray_session.connect(None, cores + 1, pathlib.Path(folder) / "logs"),
+    ):
+        replay = remote(ReplayServer, num_cpus=0).remote(
+            ReplayConfig(update_to_data_ratio="free"),
+            (piano.layout.frames, piano.layout.proprioception_dim),
+            piano.action_dim,
+            pathlib.Path(folder) / "replay",
+        )
+        server = remote(ParameterServer, num_cpus=0).remote()
+        parameters = initial_state(
+            config, piano.layout.observation_dim, piano.action_dim, seed=0
+        ).actor
+        ray.get(server.publish.remote(0, [ray.put(parameters)]))
+        actor = remote(Actor, num_cpus=1, runtime_env=ON_CPU).remote(
+            song,
+            CONFIG,
+            config.agent_config,
+            _ENVIRONMENTS_PER_CORE * cores,
+            0,
+            ray.get(replay.address.remote(), timeout=120),
+            server,
+        )
+
+        def rate(seconds: float) -> float:
+            report = ray.get(actor.collect.remote(seconds), timeout=60 + 10 * seconds)
+            return report.steps / report.seconds
+
+        rate(2.0)  # Takes the parameters and compiles the policy.
+        yield rate
+        for handle in (actor, server, replay):
+            ray.kill(handle)
+
+
+def _bytes_per_transition(piano: PianoModel) -> int:
+    """What a step adds to the replay, before compression; neighbours share observations."""
+    observation = PianoEnvironment(piano).reset().observation
+    step = pack_step(observation, piano.first_action, 0.0, 1.0, 0)
+    return step.nbytes

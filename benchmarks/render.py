@@ -1,0 +1,72 @@
+"""Seconds for a video with sound of one episode: robopianist's wrapper, and ours."""
+
+import pathlib
+import tempfile
+import time
+from typing import Any
+
+import dm_env_wrappers
+import numpy as np
+from robopianist.wrappers import PianoSoundVideoWrapper
+
+from actors.config import RecordingConfig
+from actors.environment import PianoEnvironment
+from actors.episode import play
+from actors.piano_model import PianoModel
+from actors.recording import record
+from actors.song import load_songs
+from actors.stock_environment import StockEnvironment
+from benchmarks.environment import CONFIG, SONG
+from benchmarks.rounds import alternate, machine
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    """Measures both in alternating rounds; the stock one takes minutes without a GPU.
+
+    Returns:
+        Seconds of both, playing not counted, the length of the video, machine.
+    """
+    song = load_songs(SONG)[0]
+    piano = PianoModel(song, CONFIG)
+    walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
+    actions = np.sin(np.cumsum(walk, axis=0)).astype(np.float32)
+    remaining = iter(actions)
+    performance = play(PianoEnvironment(piano), lambda _observation: next(remaining))
+
+    def ours() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            performance.save(pathlib.Path(folder) / "performance.npz")
+            started = time.perf_counter()
+            record(pathlib.Path(folder), song, CONFIG, RecordingConfig())
+            return time.perf_counter() - started
+
+    def stock() -> float:
+        playing = _stock_seconds(StockEnvironment(song, CONFIG).composer, actions)
+        with tempfile.TemporaryDirectory() as folder:
+            recorded = PianoSoundVideoWrapper(
+                StockEnvironment(song, CONFIG).composer,
+                record_dir=folder,
+                record_every=1,
+                camera_id="piano/back",
+                height=480,
+                width=640,
+            )
+            return _stock_seconds(recorded, actions) - playing
+
+    seconds = alternate({"render": ours, "stock_render": stock}, rounds)
+    return {
+        "render_seconds": seconds["render"],
+        "stock_render_seconds": seconds["stock_render"],
+        "video_seconds": performance.seconds,
+        "rounds": rounds,
+        "machine": machine(),
+    }
+
+
+def _stock_seconds(environment: Any, actions: np.ndarray) -> float:
+    environment = dm_env_wrappers.CanonicalSpecWrapper(environment, clip=True)
+    started = time.perf_counter()
+    environment.reset()
+    for action in actions:
+        environment.step(action)
+    return time.perf_counter() - started

@@ -1,0 +1,308 @@
+"""The fast environment beside robopianist's own: the same numbers, step by step."""
+
+import dataclasses
+import pathlib
+
+import dm_env_wrappers
+import numpy as np
+import pytest
+from dm_control.utils import rewards
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from note_seq.protobuf import music_pb2
+from robopianist import suite
+from robopianist.music import midi_file
+
+from actors.config import EnvironmentConfig, SongConfig
+from actors.environment import PianoEnvironment
+from actors.piano_model import PianoModel, make_score
+from actors.repertoire import Repertoire
+from actors.song import Song, load_songs
+from actors.stock_environment import StockEnvironment
+from actors.task import transport_reward
+from learner.observation import ObservationLayout, unfold
+from replay.errors import BadInput
+from replay.transition import Observation
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "example_midis"
+KNOWN = EnvironmentConfig(
+    gravity_compensation=True,
+    reduced_action_space=True,
+    primitive_fingertip_collisions=True,
+    action_reward_observation=True,
+)
+TWINKLE = SongConfig(trim_silence=True)
+
+
+def example(name, **settings):
+    return SongConfig(midi_file=(EXAMPLES / f"{name}.mid",), **settings)
+
+
+def action_sequences(steps, dimension, seed):
+    """Violent ones, beyond the bounds, and smooth ones that press keys."""
+    random = np.random.default_rng(seed)
+    yield random.uniform(-1.3, 1.3, (steps, dimension)).astype(np.float32)
+    walk = np.cumsum(random.normal(scale=0.3, size=(steps, dimension)), axis=0)
+    yield np.sin(walk).astype(np.float32)
+
+
+def assert_same(song, config, seed=0, most_steps=None):
+    """Plays two episodes side by side."""
+    stock = StockEnvironment(song, config)
+    repertoire = Repertoire([song], config)
+    piano, table = repertoire.piano(0), repertoire.table
+    fast = PianoEnvironment(piano)
+    presses = 0
+    for actions in action_sequences(piano.episode_length, piano.action_dim, seed):
+        theirs, ours = stock.reset(), fast.reset()
+        for action in actions[:most_steps]:
+            np.testing.assert_array_equal(
+                unfold(piano.layout, table, ours.observation), theirs.observation
+            )
+            theirs, ours = stock.step(action), fast.step(action)
+            assert ours.reward == pytest.approx(float(theirs.reward), abs=1e-6)
+            assert ours.discount == theirs.discount
+            assert ours.last == theirs.last()
+            np.testing.assert_array_equal(fast.keys_down, stock.task.piano.activation)
+            assert fast.pedal_down == stock.task.piano.sustain_activation[0]
+            np.testing.assert_array_equal(fast.data.qpos, stock.composer.physics.data.qpos)
+            presses += int(fast.keys_down.sum())
+            if ours.last:
+                break
+        np.testing.assert_array_equal(
+            unfold(piano.layout, table, ours.observation), theirs.observation
+        )
+    assert piano.layout.observation_dim == theirs.observation.size
+    return presses
+
+
+@pytest.mark.parametrize(
+    "song_config",
+    [
+        TWINKLE,
+        SongConfig(environment_name="RoboPianist-debug-CMajorScaleTwoHands-v0"),
+        SongConfig(environment_name="RoboPianist-debug-NocturneRousseau-v0", stretch_factor=0.4),
+        example("five_finger_scale"),
+        example("fur_elise", trim_silence=True),
+        example("ode_to_joy", stretch_factor=0.7),
+        example("prelude_in_c", shift_factor=-5),
+        example("prelude_in_e_minor", stretch_factor=0.5, shift_factor=2),
+    ],
+    ids=lambda config: [*config.midi_file, pathlib.Path(config.environment_name)][0].stem,
+)
+def test_same_numbers_in_every_piece(song_config):
+    assert assert_same(load_songs(song_config)[0], KNOWN) > 0
+
+
+@pytest.mark.parametrize("fingering", [True, False], ids=["annotated", "transport"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"action_reward_observation": False},
+        {"frame_stack": 3},
+        {"frame_stack": 2, "action_reward_observation": False},
+        {"clip": False},
+        {"wrong_press_termination": True},
+        {"disable_fingering_reward": True},
+        {"disable_forearm_reward": True},
+        {"disable_hand_collisions": True},
+        {"disable_colorization": True},
+        {"n_steps_lookahead": 0},
+        {"n_steps_lookahead": 300, "control_timestep": 0.1},
+        {"control_timestep": 0.005},
+        {"gravity_compensation": False, "reduced_action_space": False},
+        {"primitive_fingertip_collisions": False},
+    ],
+    ids=str,
+)
+def test_same_numbers_under_every_option(fingering, options):
+    song = load_songs(TWINKLE if fingering else example("twinkle_twinkle"))[0]
+    assert_same(song, dataclasses.replace(KNOWN, **options), most_steps=80)
+
+
+notes = st.lists(
+    st.tuples(st.integers(0, 30), st.integers(1, 12), st.integers(21, 108), st.integers(0, 9)),
+    min_size=1,
+    max_size=12,
+    unique_by=lambda note: note[2],
+)
+
+
+@given(notes=notes, pedal=st.lists(st.integers(0, 30), max_size=4), annotated=st.booleans())
+@settings(max_examples=8, deadline=None)
+def test_same_numbers_for_generated_songs(notes, pedal, annotated):
+    sequence = music_pb2.NoteSequence()
+    for start, length, pitch, finger in notes:
+        sequence.notes.add(
+            start_time=0.05 * start,
+            end_time=0.05 * (start + length),
+            pitch=pitch,
+            velocity=80,
+            part=finger if annotated else 0,
+        )
+    for i, step in enumerate(sorted(pedal)):
+        sequence.control_changes.add(
+            time=0.05 * step, control_number=64, control_value=127 * (1 - i % 2)
+        )
+    sequence.total_time = max(note.end_time for note in sequence.notes)
+    song = Song("generated", midi_file.MidiFile(seq=sequence))
+    assert_same(song, dataclasses.replace(KNOWN, n_steps_lookahead=3), most_steps=45)
+
+
+def test_referee_is_the_published_environment():
+    """`suite.load`, wrapped by hand, gives what our stock environment gives."""
+    stock = suite.load(
+        "RoboPianist-debug-TwinkleTwinkleRousseau-v0",
+        seed=0,
+        task_kwargs={
+            "n_steps_lookahead": 10,
+            "trim_silence": True,
+            "gravity_compensation": True,
+            "reduced_action_space": True,
+            "primitive_fingertip_collisions": True,
+            "change_color_on_activation": True,
+        },
+    )
+    for wrapper in (
+        dm_env_wrappers.ObservationActionRewardWrapper,
+        dm_env_wrappers.ConcatObservationWrapper,
+        lambda env: dm_env_wrappers.CanonicalSpecWrapper(env, clip=True),
+        dm_env_wrappers.SinglePrecisionWrapper,
+    ):
+        stock = wrapper(stock)
+    ours = StockEnvironment(load_songs(TWINKLE)[0], KNOWN)
+    ours_step, stock_step = ours.reset(), stock.reset()
+    for action in next(action_sequences(40, 39, seed=1)):
+        np.testing.assert_array_equal(ours_step.observation, stock_step.observation)
+        ours_step, stock_step = ours.step(action), stock.step(action)
+        assert ours_step.reward == stock_step.reward
+    assert ours_step.observation.size == 1164
+
+
+def test_recording_changes_no_number():
+    piano = PianoModel(load_songs(TWINKLE)[0], KNOWN)
+    plain, recorded = PianoEnvironment(piano), PianoEnvironment(piano)
+    plain.reset(), recorded.reset()
+    substeps = []
+    for action in list(action_sequences(60, piano.action_dim, seed=2))[1]:
+        one = plain.step(action)
+        other = recorded.step(action, lambda: substeps.append(recorded.data.time))
+        np.testing.assert_array_equal(
+            one.observation.proprioception, other.observation.proprioception
+        )
+        assert one.reward == other.reward
+    assert len(substeps) == 600
+
+
+def test_environments_of_one_model_do_not_disturb_each_other():
+    piano = PianoModel(load_songs(TWINKLE)[0], KNOWN)
+    alone, first, second = (PianoEnvironment(piano) for _ in range(3))
+    violent, smooth = action_sequences(60, piano.action_dim, seed=3)
+    alone.reset(), first.reset(), second.reset()
+    for action, other in zip(smooth, violent, strict=False):
+        expected = alone.step(action)
+        second.step(other)
+        np.testing.assert_array_equal(
+            first.step(action).observation.proprioception, expected.observation.proprioception
+        )
+
+
+def test_observations_given_out_stay_as_they_were():
+    environment = PianoEnvironment(PianoModel(load_songs(TWINKLE)[0], KNOWN))
+    given_out = environment.reset().observation.proprioception
+    before = given_out.copy()
+    environment.step(np.ones(environment.piano.action_dim, np.float32))
+    np.testing.assert_array_equal(given_out, before)
+
+
+def test_the_end_of_the_song_bootstraps_and_a_wrong_press_does_not():
+    song = load_songs(TWINKLE)[0]
+    environment = PianoEnvironment(PianoModel(song, KNOWN))
+    timestep = environment.reset()
+    while not timestep.last:
+        timestep = environment.step(np.zeros(environment.piano.action_dim, np.float32))
+    assert timestep.discount == 1.0
+    failing = PianoModel(song, dataclasses.replace(KNOWN, wrong_press_termination=True))
+    environment = PianoEnvironment(failing)
+    timestep, steps = environment.reset(), 0
+    for action in list(action_sequences(158, failing.action_dim, seed=0))[1]:
+        timestep, steps = environment.step(action), steps + 1
+        if timestep.last:
+            break
+    assert steps < failing.episode_length
+    assert timestep.discount == 0.0
+
+
+def test_most_of_an_observation_is_never_stored():
+    layout = PianoModel(load_songs(TWINKLE)[0], KNOWN).layout
+    assert layout.observation_dim == 1164
+    assert layout.proprioception_dim == 175
+
+
+def test_unfolding_by_hand():
+    layout = ObservationLayout(before=1, features=2, after=1, frames=2)
+    table = np.array([[0, 0], [10, 11], [20, 21]], np.uint8)
+    proprioception = np.array([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [5.0, 6.0]]], np.float32)
+    rows = np.array([2, 1], np.int32)
+    # Frames are [before, features, after]; of each number the older frame comes first.
+    np.testing.assert_array_equal(
+        unfold(layout, table, Observation(proprioception, rows)),
+        [[1, 3, 10, 20, 11, 21, 2, 4], [0, 5, 0, 10, 0, 11, 0, 6]],
+    )
+
+
+@pytest.mark.parametrize("frame_stack", [1, 3])
+def test_several_songs_share_one_table(frame_stack):
+    config = dataclasses.replace(KNOWN, frame_stack=frame_stack)
+    songs = load_songs(
+        SongConfig(midi_file=tuple(sorted(EXAMPLES.glob("*.mid"))[:3]), trim_silence=True)
+    )
+    repertoire = Repertoire(songs, config)
+    for number, song in enumerate(songs):
+        ours = PianoEnvironment(repertoire.piano(number))
+        stock = StockEnvironment(song, config)
+        observation, expected = ours.reset().observation, stock.reset().observation
+        for action in list(action_sequences(ours.piano.episode_length, 39, seed=number))[1]:
+            np.testing.assert_array_equal(
+                unfold(ours.piano.layout, repertoire.table, observation), expected
+            )
+            observation, expected = ours.step(action).observation, stock.step(action).observation
+    assert repertoire.piano(4).first_row == repertoire.piano(1).first_row
+
+
+def test_songs_that_are_observed_differently_cannot_be_learnt_together():
+    songs = load_songs(TWINKLE) + load_songs(example("five_finger_scale"))
+    with pytest.raises(BadInput, match="--disable-fingering-reward"):
+        Repertoire(songs, KNOWN)
+    Repertoire(songs, dataclasses.replace(KNOWN, disable_fingering_reward=True))
+
+
+def test_score_of_a_song():
+    song = load_songs(example("five_finger_scale"))[0]
+    score = make_score(song, EnvironmentConfig(n_steps_lookahead=2))
+    trajectory = song.trajectory(0.05)
+    assert score.keys.shape == (len(trajectory), 88)
+    for step, due in enumerate(trajectory.notes):
+        assert set(np.flatnonzero(score.keys[step])) == {note.key for note in due}
+    np.testing.assert_array_equal(score.features[0, 89:177], score.keys[1])
+    np.testing.assert_array_equal(score.features[-1], score.features[-2])
+    assert score.features[-2, 89:].sum() == 0
+
+
+# --- Fingering by optimal transport -----------------------------------------------------
+
+
+def test_transport_assigns_each_finger_once_by_least_total_distance():
+    fingertips = np.array([[0.0, 0, 0], [0.1, 0, 0], [5.0, 0, 0]])
+    targets = np.array([[0.12, 0, 0], [0.05, 0, 0.07]])
+    # Finger 1 is nearest to both keys; finger 0 is next for the second one.
+    expected = np.mean([tolerance(0.02), tolerance(np.hypot(0.05, 0.07))])
+    assert transport_reward(fingertips, targets) == pytest.approx(expected)
+    assert transport_reward(targets, targets) == 1.0
+    more_keys_than_fingers = np.arange(12.0)[:, None] * np.array([1.0, 0, 0])
+    assert transport_reward(more_keys_than_fingers[:10], more_keys_than_fingers) == 1.0
+
+
+def tolerance(distance):
+    return rewards.tolerance(distance, bounds=(0, 0.01), margin=0.1, sigmoid="gaussian")

@@ -1,0 +1,338 @@
+"""The report of a run: what it shows, and what it survives."""
+
+import html.parser
+import json
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.performance import Performance
+from cluster.report.charts import round_ticks, short_number, thin
+from cluster.report.key_statuses import find_bars, find_onsets, key_range, note_name
+from cluster.report.page import ReportConfig, report, write_report
+from cluster.report.piano_roll import draw_roll
+from cluster.report.records import read_evaluations, read_logbook
+from cluster.run import RunFolder
+from replay.errors import BadInput
+
+STEP = 0.05
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+METRICS = {
+    "episode_return": 12.5,
+    "precision": 0.9,
+    "recall": 0.8,
+    "f1": 0.85,
+    "sustain_f1": 0.5,
+    "note_precision": 0.4,
+    "note_recall": 0.3,
+    "note_f1": 0.343,
+    "note_with_offset_f1": 0.2,
+    "onset_error_ms": None,
+    "wrong_notes": 2.0,
+    "missed_notes": 1.0,
+    "due_notes": 3.0,
+}
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that elements are nested, and gathers attributes and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def make_performance(**changes) -> Performance:
+    """C4 hit late by 20 ms, E4 missed, G4 wrong, A4 100 ms late; 1 s of 50 ms steps."""
+    due, played = np.zeros((20, 88), bool), np.zeros((20, 88), bool)
+    due[2:6, 39] = played[2:6, 39] = True
+    due[8:10, 43] = True
+    played[12:15, 46] = True
+    due[14:18, 48], played[16:19, 48] = True, True
+    arrays: dict[str, Any] = {
+        "control_timestep": np.float64(STEP),
+        "due_keys": due,
+        "played_keys": played,
+        "due_pedal": np.arange(20) < 10,
+        "played_pedal": np.arange(20) < 12,
+        "rewards": np.zeros(20),
+        "due_notes": np.array([[0.1, 0.3, 39], [0.4, 0.5, 43], [0.7, 0.9, 48]]),
+        "played_notes": np.array([[0.12, 0.3, 39, 70], [0.6, 0.75, 46, 90], [0.8, 0.95, 48, 64]]),
+        "pedal_changes": np.array([[0.0, 1.0], [0.6, 0.0]]),
+        "positions": np.zeros((21, 2), np.float32),
+    }
+    return Performance(**(arrays | changes))
+
+
+def make_run(run: pathlib.Path, title="Twinkle", evaluations=2, lines=50) -> pathlib.Path:
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({"name": "demo", "learner": {"batch_size": 256}}))
+    (run / "songs.json").write_text(json.dumps({"title": title}))
+    with (run / "logbook.jsonl").open("w") as logbook:
+        for line in range(1, lines + 1):
+            record = {
+                "time": 1.7e9 + line,
+                "seconds": 60.0 * line,
+                "environment_steps": 100 * line,
+                "learner_steps": 10 * line,
+                "train/episode_return": float(line),
+                "learner/q": 0.1 * line,
+                "learner/critic_loss": None if line == 3 else 1000.0 / line**2,
+            }
+            logbook.write(json.dumps(record) + "\n")
+    for number in range(1, evaluations + 1):
+        folder = run / "eval" / f"step_{number * 100:09d}"
+        folder.mkdir(parents=True)
+        steps = {"learner_steps": number * 100, "environment_steps": number * 1000}
+        (folder / "metrics.json").write_text(json.dumps(METRICS | steps))
+        make_performance().save(folder / "performance.npz")
+        with (run / "logbook.jsonl").open("a") as logbook:
+            scores = {f"eval/{name}": value for name, value in METRICS.items()}
+            logbook.write(json.dumps({"seconds": 600.0 * number} | steps | scores) + "\n")
+    return run
+
+
+def test_frames_are_classified():
+    bars = {
+        (bar.status, bar.key, round(bar.onset / STEP), round(bar.offset / STEP))
+        for bar in find_bars(make_performance())
+    }
+    assert bars == {
+        ("hit", 39, 2, 6),
+        ("missed", 43, 8, 10),
+        ("wrong", 46, 12, 15),
+        ("missed", 48, 14, 16),
+        ("hit", 48, 16, 18),
+        ("wrong", 48, 18, 19),
+    }
+
+
+def test_onsets_are_classified():
+    onsets = [(onset.status, onset.key, onset.seconds) for onset in find_onsets(make_performance())]
+    assert sorted(onsets) == [
+        ("hit", 39, 0.1),
+        ("missed", 43, 0.4),
+        ("missed", 48, 0.7),
+        ("wrong", 46, 0.6),
+        ("wrong", 48, 0.8),
+    ]
+
+
+def test_onset_tolerance_includes_its_end():
+    def statuses(gap):
+        played = np.array([[0.1 + gap, 0.3, 39, 70]])
+        return [onset.status for onset in find_onsets(make_performance(played_notes=played))]
+
+    assert statuses(0.05) == statuses(-0.05) == ["hit", "missed", "missed"]
+    assert statuses(0.0502) == ["missed", "missed", "missed", "wrong"]
+
+
+def test_roll_says_what_happened_to_each_note():
+    drawn = draw_roll(make_performance())
+    titles = re.findall(r"<title>(.*?)</title>", drawn)
+    assert "C4, 0.10 to 0.30 s: hit: due and played" in titles
+    assert "E4, 0.40 to 0.50 s: missed: due, not played" in titles
+    assert "G4, 0.60 to 0.75 s: wrong: played, not due" in titles
+    assert "C4, 0.10 to 0.30 s: hit, 20 ms late, velocity 70" in titles
+    assert "Pedal played, not due, 0.50 to 0.60 s" in titles
+    bars = re.findall(r'<g class="(hit|missed|wrong)"><rect', drawn)
+    assert sorted(bars) == ["hit", "missed", "wrong"]
+
+
+def test_bars_lie_at_their_times():
+    drawn = draw_roll(make_performance())
+    bar = re.search(r'<rect x="([\d.]+)"[^>]*width="([\d.]+)"[^>]*><title>C4', drawn)
+    assert bar is not None
+    assert [float(place) for place in bar.groups()] == [100.0, 200.0]
+
+
+def test_long_pieces_are_broken_into_rows_without_losing_a_mark():
+    onsets = np.arange(120) * 0.5
+    keys = np.zeros((1200, 88), bool)
+    keys[:, 39] = True
+    silent = np.zeros(1200, bool)
+    performance = make_performance(
+        due_keys=keys,
+        played_keys=keys,
+        due_pedal=silent,
+        played_pedal=silent,
+        rewards=np.zeros(1200),
+        due_notes=np.stack([onsets, onsets + 0.4, np.full(120, 39)], axis=1),
+        played_notes=np.empty((0, 4)),
+    )
+    drawn = draw_roll(performance)
+    assert drawn.count('class="row"') == 3
+    assert drawn.count("missed, no onset within 50 ms") == 120
+
+
+def test_dense_pieces_are_drawn_without_titles():
+    random = np.random.default_rng(0)
+    noise = random.random((1200, 88)) < 0.5
+    silent = np.zeros(1200, bool)
+    drawn = draw_roll(
+        make_performance(
+            due_keys=noise,
+            played_keys=noise[::-1],
+            due_pedal=silent,
+            played_pedal=silent,
+            rewards=np.zeros(1200),
+        )
+    )
+    assert "hit: due and played</title>" not in drawn
+    assert len(drawn) < 2_500_000
+
+
+def test_names_and_range_of_keys():
+    assert [note_name(key) for key in (0, 39, 52, 87)] == ["A0", "C4", "C#5", "C8"]
+    assert key_range(make_performance()) == (37, 50)
+    ends = make_performance(due_notes=np.array([[0.0, 1.0, 0], [0.0, 1.0, 87]]))
+    assert key_range(ends, make_performance(played_notes=np.empty((0, 4)))) == (0, 87)
+
+
+def test_page_is_whole_and_needs_nothing_else(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "eval" / "step_000000200" / "video.mp4").write_bytes(b"moving pictures")
+    assert write_report(run) == run / "report.html"
+    text = (run / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert text.startswith("<!DOCTYPE html>")
+    assert text.endswith("</html>\n")
+    assert {"main", "video", "table", "details", "svg"} <= set(page.seen)
+    assert "script" not in page.seen
+    links = [value for name, value in page.attributes if name in {"src", "href", "xlink:href"}]
+    assert links
+    assert all(link.startswith("data:") for link in links)
+    assert not re.search(r"https?:|url\(|@import", text)
+    assert str(tmp_path) not in text
+    for words in ("Twinkle", "demo", "0.343", "2 of 3 notes", "Then and now", "learner.batch_size"):
+        assert words in page.words
+    assert sorted(path.name for path in run.iterdir() if "report" in path.name) == ["report.html"]
+
+
+def test_large_video_is_named_and_not_embedded(tmp_path):
+    run = make_run(tmp_path / "run")
+    with (run / "eval" / "step_000000200" / "video.mp4").open("wb") as video:
+        video.truncate(21_000_000)
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "<video" not in text
+    assert "eval/step_000000200/video.mp4" in text
+
+
+def test_hostile_words_are_escaped(tmp_path):
+    hostile = '</title><script>alert("1")</script><img src=x onerror=alert(1)>&\ud800'
+    run = make_run(tmp_path / "run", title=hostile)
+    settings = {"name": hostile, "<b>": {"deep": [hostile]}}
+    (run / "config.json").write_text(json.dumps(settings))
+    text = write_report(run).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "img", "b>"} & set(page.seen)
+    assert "&lt;script&gt;alert(&quot;1&quot;)" in text
+
+
+def test_half_written_line_is_passed_over(tmp_path):
+    run = make_run(tmp_path / "run")
+    with (run / "logbook.jsonl").open("ab") as logbook:
+        logbook.write('{"time": 1.0, "learner/q": 1.5, "näm'.encode()[:-2])
+    records, damaged = read_logbook(run / "logbook.jsonl")
+    assert (len(records), damaged) == (52, 1)
+    assert "1 line of the logbook" in write_report(run).read_text(encoding="utf-8")
+
+
+def test_run_without_evaluation_has_curves_and_a_sentence(tmp_path):
+    page = Page(write_report(make_run(tmp_path / "run", evaluations=0)).read_text("utf-8"))
+    assert page.open == []
+    assert "not been evaluated yet" in page.words
+    assert "Critic loss" in page.words
+    assert "polyline" in page.seen
+
+
+def test_run_that_has_only_just_begun(tmp_path):
+    run = make_run(tmp_path / "run", evaluations=0, lines=0)
+    (run / "logbook.jsonl").write_text('{"time": 1')
+    page = Page(write_report(run).read_text("utf-8"))
+    assert page.open == []
+    assert "no curve yet" in page.words
+
+
+def test_damaged_evaluations_are_passed_over(tmp_path):
+    run = make_run(tmp_path / "run", evaluations=3)
+    (run / "eval" / "step_000000300" / "metrics.json").write_text('{"note_f1"')
+    (run / "eval" / "step_000000200" / "performance.npz").write_bytes(b"PK\x03\x04 half")
+    evaluations = read_evaluations(RunFolder(run), read_logbook(run / "logbook.jsonl")[0])
+    assert [one.metrics["learner_steps"] for one in evaluations] == [100, 200, 300]
+    assert [one.folder is None for one in evaluations] == [False, False, True]
+    assert evaluations[0].metrics["seconds"] == 600.0
+    page = Page(write_report(run).read_text("utf-8"))
+    assert page.open == []
+    assert "Evaluation after 1k environment steps" in page.words
+    assert "Then and now" not in page.words
+    (run / "eval" / "step_000000100" / "performance.npz").unlink()
+    page = Page(write_report(run).read_text("utf-8"))
+    assert "No evaluation has left a recording" in page.words
+
+
+def test_unusable_folders_are_named(tmp_path):
+    with pytest.raises(BadInput, match=r"nowhere/config\.json cannot be read"):
+        write_report(tmp_path / "nowhere")
+    run = make_run(tmp_path / "run")
+    (run / "logbook.jsonl").unlink()
+    with pytest.raises(BadInput, match=r"has no logbook\.jsonl"):
+        write_report(run)
+    assert not list(run.glob("*report*"))
+
+
+def test_command_finds_a_run_by_its_name(tmp_path):
+    run = make_run(tmp_path / "run")
+    answer = report(ReportConfig(pathlib.Path("run"), tmp_path))
+    assert answer == {"run": "run", "report": str(run / "report.html")}
+    with pytest.raises(BadInput, match="no run at other"):
+        report(ReportConfig(pathlib.Path("other"), tmp_path))
+
+
+def test_long_logbook_gives_a_small_page(tmp_path):
+    page = write_report(make_run(tmp_path / "run", lines=20_000))
+    assert page.stat().st_size < 300_000
+
+
+def test_thinning_keeps_mean_and_extremes():
+    x = np.arange(10_000.0)
+    y = np.where(x == 5_000, 99.0, 1.0)
+    y[7] = np.nan
+    thinned = thin(x[::-1], y[::-1], most=100)
+    assert len(thinned.x) == 100
+    assert np.all(np.diff(thinned.x) > 0)
+    assert thinned.greatest.max() == 99.0
+    assert thinned.least.min() == 1.0
+
+
+def test_axes_have_round_numbers():
+    assert round_ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert round_ticks(-3, 1e6) == pytest.approx([0, 2e5, 4e5, 6e5, 8e5, 1e6])
+    assert [short_number(value) for value in (1_200_000, 35_000, 0.25)] == ["1.2M", "35k", "0.25"]

@@ -1,0 +1,61 @@
+"""Imports run downwards only, and the front door stays light."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Each may import those after it; cluster and rlhf do not know each other.
+ALLOWED = {
+    "pianist": {"benchmarks", "cluster", "rlhf", "actors", "learner", "replay"},
+    "benchmarks": {"cluster", "rlhf", "actors", "learner", "replay"},
+    "cluster": {"actors", "learner", "replay"},
+    "rlhf": {"actors", "learner", "replay"},
+    "actors": {"learner", "replay"},
+    "learner": {"replay"},
+    "replay": set(),
+}
+FOREIGN = {
+    "replay": {"robopianist", "mujoco", "dm_control", "jax", "flax"},
+    "learner": {"robopianist", "mujoco", "dm_control"},
+}
+MODULES = sorted(
+    path
+    for room in ALLOWED
+    for path in [ROOT / f"{room}.py", *(ROOT / room).rglob("*.py")]
+    if path.is_file()
+)
+
+
+def imported_packages(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downwards(path):
+    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    imported = set(imported_packages(path))
+    upwards = (imported & set(ALLOWED)) - ALLOWED[room] - {room}
+    assert not upwards, f"{room} must not know {upwards}"
+    assert not imported & FOREIGN.get(room, set())
+
+
+def test_the_front_door_imports_nothing_heavy():
+    code = "import sys, pianist; print([m for m in ('jax', 'ray', 'mujoco') if m in sys.modules])"
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert output.stdout.strip() == "[]", output.stderr

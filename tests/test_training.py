@@ -1,0 +1,307 @@
+"""The whole loop, small and real: Ray, Reverb, MuJoCo, two actors, one learner, an evaluator."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import mido
+import numpy as np
+import psutil
+import pytest
+
+from actors.performance import Performance
+
+ROOT = pathlib.Path(__file__).parent.parent
+SCALE = ROOT / "example_midis" / "five_finger_scale.mid"
+FLAGS = [
+    *("--midi-file", SCALE, "--trim-silence", "--gravity-compensation", "--reduced-action-space"),
+    *("--primitive-fingertip-collisions", "--action-reward-observation"),
+    *("--agent-config.hidden-dims", 32, 32, "--batch-size", 16, "--record-resolution", 48, 64),
+]
+WARM_UP = 300
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "pianist.py"), *map(str, arguments)]
+
+
+def environment_variables(folder):
+    # Where CI is set, as on every continuous integration service, libraries say more.
+    return os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "CI": "true"}
+
+
+def run(folder, *arguments, seconds=240):
+    return subprocess.run(
+        command(*arguments),
+        cwd=folder,
+        env=environment_variables(folder),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def left_behind(folder):
+    """Processes that were started with our folder for temporary files, and what lies in it."""
+    processes = []
+    for process in psutil.process_iter():
+        try:
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            if alive and process.environ().get("TMPDIR") == str(folder):
+                processes.append(process.cmdline())
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return processes + [path.name for path in folder.glob("pianist-*")]
+
+
+def wait_until_nothing_is_left(folder, seconds=20):
+    deadline = time.monotonic() + seconds
+    while left_behind(folder) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left_behind(folder) == []
+
+
+@pytest.fixture(scope="module")
+def folder():
+    """Short: the paths of Ray's sockets are limited to 107 characters."""
+    import shutil
+    import tempfile
+
+    path = pathlib.Path(tempfile.mkdtemp(prefix="p-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """A finished run: its answer, and its folder."""
+    shared_memory = set(os.listdir("/dev/shm"))
+    result = run(
+        folder,
+        *("train", "--name", "scale", *FLAGS, "--actors", 2, "--environments-per-actor", 2),
+        *("--warmstart-steps", WARM_UP, "--max-steps", 1500, "--eval-interval", 700),
+        *("--log-interval", 200, "--json"),
+    )
+    assert result.returncode == 0, result.stderr
+    wait_until_nothing_is_left(folder)
+    assert set(os.listdir("/dev/shm")) <= shared_memory
+    return json.loads(result.stdout), folder / "runs" / "scale"
+
+
+def logbook(path):
+    return [json.loads(line) for line in (path / "logbook.jsonl").read_text().splitlines()]
+
+
+def test_run_ends_with_an_evaluation(trained):
+    answer, path = trained
+    assert answer["state"] == "finished"
+    assert answer["metrics"]["due_notes"] == 9
+    for name in ("metrics.json", "performance.npz", "played.mid", "video.mp4"):
+        assert pathlib.Path(path.parent.parent / answer["files"][name]).stat().st_size > 0
+    assert (path / "report.html").stat().st_size > 10_000
+
+
+def test_update_to_data_ratio_of_one_is_held(trained):
+    answer, _ = trained
+    steps = answer["environment_steps"]
+    assert 1500 <= steps < 2500  # It ends with the slice in which the last step is reached.
+    # The error buffer is a tenth of the warm-up, and the two sides stop within a slice.
+    assert answer["learner_steps"] == pytest.approx(steps - WARM_UP, abs=0.1 * WARM_UP + 150)
+
+
+def test_logbook_has_what_people_plot(trained):
+    _, path = trained
+    lines = logbook(path)
+    names = set().union(*lines)
+    for name in (
+        "train/episode_return",
+        "train/episode_length",
+        "train/environment_steps_per_second",
+        "learner/updates_per_second",
+        "learner/q",
+        "learner/entropy",
+        "learner/temperature",
+        "learner/critic_loss",
+        "learner/actor_loss",
+        "learner/waiting_fraction",
+        "replay/size",
+        "actors/policy_lag",
+        "eval/note_f1",
+        "eval/f1",
+        "eval/precision",
+        "eval/recall",
+        "eval/sustain_f1",
+        "eval/onset_error_ms",
+        "eval/episode_return",
+    ):
+        assert name in names, name
+    steps = [line["environment_steps"] for line in lines if "replay/size" in line]
+    assert steps == sorted(steps)
+    lags = [line["actors/policy_lag"] for line in lines if "actors/policy_lag" in line]
+    assert 0 <= np.mean(lags) < 500
+
+
+def test_evaluations_are_of_saved_checkpoints(trained):
+    _, path = trained
+    evaluated = sorted(folder.name for folder in (path / "eval").iterdir())
+    saved = sorted(folder.name for folder in (path / "checkpoints").iterdir())
+    assert evaluated == saved
+    assert len(evaluated) >= 2
+
+
+def test_performance_covers_the_song(trained):
+    _, path = trained
+    performance = Performance.load(max((path / "eval").iterdir()) / "performance.npz")
+    assert performance.rewards.shape == performance.due_pedal.shape
+    assert performance.seconds == pytest.approx(5.5, abs=0.1)
+
+
+@pytest.mark.usefixtures("trained")
+def test_status_and_report(folder):
+    status = json.loads(run(folder, "status", "--json").stdout)["runs"]
+    assert [(entry["name"], entry["state"]) for entry in status] == [("scale", "finished")]
+    assert "scale" in run(folder, "status").stdout
+    result = run(folder, "report", "scale", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["report"].endswith("report.html")
+
+
+@pytest.mark.usefixtures("trained")
+def test_a_name_that_is_taken_is_refused(folder):
+    result = run(folder, "train", "--name", "scale", *FLAGS)
+    assert result.returncode == 2
+    assert "there is a run scale" in result.stderr
+
+
+# --- pianist eval -----------------------------------------------------------------------
+
+
+def test_eval_plays_the_newest_checkpoint_as_training_did(trained, folder):
+    answer, _ = trained
+    result = run(folder, "eval", "--load_checkpoint", "runs/scale", "--json")
+    assert result.returncode == 0, result.stderr
+    again = json.loads(result.stdout)
+    assert again["metrics"] == answer["metrics"]
+    mido.MidiFile(folder / again["files"]["played.mid"])
+    assert (folder / again["files"]["video.mp4"]).stat().st_size > 0
+
+
+@pytest.mark.usefixtures("trained")
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ["--midi-file", ROOT / "example_midis" / "ode_to_joy.mid"],
+            ["ode to joy", "five finger scale", "control steps"],
+        ),
+        (["--n-steps-lookahead", 5], ["--n-steps-lookahead is 5", "with 10"]),
+        (["--no-gravity-compensation"], ["--gravity-compensation is False", "with True"]),
+        (["--eval-episodes", 0], ["--eval-episodes is 0"]),
+    ],
+)
+def test_eval_refuses_what_does_not_belong_together(folder, flags, words):
+    result = run(folder, "eval", "--load-checkpoint", "runs/scale", *flags)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_eval_of_the_same_song_from_its_file(trained, folder):
+    answer, _ = trained
+    result = run(folder, "eval", "--load-checkpoint", "runs/scale", *FLAGS[:6], "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["metrics"] == answer["metrics"]
+
+
+# --- Several songs ----------------------------------------------------------------------
+
+
+def test_one_policy_learns_two_songs(folder):
+    joy = ROOT / "example_midis" / "ode_to_joy.mid"
+    result = run(
+        folder,
+        *("train", "--name", "two", "--midi-file", SCALE, joy, *FLAGS[2:]),
+        *("--environments-per-actor", 2, "--warmstart-steps", WARM_UP, "--max-steps", 600),
+        "--json",
+    )
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["metrics"]["due_notes"] == pytest.approx((9 + 55) / 2)
+    for name in ("five finger scale/video.mp4", "ode to joy/video.mp4", "ode to joy/played.mid"):
+        assert (folder / answer["files"][name]).stat().st_size > 0
+    one = run(folder, "eval", "--load-checkpoint", "runs/two", "--midi-file", joy, "--json")
+    assert one.returncode == 0, one.stderr
+    assert json.loads(one.stdout)["metrics"]["due_notes"] == 55
+
+
+# --- Ray --------------------------------------------------------------------------------
+
+CONNECT = """
+import pathlib, subprocess, sys
+import ray
+from cluster import ray_session
+with ray_session.connect(ray_session.cluster_address(), 1, pathlib.Path("logs")):
+    print(ray.get_runtime_context().gcs_address, flush=True)
+    if sys.argv[1] == "outer":
+        subprocess.run([sys.executable, "-c", sys.argv[2], "inner"], check=True, timeout=100)
+"""
+
+
+def test_two_runs_on_one_machine_do_not_share_a_private_ray(folder):
+    result = subprocess.run(
+        [sys.executable, "-c", CONNECT, "outer", CONNECT],
+        cwd=folder,
+        env=environment_variables(folder),
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=True,
+    )
+    addresses = result.stdout.split()
+    assert len(addresses) == 2
+    assert addresses[0] != addresses[1]
+
+
+def test_a_cluster_that_does_not_answer_is_named(folder):
+    result = subprocess.run(
+        command("train", *FLAGS),
+        cwd=folder,
+        env=environment_variables(folder) | {"RAY_ADDRESS": "127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert result.returncode == 2, result.stderr
+    assert "no Ray cluster answers at 127.0.0.1:1" in result.stderr
+
+
+# --- Ends -------------------------------------------------------------------------------
+
+
+def test_sigterm_saves_and_leaves_nothing_behind(folder):
+    with subprocess.Popen(
+        command("train", "--name", "stopped", *FLAGS, "--warmstart-steps", 100),
+        cwd=folder,
+        env=environment_variables(folder),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        path = folder / "runs" / "stopped" / "status.json"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            if path.exists() and json.loads(path.read_text())["learner_steps"] > 0:
+                break
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert json.loads(path.read_text())["state"] == "stopped"
+    assert list((path.parent / "checkpoints").iterdir())
+    wait_until_nothing_is_left(folder)
