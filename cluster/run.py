@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from cluster.config import TrainConfig, to_json
-from replay.errors import BadInput, require
+from replay.errors import BadInput
+from replay.files import write_json
 
 if TYPE_CHECKING:  # Reading a run's folder needs no MIDI library, whose import takes seconds.
     from actors.repertoire import Repertoire
@@ -162,24 +163,3 @@ def _is_lost(status: dict[str, Any]) -> bool:
     if status.get("host") == socket.gethostname():
         return not psutil.pid_exists(int(status.get("process", -1)))
     return time.time() - float(status.get("updated", 0.0)) > _SECONDS_UNTIL_LOST
-
-
-def write_json(path: pathlib.Path, values: Any) -> None:
-    """Writes a JSON file that is whole at any time: beside its place, then renamed."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(values, indent=2))
-    partial.replace(path)
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        BadInput: there is none, or it is damaged.
-    """
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from error
-    require(isinstance(values, dict), f"{path} is damaged: it holds no JSON object")
-    return values

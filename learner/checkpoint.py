@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 from learner.networks import Parameters
 from learner.sac import TrainingState
 from replay.errors import BadInput, require
+from replay.files import read_json
 
 _STATE, _DESCRIPTION = "training_state.safetensors", "checkpoint.json"
 _FOLDER_NAME = re.compile(r"step_(\d{9,})")
@@ -94,13 +95,7 @@ def load_description(checkpoint: pathlib.Path) -> dict[str, Any]:
     Raises:
         BadInput: it is missing or damaged.
     """
-    file = checkpoint / _DESCRIPTION
-    try:
-        description = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"checkpoint {checkpoint} is damaged: {file.name}: {error}") from error
-    require(isinstance(description, dict), f"checkpoint {checkpoint} is damaged: {file.name}")
-    return description
+    return read_json(checkpoint / _DESCRIPTION)
 
 
 def load_state(checkpoint: pathlib.Path, template: TrainingState) -> TrainingState:

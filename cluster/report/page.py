@@ -15,8 +15,9 @@ from cluster.report.key_statuses import TOLERANCE
 from cluster.report.learning_curves import draw_curves
 from cluster.report.performance_section import draw_performances, draw_video
 from cluster.report.records import Evaluation, Record, read_evaluations, read_logbook
-from cluster.run import RunFolder, find, read_json
+from cluster.run import RunFolder, find
 from replay.errors import require
+from replay.files import read_json
 
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1d21;--muted:#5d636e;--line:#d9dce2;

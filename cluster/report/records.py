@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cluster.run import RunFolder, read_json
+from cluster.run import RunFolder
 from replay.errors import BadInput
+from replay.files import read_json
 
 Record = dict[str, Any]
 

@@ -1,0 +1,4 @@
+"""Human preferences: segments, ratings, preferences, contrastive preference learning.
+
+Knows nothing of runs and jobs.
+"""

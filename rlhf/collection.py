@@ -1,0 +1,288 @@
+"""A collection: segments of performances, recorded to be rated and to be learnt from.
+
+    COLLECTION/
+        collection.json          what it is of, what was planned, what the columns mean
+        segments/0001/           one folder a segment, in an order that tells nothing
+            trajectory.npz       the columns below
+            performance.npz      keys due and played, see `actors.performance`
+            segment.json         what was played, and its metrics; written last
+            played.mid, video.mp4
+        ratings.sqlite           see `rlhf.ratings`
+
+`Collection.open(path)` reads it; a collection can be carried to another machine as a folder.
+"""
+
+import dataclasses
+import pathlib
+import re
+import time
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from replay.errors import BadInput, require
+from replay.files import read_json, write_json
+from replay.transition import Observation
+
+_VERSION = 1
+_MANIFEST, _SEGMENT, _TRAJECTORY = "collection.json", "segment.json", "trajectory.npz"
+_NAME = re.compile(r"\d{4,}")
+
+COLUMNS = {
+    "proprioception": "(T, frames, numbers) float32: what of the observation the simulation "
+    "decides",
+    "row": "(T,) int32: control step of the song, as a row of the table of goals and fingers",
+    "action": "(T, actions) float32 in [-1, 1]: as taken, with noise",
+    "log_probability": "(T,) float32, nats: log-density of the action under the checkpoint's "
+    "policy (temperature 1, no noise)",
+    "reward": "(T,) float32",
+    "simulator_state": "(T + 1, numbers) float64: MuJoCo's mjSTATE_INTEGRATION before each "
+    "control step and after the last",
+}
+"""What is in trajectory.npz; T control steps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedSegment:
+    """One segment, before it is played."""
+
+    name: str
+    """Of its folder, four digits or more."""
+    checkpoint: str
+    """Name of the checkpoint that plays, such as step_000012345."""
+    parameter_version: int
+    """Learner steps of that checkpoint."""
+    noise: float
+    """Standard deviation of the Gaussian noise added to each action."""
+    temperature: float
+    """Factor on the policy's own standard deviation; 0 plays the most central actions."""
+    seed: int
+    """Of noise and sampling; from it the same actions come again."""
+    song: int
+    """Which of the collection's songs, from 0."""
+    first_step: int
+    """Control step of the song at which the segment begins."""
+    last_step: int
+    """Control step before which it ends."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """What happened in a segment of T control steps; see COLUMNS."""
+
+    proprioception: np.ndarray
+    row: np.ndarray
+    action: np.ndarray
+    log_probability: np.ndarray
+    reward: np.ndarray
+    simulator_state: np.ndarray
+
+    @property
+    def observation(self) -> Observation:
+        """The observations at which the actions were taken, leading axis T."""
+        return Observation(self.proprioception, self.row)
+
+    def window(self, begin: int, end: int) -> "Trajectory":
+        """The control steps from `begin` up to `end`."""
+        states = self.simulator_state[begin : end + 1]
+        others = {name: getattr(self, name)[begin:end] for name in COLUMNS}
+        return Trajectory(**others | {"simulator_state": states})
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes all columns into one compressed .npz file."""
+        np.savez_compressed(path, **{name: getattr(self, name) for name in COLUMNS})
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Trajectory":
+        """Reads what `save` wrote.
+
+        Raises:
+            BadInput: it is missing or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(**{name: arrays[name] for name in COLUMNS})
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise BadInput(f"the trajectory {path} is damaged: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """One segment that was played."""
+
+    folder: pathlib.Path
+    planned: PlannedSegment
+    seconds: float
+    metrics: dict[str, float | None]
+    """By name, see `actors.metrics`."""
+
+    @property
+    def name(self) -> str:
+        """Its name, by which ratings refer to it."""
+        return self.planned.name
+
+    @property
+    def video(self) -> pathlib.Path:
+        """With sound; absent where OpenGL did not work."""
+        return self.folder / "video.mp4"
+
+    @property
+    def midi(self) -> pathlib.Path:
+        """What was played."""
+        return self.folder / "played.mid"
+
+    @property
+    def performance(self) -> pathlib.Path:
+        """For `actors.performance.Performance.load`."""
+        return self.folder / "performance.npz"
+
+    def trajectory(self) -> Trajectory:
+        """What happened.
+
+        Raises:
+            BadInput: the file is missing or damaged.
+        """
+        return Trajectory.load(self.folder / _TRAJECTORY)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+    """A collection, complete or not."""
+
+    path: pathlib.Path
+    manifest: dict[str, Any]
+    """run, created (Unix seconds), settings (of the command that recorded it), config (of the
+    training), songs, columns."""
+    planned: tuple[PlannedSegment, ...]
+
+    @property
+    def ratings(self) -> pathlib.Path:
+        """File of the ratings."""
+        return self.path / "ratings.sqlite"
+
+    def folder(self, segment: PlannedSegment) -> pathlib.Path:
+        """Where a segment is kept."""
+        return self.path / "segments" / segment.name
+
+    def missing(self) -> list[PlannedSegment]:
+        """Planned segments that have not been recorded yet."""
+        return [
+            segment for segment in self.planned if not (self.folder(segment) / _SEGMENT).is_file()
+        ]
+
+    def segments(self) -> list[Segment]:
+        """The segments that are there, by name.
+
+        Raises:
+            BadInput: there is none, or the description of one is damaged.
+        """
+        found = []
+        for planned in self.planned:
+            file = self.folder(planned) / _SEGMENT
+            if file.is_file():
+                values = read_json(file)
+                try:
+                    metrics = {str(name): value for name, value in values["metrics"].items()}
+                    seconds = float(values["seconds"])
+                except (KeyError, TypeError, ValueError, AttributeError) as error:
+                    raise BadInput(f"{file} is damaged: {error!r}") from error
+                found.append(Segment(file.parent, planned, seconds, metrics))
+        require(
+            bool(found),
+            f"the collection {self.path} is empty: none of its {len(self.planned)} segments has "
+            "been recorded; run its pianist segments command again",
+        )
+        return found
+
+    @classmethod
+    def create(
+        cls, parent: pathlib.Path, description: dict[str, Any], planned: Sequence[PlannedSegment]
+    ) -> "Collection":
+        """Begins a collection, in a folder named by the time.
+
+        Args:
+            parent: made if missing.
+            description: JSON values for the manifest.
+            planned: all segments.
+
+        Raises:
+            BadInput: the folder cannot be made.
+        """
+        path = parent / time.strftime("%Y%m%d-%H%M%S")
+        manifest = {
+            "version": _VERSION,
+            "created": round(time.time(), 3),
+            **description,
+            "columns": COLUMNS,
+            "segments": [dataclasses.asdict(segment) for segment in planned],
+        }
+        try:
+            path.mkdir(parents=True)
+            (path / "segments").mkdir()
+            write_json(path / _MANIFEST, manifest)
+        except OSError as error:
+            raise BadInput(f"the collection {path} cannot be made: {error}") from error
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: pathlib.Path) -> "Collection":
+        """Reads a collection's manifest.
+
+        Args:
+            path: of its folder, or of a run's, of which the newest collection is taken.
+
+        Raises:
+            BadInput: there is none, or the manifest is damaged.
+        """
+        file = path / _MANIFEST
+        if not file.is_file():
+            within = sorted((path / "collections").glob(f"*/{_MANIFEST}"))
+            require(
+                bool(within),
+                f"no collection at {path}: expected a {_MANIFEST} in it; pianist segments "
+                "records one",
+            )
+            file = within[-1]
+        manifest = read_json(file)
+        require(
+            manifest.get("version") == _VERSION,
+            f"{file} has version {manifest.get('version')!r}, must be {_VERSION}",
+        )
+        try:
+            planned = tuple(_planned(values) for values in manifest.pop("segments"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"{file} is damaged: its list of segments: {error}") from error
+        return cls(file.parent, manifest, planned)
+
+    def write_segment(
+        self,
+        planned: PlannedSegment,
+        trajectory: Trajectory,
+        seconds: float,
+        metrics: dict[str, float | None],
+    ) -> None:
+        """Adds a segment, to whose folder everything else has been written already."""
+        folder = self.folder(planned)
+        trajectory.save(folder / _TRAJECTORY)
+        write_json(
+            folder / _SEGMENT,
+            {**dataclasses.asdict(planned), "seconds": seconds, "metrics": metrics},
+        )
+
+
+def _planned(values: dict[str, Any]) -> PlannedSegment:
+    """Checks types and name: a manifest is hostile input, and names become paths."""
+    hints = {field.name: field.type for field in dataclasses.fields(PlannedSegment)}
+    if set(values) != set(hints):
+        raise ValueError(f"expected {sorted(hints)}, got {sorted(values)}")
+    for name, hint in hints.items():
+        value = values[name]
+        if type(value) is int and hint is float:
+            value = float(value)
+        if type(value) is not hint:
+            raise ValueError(f"{name} is {value!r}")
+    if not _NAME.fullmatch(values["name"]):
+        raise ValueError(f"name is {values['name']!r}")
+    return PlannedSegment(**values)
