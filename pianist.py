@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,20 @@ def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
     from cluster.evaluate import EvaluateConfig, evaluate, with_flags_of_checkpoint
 
     return evaluate(parse(EvaluateConfig, "eval", arguments, with_flags_of_checkpoint(arguments)))
+
+
+def segments(arguments: Sequence[str]) -> dict[str, Any]:
+    """Records performances of a run's checkpoints, to be rated."""
+    from cluster.segments import SegmentsConfig, segments
+
+    return segments(parse(SegmentsConfig, "segments", arguments))
+
+
+def cpl(arguments: Sequence[str]) -> dict[str, Any]:
+    """Fine-tunes a policy on people's preferences."""
+    from cluster.fine_tune import FineTuneConfig, fine_tune
+
+    return fine_tune(parse(FineTuneConfig, "cpl", arguments))
 
 
 def status(arguments: Sequence[str]) -> dict[str, Any]:
@@ -73,6 +88,8 @@ COMMANDS = {
     "eval": Command(evaluate, "play a checkpoint: metrics, video with sound, MIDI"),
     "status": Command(status, "what runs, how fast, since when"),
     "report": Command(report, "a run's curves and piano roll in one HTML file"),
+    "segments": Command(segments, "record performances of a run, to be rated"),
+    "cpl": Command(cpl, "fine-tune a policy on people's preferences"),
     "bench": Command(bench, "speed of a part beside what it would replace"),
 }
 
@@ -162,6 +179,7 @@ def refuse(message: str) -> int:
 def main() -> int:
     """Runs one command; returns the exit code."""
     hide_deprecation_warnings()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that everything is cleaned up.
     arguments = [argument for argument in sys.argv[1:] if argument != "--json"]
     as_json = len(arguments) < len(sys.argv) - 1
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -177,6 +195,9 @@ def main() -> int:
             answer = COMMANDS[name].run(rest)
     except BadInput as error:
         return refuse(str(error))
+    except KeyboardInterrupt:
+        print("pianist: stopped", file=sys.stderr)
+        return STOPPED_EXIT_CODE
     print(json.dumps(answer, indent=2) if as_json else readable(answer))
     return STOPPED_EXIT_CODE if answer.get("state") == "stopped" else 0
 

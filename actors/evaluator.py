@@ -6,7 +6,6 @@ import os
 import pathlib
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from actors.environment import PianoEnvironment
@@ -16,7 +15,6 @@ from actors.performance import Performance
 from actors.repertoire import Repertoire
 from learner import checkpoint
 from learner.config import SACConfig
-from learner.networks import Actor as ActorNetwork
 from learner.policy import Policy
 from replay.transition import Observation
 
@@ -74,7 +72,10 @@ class Evaluator:
         Raises:
             BadInput: the checkpoint is damaged or of another network.
         """
-        policy = self._load_policy(checkpoint_folder)
+        piano = self._environments[0].piano
+        policy = Policy.load(
+            checkpoint_folder, self._agent_config, piano.layout, piano.action_dim, self._table
+        )
         description = checkpoint.load_description(checkpoint_folder)
         steps = {
             name: int(description.get(name, 0)) for name in ("environment_steps", "learner_steps")
@@ -95,14 +96,6 @@ class Evaluator:
         values = mean_metrics(performances)
         _write_metrics(folder, values | steps)
         return Evaluation(folder, folders, metrics=values, **steps)
-
-    def _load_policy(self, folder: pathlib.Path) -> Policy:
-        piano = self._environments[0].piano
-        network = ActorNetwork(self._agent_config, piano.action_dim)
-        observation = np.zeros((1, piano.layout.observation_dim), np.float32)
-        template = jax.eval_shape(network.init, jax.random.PRNGKey(0), observation)
-        parameters = checkpoint.load_actor(folder, template)
-        return Policy(self._agent_config, piano.layout, self._table, parameters)
 
 
 def _write_metrics(folder: pathlib.Path, values: dict[str, float | None]) -> None:

@@ -42,6 +42,39 @@ class Performance:
         """Length of the performance."""
         return len(self.rewards) * float(self.control_timestep)
 
+    def window(self, begin: int, end: int) -> "Performance":
+        """The control steps from `begin` up to `end`, as a performance of their own.
+
+        A note belongs to the window in which it begins, and ends with it at the latest.
+        """
+        step = float(self.control_timestep)
+        start, length = begin * step, (end - begin) * step
+
+        def notes_within(notes: np.ndarray) -> np.ndarray:
+            # Onsets due lie on the edges themselves; half a physics step decides for them.
+            onsets = notes[:, 0] - start + 0.0025
+            found = notes[(onsets >= 0) & (onsets < length)].copy()
+            found[:, :2] = np.clip(found[:, :2] - start, 0.0, length)
+            return found
+
+        before = self.pedal_changes[:, 0] <= start
+        pedal = self.pedal_changes[~before & (self.pedal_changes[:, 0] < start + length)]
+        pedal = pedal - np.array([start, 0.0])
+        if before.any() and self.pedal_changes[before][-1, 1]:
+            pedal = np.concatenate([[[0.0, 1.0]], pedal])
+        frames = {
+            name: getattr(self, name)[begin:end]
+            for name in ("due_keys", "due_pedal", "played_keys", "played_pedal", "rewards")
+        }
+        return Performance(
+            control_timestep=self.control_timestep,
+            due_notes=notes_within(self.due_notes),
+            played_notes=notes_within(self.played_notes),
+            pedal_changes=pedal,
+            positions=self.positions[begin : end + 1],
+            **frames,
+        )
+
     def save(self, path: pathlib.Path) -> None:
         """Writes all arrays into one compressed .npz file."""
         np.savez_compressed(path, **dataclasses.asdict(self))

@@ -58,9 +58,23 @@ def record(
     """
     os.nice(niceness)
     performance = Performance.load(folder / "performance.npz")
+    write_recordings(performance, PianoModel(song, environment_config), config, folder)
+
+
+def write_recordings(
+    performance: Performance, piano: PianoModel, config: RecordingConfig, folder: pathlib.Path
+) -> None:
+    """Makes played.mid and, where OpenGL works, video.mp4.
+
+    Args:
+        performance: to be heard and seen.
+        piano: model of the same song and settings.
+        config: camera, size, quality and sound.
+        folder: for the files.
+    """
     to_midi(performance, config.velocity).save(folder / "played.mid")
     if graphics.why_no_pictures() is None:
-        write_video(performance, PianoModel(song, environment_config), config, folder / "video.mp4")
+        write_video(performance, piano, config, folder / "video.mp4")
 
 
 def to_midi(performance: Performance, velocity: str = "touch") -> midi_file.MidiFile:

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import types
 import typing
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import tyro
 
@@ -30,6 +30,28 @@ class WandbConfig:
     """Tags there, with commas between them."""
     notes: str = ""
     """Notes there."""
+
+
+class RunConfig(Protocol):
+    """What the settings of every kind of run have; they are a dataclass, too."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def root_dir(self) -> pathlib.Path:
+        """Folder that holds the runs."""
+
+    @property
+    def name(self) -> str:
+        """Of the run; made up if empty."""
+
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+
+    @property
+    def wandb(self) -> WandbConfig:
+        """Whether and where Weights & Biases keeps it."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,11 @@ import math
 import os
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from actors.evaluator import Evaluation
-from cluster.config import TrainConfig, to_json
+from cluster.config import RunConfig, to_json
 from cluster.run import RunFolder
 
 
@@ -24,7 +25,7 @@ class Logbook:
         config: of the run; says whether Weights & Biases is used.
     """
 
-    def __init__(self, run: RunFolder, config: TrainConfig):
+    def __init__(self, run: RunFolder, config: RunConfig):
         self._file = run.logbook.open("a", buffering=1)
         self._started = time.monotonic()
         self._wandb = _start_wandb(run, config) if config.wandb.mode != "disabled" else None
@@ -38,7 +39,7 @@ class Logbook:
         self,
         environment_steps: int,
         learner_steps: int,
-        values: dict[str, float | None],
+        values: Mapping[str, float | None],
     ) -> None:
         """Writes one line.
 
@@ -81,7 +82,7 @@ class Logbook:
             self._wandb.finish(quiet=True)
 
 
-def _start_wandb(run: RunFolder, config: TrainConfig) -> Any:
+def _start_wandb(run: RunFolder, config: RunConfig) -> Any:
     import wandb
 
     folder = pathlib.Path(os.environ.get("WANDB_DIR", run.path))

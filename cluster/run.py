@@ -6,6 +6,7 @@ RUN/logbook.jsonl    one line a log interval and an evaluation
 RUN/status.json      what the run does now
 RUN/checkpoints/     step_000012345/, the newest last
 RUN/eval/            step_000012345/: metrics, performance, MIDI, video
+RUN/comparison.json  before and after, of a fine-tuning
 RUN/report.html      all of it to look at
 """
 
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from cluster.config import TrainConfig, to_json
+from cluster.config import RunConfig, to_json
 from replay.errors import BadInput
 from replay.files import write_json
 
@@ -71,19 +72,30 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def comparison(self) -> pathlib.Path:
+        """Of a fine-tuning: before and after."""
+        return self.path / "comparison.json"
+
+    @property
     def process_logs(self) -> pathlib.Path:
         """Logs of the processes, kept after a failure."""
         return self.path / "process_logs"
 
 
-def create(config: TrainConfig, repertoire: "Repertoire") -> RunFolder:
+def create(config: RunConfig, method: str, repertoire: "Repertoire") -> RunFolder:
     """Makes the folder of a new run and describes the run in it.
+
+    Args:
+        config: of the run.
+        method: what the name of a run without one begins with.
+        repertoire: that is played.
 
     Raises:
         BadInput: the name is taken, or the folder cannot be made.
     """
     piece = "-".join(repertoire.title.split()).replace("/", "-")[:80]
-    name = config.name or f"SAC-{piece}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    name = config.name or f"{method}-{piece}-{config.seed}-{stamp}"
     run = RunFolder(config.root_dir / name)
     try:
         run.path.mkdir(parents=True)
@@ -93,7 +105,7 @@ def create(config: TrainConfig, repertoire: "Repertoire") -> RunFolder:
         ) from error
     except OSError as error:
         raise BadInput(f"the run's folder {run.path} cannot be made: {error}") from error
-    write_json(run.path / "config.json", to_json(dataclasses.replace(config, name=name)))
+    write_json(run.path / "config.json", to_json(config) | {"name": name})
     songs = [song.to_json() for song in repertoire.songs]
     write_json(run.path / "songs.json", {"title": repertoire.title, "songs": songs})
     return run
@@ -116,6 +128,8 @@ class Status:
     """What a run does now; the run itself writes it every few seconds."""
 
     name: str
+    kind: str
+    """train or cpl."""
     state: str
     """starting, training, evaluating, finished, stopped or failed."""
     started: float

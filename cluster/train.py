@@ -42,7 +42,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """
     repertoire = Repertoire(load_songs(config.song), config.environment)
     address = ray_session.cluster_address()
-    folder = run.create(config, repertoire)
+    folder = run.create(config, "SAC", repertoire)
     progress = Progress(config.max_steps, config.max_minutes, config.tqdm_bar)
     progress.say(f"{repertoire.title}; run {folder.path}")
     for line in [line for song in repertoire.songs for line in song.mended]:
@@ -73,6 +73,7 @@ class _TrainingRun:
         self._logbook = logbook
         self._status = run.Status(
             name=folder.name,
+            kind="train",
             state="starting",
             started=time.time(),
             max_steps=config.max_steps,

@@ -14,6 +14,10 @@ from learner.config import SACConfig
 Parameters = Any
 
 _LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0
+# Actions are drawn back by a two-thousandth of their range before the tanh is undone: that no
+# hand can tell, and an action at the very edge, as noise and clipping make it, stays near the
+# others instead of at infinity.
+_EDGE = 1e-3
 
 
 class TanhGaussian(NamedTuple):
@@ -33,9 +37,22 @@ class TanhGaussian(NamedTuple):
         noise = jax.random.normal(key, self.mean.shape)
         raw = self.mean + jnp.exp(self.log_std) * noise
         log_normal = -0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi)
-        # log(1 - tanh(u)^2) written so that it stays finite where tanh(u) rounds to 1.
-        log_slope = 2 * (math.log(2) - raw - jax.nn.softplus(-2 * raw))
-        return jnp.tanh(raw), jnp.sum(log_normal - log_slope, axis=-1)
+        return jnp.tanh(raw), jnp.sum(log_normal - _log_slope(raw), axis=-1)
+
+    def log_probability(self, action: jax.Array) -> jax.Array:
+        """The log-density (...) of actions (..., action dimension) in [-1, 1], in nats.
+
+        Finite, with finite gradients, everywhere: see `_EDGE`.
+        """
+        raw = jnp.arctanh(jnp.clip(action, -1 + _EDGE, 1 - _EDGE))
+        noise = (raw - self.mean) * jnp.exp(-self.log_std)
+        log_normal = -0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi)
+        return jnp.sum(log_normal - _log_slope(raw), axis=-1)
+
+
+def _log_slope(raw: jax.Array) -> jax.Array:
+    """log(1 - tanh(u)^2), written so that it stays finite where tanh(u) rounds to 1."""
+    return 2 * (math.log(2) - raw - jax.nn.softplus(-2 * raw))
 
 
 class MLP(nn.Module):

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from actors.song import Song
 from replay.errors import BadInput, require
 from replay.files import read_json, write_json
 from replay.transition import Observation
@@ -156,6 +157,16 @@ class Collection:
     """run, created (Unix seconds), settings (of the command that recorded it), config (of the
     training), songs, columns."""
     planned: tuple[PlannedSegment, ...]
+
+    def songs(self) -> list[Song]:
+        """The songs that are played.
+
+        Raises:
+            BadInput: the manifest is damaged.
+        """
+        values = self.manifest.get("songs")
+        require(isinstance(values, list) and bool(values), f"{self.path / _MANIFEST} has no songs")
+        return [Song.from_json(value) for value in self.manifest["songs"]]
 
     @property
     def ratings(self) -> pathlib.Path:

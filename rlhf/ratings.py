@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from replay.errors import BadInput, require
 
 LOWEST_SCORE, HIGHEST_SCORE = 1, 100
-_LONGEST_NAME, _LONGEST_COMMENT = 60, 2_000
+LONGEST_NAME, _LONGEST_COMMENT = 60, 2_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS raters (
@@ -153,9 +153,9 @@ class Ratings:
         """
         with self._lock, self._database:
             last = self._database.execute(
-                "SELECT id, first, second FROM answers WHERE rater = ? AND NOT withdrawn "
-                "ORDER BY id DESC LIMIT 1",
-                (rater.name,),
+                "SELECT id, first, second FROM answers JOIN raters ON raters.name = rater "
+                "WHERE rater = ? AND raters.kind = ? AND NOT withdrawn ORDER BY id DESC LIMIT 1",
+                rater,
             ).fetchone()
             if last is None:
                 return []
@@ -178,8 +178,8 @@ class Ratings:
                 f"there is no segment {segment!r} in this collection",
             )
         require(
-            len(rater.name.strip()) > 0 and len(rater.name) <= _LONGEST_NAME,
-            f"a rater's name has 1 to {_LONGEST_NAME} characters, not {len(rater.name)}",
+            len(rater.name.strip()) > 0 and len(rater.name) <= LONGEST_NAME,
+            f"a rater's name has 1 to {LONGEST_NAME} characters, not {len(rater.name)}",
         )
         with self._lock, self._database:
             self._database.execute("INSERT OR IGNORE INTO raters VALUES (?, ?)", rater)

@@ -1,0 +1,386 @@
+"""Fine-tuning a policy on preferences: a Ray job."""
+
+import contextlib
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import ray
+import scipy.stats
+import tqdm
+import tyro
+
+from actors import recording
+from actors.config import RecordingConfig
+from actors.evaluator import Evaluation, Evaluator
+from actors.repertoire import Repertoire
+from actors.song import Song
+from cluster import ray_session, run
+from cluster.config import TrainConfig, WandbConfig, from_json, to_json
+from cluster.logbook import Logbook
+from cluster.parts import ON_CPU, answer, remote
+from cluster.report.page import write_report
+from learner import checkpoint
+from replay.errors import require
+from replay.files import write_json
+from rlhf import preferences
+from rlhf.collection import Collection
+from rlhf.cpl import CPLConfig
+from rlhf.fine_tuner import FineTuner, TuneReport
+from rlhf.player import Audition, Player
+from rlhf.ratings import Ratings
+
+_START_SECONDS = 600.0
+_SLICE_STEPS = 100
+_SLICE_SECONDS = 3600.0
+_EVALUATION_SECONDS = 3600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuneConfig:
+    """Fine-tunes a policy on people's preferences, by contrastive preference learning (CPL)."""
+
+    collection: tyro.conf.Positional[pathlib.Path]
+    """The rated collection: its folder, or a run's, of which the newest is taken."""
+    load_checkpoint: pathlib.Path
+    """The policy to begin with: a checkpoint's folder, or a run's, of which the newest is taken."""
+    root_dir: pathlib.Path = pathlib.Path("runs")
+    """Folder that holds the runs."""
+    name: str = ""
+    """Name of the run and of its folder; made up from song, seed and time if not given."""
+    seed: int = 42
+    """Seed of everything random."""
+    max_steps: int = 2_000
+    """Steps in all."""
+    eval_interval: int = 1_000
+    """Steps between evaluations; each is of a checkpoint saved for it."""
+    auditions: int = 10
+    """Performances drawn from the policy, before and after, that are judged beside the central
+    one."""
+    raters: tuple[str, ...] = ()
+    """Whose ratings count; by default those of all people. Simulated raters have to be named."""
+    validation_fraction: float = 0.2
+    """Share of the segments that is held out, to see whether preferences are understood."""
+    cpl: Annotated[CPLConfig, tyro.conf.arg(name="")] = CPLConfig()
+    wandb: Annotated[WandbConfig, tyro.conf.arg(name="")] = WandbConfig()
+    recording: Annotated[RecordingConfig, tyro.conf.arg(name="")] = RecordingConfig()
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range.
+
+        Raises:
+            BadInput: naming the flag, its value and the range.
+        """
+        for name in ("max_steps", "eval_interval"):
+            value = getattr(self, name)
+            require(value >= 1, f"--{name.replace('_', '-')} is {value}, must be at least 1")
+        require(0 <= self.auditions <= 1000, f"--auditions is {self.auditions}, must be 0 to 1000")
+        require(
+            0 <= self.validation_fraction < 1,
+            f"--validation-fraction is {self.validation_fraction}, must be 0 or more, below 1",
+        )
+        require(0 <= self.seed < 2**31, f"--seed is {self.seed}, must be 0 to {2**31 - 1}")
+        require(
+            not self.name or (pathlib.PurePath(self.name).name == self.name != ".."),
+            f"--name is {self.name!r}, must be a plain folder name",
+        )
+
+
+def fine_tune(config: FineTuneConfig) -> dict[str, Any]:
+    """Fine-tunes, and compares before with after.
+
+    Returns:
+        The run's name and folder, the new checkpoint, and before and after: metrics and
+        simulated ratings of the central performance, and means of those drawn.
+
+    Raises:
+        BadInput: collection, ratings and checkpoint cannot be used together; nothing has been
+            started or written.
+        rlhf.fine_tuner.NotFinite: the fine-tuning broke down.
+    """
+    collection = Collection.open(config.collection)
+    weight = _preferences(collection, config.raters)
+    training, validation = preferences.split(weight, config.validation_fraction, config.seed)
+    weights = {"training": training, "validation": validation}
+    base = checkpoint.find(config.load_checkpoint)
+    description = checkpoint.load_description(base)
+    trained = from_json(TrainConfig, description.get("config"), f"checkpoint {base}")
+    songs = [Song.from_json(values) for values in description.get("songs", [])]
+    _require_same(collection, trained, songs, base)
+    repertoire = Repertoire(songs, trained.environment)
+    address = ray_session.cluster_address()
+    folder = run.create(config, "CPL", repertoire)
+    print(
+        f"{repertoire.title}; run {folder.path}; {len(preferences.pairs(training))} preferences "
+        f"to learn from, {len(preferences.pairs(validation))} held out",
+        file=sys.stderr,
+    )
+    with (
+        ray_session.connect(address, 2, folder.process_logs),
+        contextlib.closing(Logbook(folder, config)) as logbook,
+    ):
+        job = _FineTuning(config, folder, logbook, collection, base, description, trained)
+        return job.run(repertoire, weights)
+
+
+def _preferences(collection: Collection, raters: Sequence[str]) -> np.ndarray:
+    segments = collection.segments()
+    require(
+        collection.ratings.is_file(),
+        f"the collection {collection.path} has not been rated: pianist rate shows it to people",
+    )
+    names = [segment.name for segment in segments]
+    with contextlib.closing(Ratings(collection.ratings, names)) as ratings:
+        known = ratings.raters()
+        people = [rater.name for rater in known if rater.kind == "person"]
+        absent = sorted(set(raters) - {rater.name for rater in known})
+        there = ", ".join(f"{rater.name!r}" for rater in known) or "nobody"
+        require(not absent, f"--raters: {absent} did not rate {collection.path}, but {there}")
+        require(
+            bool(raters or people),
+            f"no person has rated {collection.path}; --raters names simulated ones: {there}",
+        )
+        chosen = set(raters or people)
+        return preferences.preferences(
+            names,
+            [rating for rating in ratings.ratings() if rating.rater.name in chosen],
+            [answer for answer in ratings.comparisons() if answer.rater.name in chosen],
+        )
+
+
+def _require_same(
+    collection: Collection, trained: TrainConfig, songs: Sequence[Song], base: pathlib.Path
+) -> None:
+    """Refuses a checkpoint that does not see and do what the collection holds."""
+    where = f"the collection {collection.path}"
+    recorded = from_json(TrainConfig, collection.manifest.get("config"), where)
+    require(
+        [song.to_json() for song in songs] == collection.manifest.get("songs"),
+        f"{where} is of another song than checkpoint {base}",
+    )
+    for field in dataclasses.fields(trained.environment):
+        here, there = (getattr(config.environment, field.name) for config in (recorded, trained))
+        require(
+            here == there or field.name == "wrong_press_termination",
+            f"{where} was recorded with --{field.name.replace('_', '-')} {here}, checkpoint "
+            f"{base} was trained with {there}",
+        )
+
+
+class _FineTuning:
+    """One run: its parts, and the loop that keeps them at work."""
+
+    def __init__(
+        self,
+        config: FineTuneConfig,
+        folder: run.RunFolder,
+        logbook: Logbook,
+        collection: Collection,
+        base: pathlib.Path,
+        description: dict[str, Any],
+        trained: TrainConfig,
+    ):
+        self._config = config
+        self._folder = folder
+        self._logbook = logbook
+        self._collection = collection.path.absolute()
+        self._base = base.absolute()
+        self._trained = trained
+        self._description = {
+            name: value for name, value in description.items() if name != "learner_steps"
+        } | {"fine_tuned_from": str(base), "cpl": to_json(config)}
+        self._recordings: dict[ray.ObjectRef, Evaluation] = {}
+        self._status = run.Status(
+            name=folder.name,
+            kind="cpl",
+            state="starting",
+            started=time.time(),
+            max_steps=config.max_steps,
+        )
+
+    def run(self, repertoire: Repertoire, weights: dict[str, np.ndarray]) -> dict[str, Any]:
+        self._set_state("starting")
+        try:
+            self._start(repertoire, weights)
+            self._set_state("evaluating")
+            before, after = self._judge(self._save()), None
+            self._set_state("training")
+            self._loop()
+            self._set_state("evaluating")
+            saved = self._save()
+            after = self._judge(saved)
+            self._end_recordings(_EVALUATION_SECONDS)
+            comparison = {"before": before, "after": after}
+            write_json(self._folder.comparison, comparison)
+        except KeyboardInterrupt:
+            self._set_state("stopped")
+            raise
+        except BaseException:
+            self._set_state("failed")
+            raise
+        report = str(write_report(self._folder.path))
+        self._set_state("finished")
+        return {
+            "run": self._folder.name,
+            "folder": str(self._folder.path),
+            "state": "finished",
+            "checkpoint": str(saved),
+            **comparison,
+            "report": report,
+        }
+
+    def _start(self, repertoire: Repertoire, weights: dict[str, np.ndarray]) -> None:
+        trained, piano = self._trained, repertoire.piano(0)
+        gpus = min(1, ray.cluster_resources().get("GPU", 0))
+        self._tuner = remote(FineTuner, num_cpus=1, num_gpus=gpus).remote(
+            self._collection,
+            self._base,
+            weights,
+            self._config.cpl,
+            trained.learner,
+            piano.layout,
+            repertoire.table,
+            self._config.seed,
+        )
+        agent_config = trained.learner.agent_config
+        self._evaluator = remote(Evaluator, num_cpus=0, runtime_env=ON_CPU).remote(
+            repertoire, agent_config
+        )
+        self._player = remote(Player, num_cpus=0, runtime_env=ON_CPU).remote(
+            self._collection, trained.environment, agent_config
+        )
+        self._recorder = remote(recording.record, num_cpus=0, max_calls=1, runtime_env=ON_CPU)
+        self._songs = repertoire.songs
+        device = answer(self._tuner.device.remote(), "the fine-tuner did not start", _START_SECONDS)
+        print(f"fine-tuning on {device}", file=sys.stderr)
+
+    # --- Fine-tuning ------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        config = self._config
+        self._log({})
+        with tqdm.tqdm(total=config.max_steps, unit="step", dynamic_ncols=True) as bar:
+            step = 0
+            while step < config.max_steps:
+                until_evaluation = config.eval_interval - step % config.eval_interval
+                steps = min(_SLICE_STEPS, until_evaluation, config.max_steps - step)
+                report: TuneReport = answer(
+                    self._tuner.tune.remote(steps), "the fine-tuning broke down", _SLICE_SECONDS
+                )
+                step = self._status.learner_steps = report.step
+                self._status.updates_per_second = report.steps_per_second
+                self._status.write(self._folder.status)
+                self._log(
+                    {f"cpl/{name}": value for name, value in report.metrics.items()}
+                    | {"learner/updates_per_second": report.steps_per_second}
+                )
+                bar.update(step - bar.n)
+                bar.set_postfix_str(
+                    ", ".join(
+                        f"{name.replace('_', ' ')} {value:.3g}"
+                        for name, value in report.metrics.items()
+                        if name in ("loss", "preference_accuracy")
+                    )
+                )
+                if step % config.eval_interval == 0 and step < config.max_steps:
+                    self._evaluate(self._save())
+                self._end_recordings(seconds=0)
+
+    def _log(self, values: Mapping[str, float]) -> None:
+        measured = answer(self._tuner.measure.remote(), "the fine-tuner died", _SLICE_SECONDS)
+        self._write({f"cpl/{name}": value for name, value in measured.items()} | dict(values))
+
+    def _write(self, values: Mapping[str, float | None]) -> None:
+        steps = int(self._description.get("environment_steps", 0))
+        self._logbook.write(steps, self._status.learner_steps, values)
+
+    def _save(self) -> pathlib.Path:
+        saved = self._tuner.save.remote(self._folder.checkpoints.absolute(), self._description)
+        return answer(saved, "the checkpoint was not saved")
+
+    # --- Evaluation -------------------------------------------------------------------------
+
+    def _evaluate(self, saved: pathlib.Path) -> Evaluation:
+        """Plays the central performance, and has it recorded."""
+        evaluation: Evaluation = answer(
+            self._evaluator.evaluate.remote(saved, self._folder.evaluations),
+            "the evaluation failed",
+            _EVALUATION_SECONDS,
+        )
+        values = evaluation.metrics
+        self._status.note_f1 = values["note_f1"]
+        self._write({f"eval/{name}": value for name, value in values.items()})
+        for performance, song in zip(evaluation.performances, self._songs, strict=True):
+            recorded = self._recorder.remote(
+                performance, song, self._trained.environment, self._config.recording
+            )
+            self._recordings[recorded] = evaluation
+        return evaluation
+
+    def _judge(self, saved: pathlib.Path) -> dict[str, Any]:
+        """Evaluates a checkpoint, and has further performances drawn and rated."""
+        evaluation = self._evaluate(saved)
+        auditions = self._audition(saved)
+        central, drawn = auditions[0], [one for each in auditions[1:] for one in each]
+        return {
+            "checkpoint": str(saved),
+            "evaluation": str(evaluation.folder),
+            "metrics": evaluation.metrics,
+            "ratings": {
+                name: float(np.mean([a.ratings[name] for a in central]))
+                for name in central[0].ratings
+            },
+            "drawn": {
+                "performances": len(drawn),
+                **_means(
+                    {
+                        "note_f1": [a.metrics["note_f1"] for a in drawn],
+                        "f1": [a.metrics["f1"] for a in drawn],
+                        "episode_return": [a.metrics["episode_return"] for a in drawn],
+                    }
+                ),
+                "ratings": _means(
+                    {name: [a.ratings[name] for a in drawn] for name in central[0].ratings}
+                ),
+            }
+            if drawn
+            else None,
+        }
+
+    def _audition(self, saved: pathlib.Path) -> list[list[Audition]]:
+        """The central performance first, then those drawn at the policy's own temperature."""
+        played = [self._player.audition.remote(saved, 0.0, 0)] + [
+            self._player.audition.remote(saved, 1.0, seed) for seed in range(self._config.auditions)
+        ]
+        return [answer(one, "an audition failed", _EVALUATION_SECONDS) for one in played]
+
+    def _end_recordings(self, seconds: float) -> None:
+        """Takes the recordings that are ready, waiting `seconds` for all of them."""
+        pending = list(self._recordings)
+        if not pending:
+            return
+        for recorded in ray.wait(pending, num_returns=len(pending), timeout=seconds)[0]:
+            evaluation = self._recordings.pop(recorded)
+            answer(recorded, "the recording failed")
+            if evaluation not in self._recordings.values():
+                self._logbook.show_videos(evaluation)
+
+    def _set_state(self, state: str) -> None:
+        self._status.state = state
+        self._status.write(self._folder.status)
+
+
+def _means(values: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
+    """Mean and, from three performances on, the half width of its 95% interval (Student's t)."""
+    found = {}
+    for name, numbers in values.items():
+        error = float(scipy.stats.sem(numbers)) if len(numbers) > 2 else float("nan")
+        width = error * float(scipy.stats.t.ppf(0.975, max(1, len(numbers) - 1)))
+        found[name] = {"mean": float(np.mean(numbers))}
+        if np.isfinite(width):
+            found[name]["interval"] = width
+    return found

@@ -1,0 +1,263 @@
+"""Recording segments of a run's checkpoints, to be rated: a Ray job."""
+
+import dataclasses
+import itertools
+import pathlib
+import random
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import ray
+import ray.util
+import tqdm
+import tyro
+
+from actors import recording
+from actors.config import RecordingConfig
+from actors.song import Song
+from cluster import ray_session, run
+from cluster.config import TrainConfig, from_json, to_json
+from cluster.parts import ON_CPU, remote
+from learner import checkpoint
+from replay.errors import BadInput, require
+from replay.files import read_json
+from rlhf.collection import Collection, PlannedSegment
+from rlhf.player import Player
+
+_EPISODE_SECONDS = 3600.0
+# Ray begins a player anew that has died, and gives it its episode again.
+_RESTARTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentsConfig:
+    """Records performances of a run's checkpoints with noise, to be rated.
+
+    Every checkpoint plays at every noise level and temperature as often as --seeds says. A
+    collection that was broken off is completed by the same command.
+    """
+
+    run: tyro.conf.Positional[pathlib.Path]
+    """The run: its folder, or its name below --root-dir."""
+    root_dir: pathlib.Path = pathlib.Path("runs")
+    """Folder that holds the runs."""
+    checkpoints: tuple[int, ...] = ()
+    """Learner steps of the checkpoints that play; by default all that the run has kept."""
+    noise: tuple[float, ...] = (0.0, 0.1, 0.3)
+    """Standard deviations of the Gaussian noise added to the actions, which go from -1 to 1."""
+    temperature: tuple[float, ...] = (0.0,)
+    """Factors on the policy's own standard deviation: 0 plays its most central actions, 1 plays
+    as in training."""
+    seeds: int = 2
+    """Performances of each combination; one where nothing in it is random."""
+    window_seconds: float | None = None
+    """Length of the segments in seconds; by default whole pieces."""
+    actors: int = 0
+    """Processes that play and record; 0 takes one for each core of the cluster."""
+    recording: Annotated[RecordingConfig, tyro.conf.arg(name="")] = RecordingConfig()
+
+    def __post_init__(self) -> None:
+        """Refuses values out of range.
+
+        Raises:
+            BadInput: naming the flag, its value and the range.
+        """
+        for name, most in (("noise", 2.0), ("temperature", 10.0)):
+            values = getattr(self, name)
+            require(
+                len(values) > 0 and all(0 <= value <= most for value in values),
+                f"--{name} is {values}, must be one or more numbers from 0 to {most:g}",
+            )
+            require(len(set(values)) == len(values), f"--{name} is {values}: one value comes twice")
+        require(1 <= self.seeds <= 1000, f"--seeds is {self.seeds}, must be 1 to 1000")
+        require(
+            self.window_seconds is None or self.window_seconds >= 0.5,
+            f"--window-seconds is {self.window_seconds}, must be at least 0.5",
+        )
+        require(0 <= self.actors <= 4096, f"--actors is {self.actors}, must be 0 to 4096")
+
+
+def segments(config: SegmentsConfig) -> dict[str, Any]:
+    """Records a collection, or completes one.
+
+    Returns:
+        The collection's path, and how many segments it has.
+
+    Raises:
+        BadInput: there is no such run or checkpoint, or nothing is to be done.
+    """
+    folder = run.find(config.run, config.root_dir)
+    trained = from_json(TrainConfig, read_json(folder.path / "config.json"), "the run")
+    # The segment goes on after a wrong key: raters are to hear all of it.
+    environment = dataclasses.replace(trained.environment, wrong_press_termination=False)
+    trained = dataclasses.replace(trained, environment=environment)
+    songs = [Song.from_json(values) for values in read_json(folder.path / "songs.json")["songs"]]
+    checkpoints = _choose_checkpoints(folder, config.checkpoints)
+    address = ray_session.cluster_address()
+    collection = _unfinished(folder, config) or _begin(folder, config, trained, songs, checkpoints)
+    missing = collection.missing()
+    print(
+        f"{len(missing)} of {len(collection.planned)} segments to record in {collection.path}",
+        file=sys.stderr,
+    )
+    for line in recording.what_is_missing():
+        print(line, file=sys.stderr)
+    by_name = {path.name: path for path in checkpoints}
+    episodes = [list(group) for _, group in itertools.groupby(missing, _episode_of)]
+    with ray_session.connect(address, config.actors, folder.process_logs):
+        players = config.actors or int(ray.cluster_resources().get("CPU", 1))
+        _record(
+            collection,
+            [(by_name[episode[0].checkpoint], episode) for episode in episodes],
+            (environment, trained.learner.agent_config),
+            config.recording,
+            min(players, len(episodes)),
+        )
+    return {"collection": str(collection.path), "segments": len(collection.planned)}
+
+
+def _record(
+    collection: Collection,
+    episodes: Sequence[tuple[pathlib.Path, list[PlannedSegment]]],
+    player_arguments: tuple[Any, ...],
+    recording_config: RecordingConfig,
+    players: int,
+) -> None:
+    player_class = remote(
+        Player,
+        num_cpus=1,
+        runtime_env=ON_CPU,
+        max_restarts=_RESTARTS,
+        max_task_retries=_RESTARTS,
+    )
+    path = collection.path.absolute()
+    handles = [player_class.remote(path, *player_arguments) for _ in range(players)]
+    pool = ray.util.ActorPool(handles)
+    for folder, planned in episodes:
+        pool.submit(
+            lambda player, episode: player.record.remote(*episode, recording_config),
+            (folder.absolute(), planned),
+        )
+    total = sum(len(planned) for _, planned in episodes)
+    with tqdm.tqdm(total=total, unit="segment", dynamic_ncols=True) as bar:
+        while pool.has_next():
+            try:
+                bar.update(pool.get_next_unordered(timeout=_EPISODE_SECONDS))
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, BadInput):
+                    raise error.cause from None
+                raise
+            except TimeoutError:
+                raise RuntimeError(
+                    f"no segment within {_EPISODE_SECONDS:.0f} s from {players} players"
+                ) from None
+
+
+def _choose_checkpoints(folder: run.RunFolder, steps: Sequence[int]) -> list[pathlib.Path]:
+    kept = checkpoint.list_checkpoints(folder.checkpoints)
+    require(bool(kept), f"the run {folder.path} has no checkpoint yet")
+    by_step = {int(path.name.removeprefix("step_")): path for path in kept}
+    absent = [step for step in steps if step not in by_step]
+    require(
+        not absent,
+        f"--checkpoints: the run {folder.path} has no checkpoint of {absent}, but of "
+        f"{', '.join(map(str, by_step))}",
+    )
+    return [by_step[step] for step in sorted(set(steps))] or kept
+
+
+def _settings(config: SegmentsConfig) -> dict[str, Any]:
+    """What decides the segments; where and how fast they are recorded does not."""
+    settings = to_json(config)
+    return {name: settings[name] for name in settings if name not in ("run", "root_dir", "actors")}
+
+
+def _unfinished(folder: run.RunFolder, config: SegmentsConfig) -> Collection | None:
+    """The run's newest collection of these settings, if it is not complete."""
+    for path in sorted((folder.path / "collections").glob("*"), reverse=True):
+        try:
+            collection = Collection.open(path)
+        except BadInput:  # Broken off before it had a manifest.
+            continue
+        if collection.manifest.get("settings") == _settings(config):
+            return collection if collection.missing() else None
+    return None
+
+
+def _begin(
+    folder: run.RunFolder,
+    config: SegmentsConfig,
+    trained: TrainConfig,
+    songs: Sequence[Song],
+    checkpoints: Sequence[pathlib.Path],
+) -> Collection:
+    description = {
+        "run": folder.name,
+        "settings": _settings(config),
+        "config": to_json(trained),
+        "songs": [song.to_json() for song in songs],
+    }
+    planned = plan(config, trained, songs, checkpoints)
+    return Collection.create(folder.path / "collections", description, planned)
+
+
+def plan(
+    config: SegmentsConfig,
+    trained: TrainConfig,
+    songs: Sequence[Song],
+    checkpoints: Sequence[pathlib.Path],
+) -> list[PlannedSegment]:
+    """All segments, episode by episode; their names are in an order that tells nothing."""
+    step_seconds = trained.environment.control_timestep
+    lengths = [len(song.trajectory(step_seconds)) for song in songs]
+    planned = []
+    for path, noise, temperature, seed, (song, length) in itertools.product(
+        checkpoints, config.noise, config.temperature, range(config.seeds), enumerate(lengths)
+    ):
+        if seed and not noise and not temperature:
+            continue  # The same performance again.
+        for first, last in windows(length, step_seconds, config.window_seconds):
+            planned.append(
+                PlannedSegment(
+                    name="",
+                    checkpoint=path.name,
+                    parameter_version=int(path.name.removeprefix("step_")),
+                    noise=noise,
+                    temperature=temperature,
+                    seed=seed,
+                    song=song,
+                    first_step=first,
+                    last_step=last,
+                )
+            )
+    names = [f"{number:04d}" for number in range(1, len(planned) + 1)]
+    random.Random(0).shuffle(names)
+    return [
+        dataclasses.replace(segment, name=name)
+        for segment, name in zip(planned, names, strict=True)
+    ]
+
+
+def windows(
+    length: int, step_seconds: float, window_seconds: float | None
+) -> list[tuple[int, int]]:
+    """First and last control step of each segment of a song of `length` control steps.
+
+    A rest shorter than half a window is left out.
+    """
+    if window_seconds is None:
+        return [(0, length)]
+    size = max(1, round(window_seconds / step_seconds))
+    found = [(first, min(first + size, length)) for first in range(0, length, size)]
+    return [(first, last) for first, last in found if 2 * (last - first) >= size] or found[:1]
+
+
+def _episode_of(segment: PlannedSegment) -> tuple[Any, ...]:
+    return (
+        segment.checkpoint,
+        segment.noise,
+        segment.temperature,
+        segment.seed,
+        segment.song,
+    )

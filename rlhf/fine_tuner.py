@@ -1,0 +1,155 @@
+"""The fine-tuner: a policy and preferences in, a better policy out."""
+
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from learner import checkpoint, sac
+from learner.config import LearnerConfig
+from learner.observation import ObservationLayout
+from rlhf import cpl, preferences
+from rlhf.collection import Collection
+
+# Long enough to hide the dispatch, short enough for a display that moves.
+_STEPS_AT_ONCE = 20
+
+
+class NotFinite(RuntimeError):
+    """A loss or gradient was not a finite number."""
+
+
+class TuneReport(NamedTuple):
+    """What one call of `FineTuner.tune` did."""
+
+    step: int
+    """Steps so far."""
+    steps_per_second: float
+    metrics: dict[str, float]
+    """Means over the steps of this call."""
+
+
+class FineTuner:
+    """Owns the policy that is fine-tuned (a Ray actor, on a GPU where there is one).
+
+    Args:
+        collection: its folder.
+        checkpoint_folder: of the policy to begin with.
+        weights: preferences (N, N) by name, "training" and "validation", in the order of
+            `Collection.segments`.
+        config: of the method.
+        learner_config: of the checkpoint.
+        layout: of the observations.
+        table: (rows, features) uint8, what of them is a function of time.
+        seed: of the batches.
+
+    Raises:
+        BadInput: checkpoint or collection are damaged, or do not belong together.
+    """
+
+    def __init__(
+        self,
+        collection: pathlib.Path,
+        checkpoint_folder: pathlib.Path,
+        weights: dict[str, np.ndarray],
+        config: cpl.CPLConfig,
+        learner_config: LearnerConfig,
+        layout: ObservationLayout,
+        table: np.ndarray,
+        seed: int,
+    ):
+        self._segments = Collection.open(collection).segments()
+        trajectories = [segment.trajectory() for segment in self._segments]
+        dimensions = (layout.observation_dim, trajectories[0].action.shape[-1])
+        template = jax.eval_shape(lambda: sac.initial_state(learner_config, *dimensions, seed))
+        self._trained = checkpoint.load_state(checkpoint_folder, template)
+        self._static = (config, learner_config.agent_config, layout)
+        self._weights = weights
+        self._problem = cpl.make_problem(
+            trajectories,
+            weights["training"],
+            table,
+            self._trained.actor,
+            *self._static,
+        )
+        self._state = cpl.initial_state(self._trained.actor, config, seed)
+        self._step = 0
+        self._saved: pathlib.Path | None = None
+
+    def device(self) -> str:
+        """The device that learns, for people."""
+        device = jax.devices()[0]
+        return device.platform if device.platform == "cpu" else f"{device.platform} {device}"
+
+    def tune(self, steps: int) -> TuneReport:
+        """Takes `steps` steps.
+
+        Raises:
+            NotFinite: naming the step, the segments and the last good checkpoint.
+        """
+        started, reports = time.monotonic(), []
+        for done in range(0, steps, _STEPS_AT_ONCE):
+            count = min(_STEPS_AT_ONCE, steps - done)
+            state, report = cpl.update(self._state, self._problem, count, *self._static)
+            report = jax.device_get(report)
+            self._check(report)
+            self._state = state
+            self._step += count
+            reports.append(report.metrics)
+        return TuneReport(
+            self._step,
+            steps / (time.monotonic() - started),
+            {
+                name: float(np.mean(np.concatenate([metrics[name] for metrics in reports])))
+                for name in reports[0]
+            },
+        )
+
+    def _check(self, report: cpl.StepReport) -> None:
+        bad = np.flatnonzero(~report.finite)
+        if len(bad):
+            scores = np.asarray(
+                cpl.segment_scores(self._state.parameters, self._problem, *self._static)
+            )
+            batch = np.unique(report.batch[bad[0]])
+            guilty = batch[~np.isfinite(scores[batch])]
+            named = [self._segments[i].name for i in (guilty if len(guilty) else batch)]
+            raise NotFinite(
+                f"step {self._step + int(bad[0]) + 1}: loss or gradient is not finite, in "
+                f"segments {', '.join(named)}; the last good checkpoint is "
+                f"{self._saved or 'the one that it began with'}; a lower --learning-rate or "
+                "--alpha may help"
+            )
+
+    def measure(self) -> dict[str, float]:
+        """Preference loss and accuracy on training and held-out pairs; what has no pair is absent.
+
+        Returns:
+            By name, such as "validation/preference_accuracy".
+        """
+        config = self._static[0]
+        scores = cpl.segment_scores(self._state.parameters, self._problem, *self._static)
+        values = {}
+        for name, weight in self._weights.items():
+            if len(preferences.pairs(weight)):
+                loss, accuracy = cpl.preference_loss(
+                    scores, jax.numpy.asarray(weight), config.contrastive_bias
+                )
+                values[f"{name}/preference_loss"] = float(loss)
+                values[f"{name}/preference_accuracy"] = float(accuracy)
+        return values
+
+    def save(self, folder: pathlib.Path, description: dict[str, Any]) -> pathlib.Path:
+        """Writes an ordinary checkpoint: the policy as it is now, all else as it was.
+
+        Args:
+            folder: that holds the run's checkpoints.
+            description: see `learner.checkpoint.save`; the number of steps is added.
+        """
+        state = self._trained._replace(
+            actor=self._state.parameters, step=jax.numpy.int32(self._step)
+        )
+        self._saved = checkpoint.save(folder, state, description | {"learner_steps": self._step})
+        return self._saved
