@@ -19,7 +19,8 @@ class Performance:
         played_keys: (T, 88) bool, at the end of each control step.
         played_pedal: (T,) bool, likewise.
         rewards: (T,) float64.
-        due_notes: (N, 3) float64: onset and offset in seconds, key 0 to 87; by onset.
+        due_notes: (N, 3) float64: onset and offset in seconds, key 0 to 87; by onset. A note is
+            due at the end of the control step in which it is first due: then the task looks.
         played_notes: (M, 4) float64: onset, offset, key and MIDI velocity; by onset. Times are
             those of the physics, finer than a control step.
         pedal_changes: (P, 2) float64: seconds, 1.0 for down and 0.0 for up.
@@ -51,9 +52,10 @@ class Performance:
         start, length = begin * step, (end - begin) * step
 
         def notes_within(notes: np.ndarray) -> np.ndarray:
-            # Onsets due lie on the edges themselves; half a physics step decides for them.
-            onsets = notes[:, 0] - start + 0.0025
-            found = notes[(onsets >= 0) & (onsets < length)].copy()
+            # What begins in a control step is first known at its end, so the window's first
+            # moment belongs to the window before; half a physics step decides at the edges.
+            onsets = notes[:, 0] - start - 0.0025
+            found = notes[(onsets > 0) & (onsets < length)].copy()
             found[:, :2] = np.clip(found[:, :2] - start, 0.0, length)
             return found
 

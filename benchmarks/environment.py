@@ -19,6 +19,7 @@ from actors.actor import Actor
 from actors.config import EnvironmentConfig, SongConfig
 from actors.environment import PianoEnvironment
 from actors.piano_model import PianoModel
+from actors.repertoire import Repertoire
 from actors.song import Song, load_songs
 from actors.stock_environment import StockEnvironment
 from benchmarks.rounds import alternate, machine
@@ -169,10 +170,10 @@ def _actor(cores: int, song: Song) -> Iterator[Callable[[float], float]]:
         ).actor
         ray.get(server.publish.remote(0, [ray.put(parameters)]))
         actor = remote(Actor, num_cpus=1, runtime_env=ON_CPU).remote(
-            song,
-            CONFIG,
+            Repertoire([song], CONFIG),
             config.agent_config,
             _ENVIRONMENTS_PER_CORE * cores,
+            0,
             0,
             ray.get(replay.address.remote(), timeout=120),
             server,

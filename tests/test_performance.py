@@ -83,6 +83,13 @@ def test_a_silent_frame_counts_as_one():
     assert frame_metrics(due, played) == {"precision": 0.75, "recall": 0.5, "f1": 0.5}
 
 
+def test_a_note_is_due_when_the_task_first_looks_for_it(performance):
+    for onset, _, key in performance.due_notes:
+        step = round(onset / 0.05) - 1  # It ends at the onset.
+        assert performance.due_keys[step, int(key)]
+        assert step == 0 or not performance.due_keys[step - 1, int(key)]
+
+
 def test_note_metrics_by_hand():
     due = np.array([[0.0, 0.5, 40], [0.5, 1.0, 42], [1.0, 1.5, 44], [2.0, 2.5, 45]])
     played = np.array(
