@@ -13,8 +13,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def test_bench_environment_measures_every_side():
     result = subprocess.run(
-        [sys.executable, str(ROOT / "pianist.py"), "bench", "environment"]
-        + ["--rounds", "1", "--seconds", "0.3", "--json"],
+        [
+            *(sys.executable, str(ROOT / "pianist.py"), "bench", "environment"),
+            *("--rounds", "1", "--seconds", "0.3", "--json"),
+        ],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
