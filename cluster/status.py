@@ -23,6 +23,8 @@ class StatusConfig:
 def status(config: StatusConfig) -> dict[str, Any]:
     """The runs' statuses, oldest first, each as in `cluster.run.Status`.
 
+    A run that does not say its kind, as old ones do not, is a training.
+
     Raises:
         BadInput: there is no such run.
     """
@@ -30,7 +32,7 @@ def status(config: StatusConfig) -> dict[str, Any]:
     if config.run is not None:
         folder = find(config.run, config.root_dir)
         root_dir, name = folder.path.parent, folder.name
-    statuses = read_statuses(root_dir)
+    statuses = [{"kind": "train"} | values for values in read_statuses(root_dir)]
     return {"runs": [values for values in statuses if name in (None, values["name"])]}
 
 
@@ -38,18 +40,22 @@ def table(answer: dict[str, Any]) -> str:
     """The same for people: one line a run."""
     if not answer["runs"]:
         return "no runs here: pianist train begins one, --root-dir says where to look"
-    rows = [("RUN", "STATE", "STEPS", "STEPS/S", "UPDATES/S", "ACTORS", "NOTE F1", "SINCE")]
+    head = "RUN", "KIND", "STATE", "STEPS", "STEPS/S", "UPDATES/S", "ACTORS", "NOTE F1", "SINCE"
+    rows = [head]
     for run in answer["runs"]:
         note_f1 = run["note_f1"]
         active = run["state"] in ("starting", "training", "evaluating")
+        plays = active and run["kind"] != "cpl"  # A fine-tuning only learns: its steps are updates.
+        steps = run["learner_steps" if run["kind"] == "cpl" else "environment_steps"]
         rows.append(
             (
                 run["name"],
+                run["kind"],
                 run["state"],
-                f"{run['environment_steps']}/{run['max_steps']}",
-                f"{run['environment_steps_per_second']:.0f}" if active else "-",
+                f"{steps}/{run['max_steps']}",
+                f"{run['environment_steps_per_second']:.0f}" if plays else "-",
                 f"{run['updates_per_second']:.1f}" if active else "-",
-                f"{run['actors_running']}/{run['actors_wanted']}" if active else "-",
+                f"{run['actors_running']}/{run['actors_wanted']}" if plays else "-",
                 "-" if note_f1 is None else f"{note_f1:.2f}",
                 time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"])),
             )

@@ -1,16 +1,18 @@
 """The report of a run: what it shows, and what it survives."""
 
+import base64
 import html.parser
 import json
 import pathlib
 import re
+import shutil
 from typing import Any
 
 import numpy as np
 import pytest
 
 from actors.performance import Performance
-from cluster.report.charts import round_ticks, short_number, thin
+from cluster.report.charts import DASH, MINUS, round_ticks, short_number, thin
 from cluster.report.key_statuses import find_bars, find_onsets, key_range, note_name
 from cluster.report.page import ReportConfig, report, write_report
 from cluster.report.piano_roll import draw_roll
@@ -34,6 +36,34 @@ METRICS = {
     "wrong_notes": 2.0,
     "missed_notes": 1.0,
     "due_notes": 3.0,
+}
+
+
+BEFORE = {
+    "checkpoint": "elsewhere/checkpoints/step_000000100",
+    "evaluation": "elsewhere/eval/step_000000100",
+    "metrics": METRICS,
+    "ratings": {"note-f1": 35.0, "smoothness": 80.0},
+    "drawn": {
+        "performances": 10,
+        "note_f1": {"mean": 0.2, "interval": 0.03},
+        "f1": {"mean": 0.5, "interval": 0.1},
+        "episode_return": {"mean": 9.0, "interval": 1.0},
+        "ratings": {"note-f1": {"mean": 21.0, "interval": 3.0}, "smoothness": {"mean": 50.0}},
+    },
+}
+AFTER = {
+    "checkpoint": "elsewhere/checkpoints/step_000000200",
+    "evaluation": "/elsewhere/eval/step_000000200",
+    "metrics": METRICS | {"note_f1": 0.5, "wrong_notes": 7.0, "missed_notes": 0.0},
+    "ratings": {"note-f1": 50.5, "smoothness": 60.0},
+    "drawn": {
+        "performances": 10,
+        "note_f1": {"mean": 0.25, "interval": 0.03},
+        "f1": {"mean": 0.6, "interval": 0.1},
+        "episode_return": {"mean": 7.0, "interval": 0.0},
+        "ratings": {"note-f1": {"mean": 21.0, "interval": 3.0}, "smoothness": {"mean": 49.0}},
+    },
 }
 
 
@@ -115,6 +145,50 @@ def make_run(run: pathlib.Path, title="Twinkle", evaluations=2, lines=50) -> pat
             scores = {f"eval/{name}": value for name, value in METRICS.items()}
             logbook.write(json.dumps({"seconds": 600.0 * number} | steps | scores) + "\n")
     return run
+
+
+def make_fine_tuning(run: pathlib.Path, comparison: Any = None) -> pathlib.Path:
+    """Fine-tunes for 500 steps, and compares the evaluations after 100 and 200 of them."""
+    make_run(run)
+    (run / "config.json").write_text(json.dumps({"name": "tuned", "load_checkpoint": "demo"}))
+    with (run / "logbook.jsonl").open("a") as logbook:
+        for step in range(0, 600, 100):
+            counts = {"seconds": float(step), "environment_steps": 5000, "learner_steps": step}
+            values = {
+                "cpl/training/preference_loss": 1 / (1 + step),
+                "cpl/validation/preference_loss": 2 / (1 + step),
+                "cpl/training/preference_accuracy": 0.75,
+                "cpl/validation/preference_accuracy": 0.625,
+                "cpl/conservative_loss": 0.01,
+                "cpl/behaviour_cloning_loss": -40.0,
+                "cpl/gradient_norm": 3.0,
+                "learner/updates_per_second": 12.0,
+            }
+            logbook.write(json.dumps(counts | values) + "\n")
+    for step, data in ((100, b"before"), (200, b"after")):
+        (run / "eval" / f"step_{step:09d}" / "video.mp4").write_bytes(data)
+    comparison = {"before": BEFORE, "after": AFTER} if comparison is None else comparison
+    (run / "comparison.json").write_text(json.dumps(comparison))
+    return run
+
+
+def changed(*path: str, value: Any) -> dict[str, Any]:
+    """A comparison with one value replaced."""
+    comparison = json.loads(json.dumps({"before": BEFORE, "after": AFTER}))
+    below = comparison
+    for name in path[:-1]:
+        below = below[name]
+    below[path[-1]] = value
+    return comparison
+
+
+def compared(text: str) -> list[list[str]]:
+    """The rows of the comparison: label, before, after, difference, verdict."""
+    table = text.partition('<table class="compare">')[2].partition("</table>")[0]
+    table = table.replace(DASH, "-").replace(MINUS, "-")
+    rows = re.findall(r"<tr>(.*?)</tr>", table)[1:]
+    cells = [re.split(r"</td><td>|</th><td>|<span class", row) for row in rows]
+    return [[re.sub(r"^[^<]*?>|<.*?>", "", cell) for cell in row] for row in cells]
 
 
 def test_frames_are_classified():
@@ -254,6 +328,209 @@ def test_hostile_words_are_escaped(tmp_path):
     assert page.open == []
     assert not {"script", "img", "b>"} & set(page.seen)
     assert "&lt;script&gt;alert(&quot;1&quot;)" in text
+
+
+def test_fine_tuning_is_compared_before_and_after(tmp_path):
+    text = write_report(make_fine_tuning(tmp_path / "run")).read_text("utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert compared(text) == [
+        ["Note F1", "0.343", "0.500", "+0.157", "better"],
+        ["Frame F1", "0.850", "0.850", "0.000", "equal"],
+        ["Frame precision", "0.900", "0.900", "0.000", "equal"],
+        ["Frame recall", "0.800", "0.800", "0.000", "equal"],
+        ["Return", "12.5", "12.5", "0.0", "equal"],
+        ["Onset error, ms", "-", "-", "-", ""],
+        ["Wrong notes", "2", "7", "+5", "worse"],
+        ["Missed notes", "1", "0", "-1", "better"],
+        ["Simulated rating: note-f1", "35.0", "50.5", "+15.5", "better"],
+        ["Simulated rating: smoothness", "80.0", "60.0", "-20.0", "worse"],
+        ["Note F1", "0.200 ± 0.030", "0.250 ± 0.030", "+0.050", "better"],
+        ["Frame F1", "0.500 ± 0.100", "0.600 ± 0.100", "+0.100", "unclear"],
+        ["Return", "9.0 ± 1.0", "7.0 ± 0.0", "-2.0", "worse"],
+        ["Simulated rating: note-f1", "21.0 ± 3.0", "21.0 ± 3.0", "0.0", "equal"],
+        ["Simulated rating: smoothness", "50.0", "49.0", "-1.0", "worse"],
+    ]
+    order = ["Before and after", "mean of 10", "Note F1 of the last evaluation", "Curves"]
+    places = [page.words.index(words) for words in order]
+    assert places == sorted(places)
+    assert "Left out" not in page.words
+
+
+def test_performances_before_and_after_are_side_by_side(tmp_path):
+    run = make_fine_tuning(tmp_path / "run")
+    longer = make_performance(
+        rewards=np.zeros(40),
+        played_notes=np.array([[0.1, 0.3, 60, 70]]),
+        due_notes=np.zeros((1, 3)),
+    )
+    longer.save(run / "eval" / "step_000000200" / "performance.npz")
+    text = write_report(run).read_text("utf-8")
+    videos = [value.partition("base64,")[2] for value in re.findall(r'<video.*?src="(.*?)"', text)]
+    assert [base64.b64decode(video) for video in videos] == [b"before", b"after"]
+    strips = re.findall(r'<svg class="strip".*?</svg>', text)
+    assert len(strips) == 2
+    assert len({re.findall('viewBox="(.*?)"', strip)[0] for strip in strips}) == 1
+    assert all('<path class="hit" d="M50.0 ' in strip for strip in strips)
+    assert "From left to right 0 to 2.0 s, from bottom to top A0 to B5." in text
+    assert "Then and now" not in text
+    assert "See and hear it" not in text
+
+
+def test_fine_tuning_counts_its_own_steps(tmp_path):
+    text = write_report(make_fine_tuning(tmp_path / "run")).read_text("utf-8")
+    words = Page(text).words
+    assert "Run tuned · 500 fine-tuning steps · 50 min" in words
+    assert "Evaluation after 200 fine-tuning steps" in words
+    assert "environment steps" not in words.lower()
+    assert "<title>note F1 0.343 at 100</title>" in text
+    for chart in (
+        "Preference loss",
+        "Preference accuracy",
+        "Conservative loss",
+        "Behaviour cloning loss",
+        "Gradient norm",
+        "Speed",
+    ):
+        assert chart in words
+    assert "training 0.75validation 0.625" in words
+
+
+def test_training_knows_nothing_of_fine_tuning(tmp_path):
+    run = make_run(tmp_path / "run")
+    text = write_report(run).read_text("utf-8")
+    words = Page(text).words
+    assert "Run demo · 5k environment steps · 500 updates · 50 min" in words
+    assert "Evaluation after 2k environment steps" in words
+    assert "<title>note F1 0.343 at 1k</title>" in text
+    for absent in ("fine-tuning", "Before and after", "Preference"):
+        assert absent not in words
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", b'{"before": {"metrics"', b"[]", b"null", b"\xff\xfe", b"[" * 100_000]
+)
+def test_unreadable_comparison_is_passed_over(tmp_path, damaged):
+    run = make_fine_tuning(tmp_path / "run")
+    (run / "comparison.json").write_bytes(damaged)
+    page = Page(write_report(run).read_text("utf-8"))
+    assert page.open == []
+    assert "comparison.json is damaged" in page.words
+    for words in ("Curves", "See and hear it", "Then and now"):
+        assert words in page.words
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("before", "metrics", "note_f1"), "0.9"),
+        (("before", "metrics", "note_f1"), True),
+        (("after", "metrics", "f1"), float("nan")),
+        (("after", "metrics", "wrong_notes"), float("-inf")),
+        (("after", "metrics", "missed_notes"), 10**400),
+        (("after", "metrics"), {"note_f1": 0.5}),
+        (("after", "ratings"), ["note-f1"]),
+        (("before", "ratings", "smoothness"), {"mean": 3}),
+        (("after", "drawn"), None),
+        (("before", "drawn", "performances"), -1),
+        (("before", "drawn", "f1"), 0.5),
+        (("before", "drawn", "f1", "mean"), []),
+        (("before", "drawn", "f1", "interval"), -0.1),
+        (("before", "drawn", "ratings"), "none"),
+        (("before", "evaluation"), None),
+        (("before", "evaluation"), "step_000000777"),
+        (("after", "evaluation"), "\0"),
+    ],
+)
+def test_damaged_values_are_named_and_the_others_shown(tmp_path, path, value):
+    run = make_fine_tuning(tmp_path / "run", changed(*path, value=value))
+    text = write_report(run).read_text("utf-8")
+    page = Page(text)
+    assert page.open == []
+    left_out = re.findall(r"Left out of the comparison: (.*?), unreadable", page.words)
+    assert len(left_out) == 1
+    assert ".".join(path) in left_out[0]
+    assert ["Return", "12.5"] in [row[:2] for row in compared(text)]
+
+
+@pytest.mark.parametrize("values", [{}, {"before": [], "after": 3}, {"after": AFTER}])
+def test_comparison_without_its_sides(tmp_path, values):
+    run = make_fine_tuning(tmp_path / "run", values)
+    page = Page(write_report(run).read_text("utf-8"))
+    assert page.open == []
+    assert "Left out of the comparison: before" in page.words
+    assert "See and hear it" in page.words
+
+
+def test_missing_recordings_are_named(tmp_path):
+    run = make_fine_tuning(tmp_path / "run")
+    (run / "eval" / "step_000000100" / "video.mp4").unlink()
+    (run / "eval" / "step_000000100" / "performance.npz").write_bytes(b"PK half")
+    text = write_report(run).read_text("utf-8")
+    page = Page(text)
+    assert page.open == []
+    sides = page.words.partition("Before and after")[2].partition("Note F1 of the last")[0]
+    assert sides.count("There is no video of it") == 1
+    assert sides.count("There is no recording of its keys") == 1
+    assert text.count("<video") == text.count('<svg class="strip"') == 1
+    (run / "eval" / "step_000000200" / "video.mp4").unlink()
+    (run / "eval" / "step_000000200" / "performance.npz").unlink()
+    words = Page(write_report(run).read_text("utf-8")).words
+    assert words.count("There is no video of it") == 2
+    assert "From left to right" not in words
+
+
+def test_videos_that_are_too_large_together(tmp_path):
+    run = make_fine_tuning(tmp_path / "run")
+    for step in (100, 200):
+        with (run / "eval" / f"step_{step:09d}" / "video.mp4").open("wb") as video:
+            video.truncate(11_000_000)
+    text = write_report(run).read_text("utf-8")
+    assert text.count("<video") == 1
+    assert "The video of 11 MB is too large for this page" in text
+    assert "eval/step_000000100/video.mp4" in text
+    assert "eval/step_000000200/video.mp4" not in text
+
+
+def test_nothing_outside_the_run_is_shown(tmp_path):
+    outside = tmp_path / "outside" / "step_000000999"
+    outside.mkdir(parents=True)
+    (outside / "video.mp4").write_bytes(b"secret")
+    (outside / "metrics.json").write_text(json.dumps(METRICS | {"learner_steps": 999}))
+    for path in (str(outside), "../../outside/step_000000999", ".."):
+        run = make_fine_tuning(tmp_path / "run", changed("before", "evaluation", value=path))
+        text = write_report(run).read_text("utf-8")
+        assert base64.b64encode(b"secret").decode() not in text
+        assert "Left out of the comparison: before.evaluation" in text
+        shutil.rmtree(run)
+
+
+def test_performances_drawn_may_be_few_or_none(tmp_path):
+    few = {"performances": 2, "note_f1": {"mean": 0.1}, "f1": {"mean": 0.2, "interval": None}}
+    few |= {"episode_return": {"mean": 3.0}, "ratings": {}}
+    sides = {"before": BEFORE | {"drawn": few}, "after": AFTER | {"drawn": few}}
+    text = write_report(make_fine_tuning(tmp_path / "few", sides)).read_text("utf-8")
+    assert compared(text)[10:] == [
+        ["Note F1", "0.100", "0.100", "0.000", "equal"],
+        ["Frame F1", "0.200", "0.200", "0.000", "equal"],
+        ["Return", "3.0", "3.0", "0.0", "equal"],
+    ]
+    none = {side: values | {"drawn": None} for side, values in sides.items()}
+    without = write_report(make_fine_tuning(tmp_path / "none", none)).read_text("utf-8")
+    assert len(compared(without)) == 10
+    assert "Performances drawn" not in without
+    assert "Left out" not in text + without
+
+
+def test_hostile_words_of_a_comparison_are_escaped(tmp_path):
+    hostile = "</td><script>alert(1)</script>&<img src=x>\ud800"
+    comparison = changed("before", "ratings", value={hostile: 1.0, hostile * 2: hostile})
+    comparison["after"]["evaluation"] = hostile
+    text = write_report(make_fine_tuning(tmp_path / "run", comparison)).read_text("utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "img"} & set(page.seen)
+    assert "Simulated rating: &lt;/td&gt;&lt;script&gt;" in text
 
 
 def test_half_written_line_is_passed_over(tmp_path):

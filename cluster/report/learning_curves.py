@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cluster.report.charts import Curve, draw_chart
-from cluster.report.records import Evaluation, Record, numbers
+from cluster.report.records import Evaluation, Record, Steps, numbers
 
 
 class _Chart(NamedTuple):
@@ -34,6 +34,41 @@ _CHARTS = (
         "Sum of rewards of an episode",
         {"train/episode_return": "training", "episode_return": "evaluation"},
         colours=("second", "hit"),
+    ),
+    _Chart(
+        "Preference loss",
+        "How far the policy is from what was preferred",
+        {
+            "cpl/training/preference_loss": "training",
+            "cpl/validation/preference_loss": "validation",
+        },
+        logarithmic=True,
+    ),
+    _Chart(
+        "Preference accuracy",
+        "Share of preferences the policy agrees with",
+        {
+            "cpl/training/preference_accuracy": "training",
+            "cpl/validation/preference_accuracy": "validation",
+        },
+        limits=(0, 1),
+    ),
+    _Chart(
+        "Conservative loss",
+        "How far the policy has gone from where it began",
+        {"cpl/conservative_loss": "conservative"},
+        logarithmic=True,
+    ),
+    _Chart(
+        "Behaviour cloning loss",
+        "Lower: actions of the best segments are likelier",
+        {"cpl/behaviour_cloning_loss": "behaviour cloning"},
+    ),
+    _Chart(
+        "Gradient norm",
+        "Before it is cut off at its greatest allowed size",
+        {"cpl/gradient_norm": "norm"},
+        logarithmic=True,
     ),
     _Chart("Q", "What the critic expects of the future", {"learner/q": "Q"}),
     _Chart("Entropy", "How freely the hands still try things", {"learner/entropy": "entropy"}),
@@ -73,10 +108,10 @@ _CHARTS = (
 )
 
 
-def draw_curves(records: Sequence[Record], evaluations: Sequence[Evaluation]) -> str:
+def draw_curves(records: Sequence[Record], evaluations: Sequence[Evaluation], steps: Steps) -> str:
     """Draws the section of curves; a plain sentence where there is nothing to draw yet."""
     lines = [*records, *(evaluation.metrics for evaluation in evaluations)]
-    steps, minutes = numbers(lines, "environment_steps"), numbers(lines, "seconds") / 60
+    counts, minutes = numbers(lines, steps.name), numbers(lines, "seconds") / 60
     charts = "".join(
         draw_chart(
             chart.title,
@@ -84,14 +119,14 @@ def draw_curves(records: Sequence[Record], evaluations: Sequence[Evaluation]) ->
             [
                 Curve(
                     label,
-                    minutes if chart.by_time else steps,
+                    minutes if chart.by_time else counts,
                     numbers(lines, name),
                     colour,
                     dots="/" not in name,
                 )
                 for (name, label), colour in zip(chart.curves.items(), chart.colours, strict=False)
             ],
-            "minutes" if chart.by_time else "environment steps",
+            "minutes" if chart.by_time else steps.words,
             chart.limits,
             chart.logarithmic,
         )

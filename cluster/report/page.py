@@ -10,11 +10,19 @@ from typing import Any
 
 import tyro
 
-from cluster.report import charts, piano_roll
+from cluster.report import charts, comparison_section, piano_roll
+from cluster.report.comparison_section import draw_comparison
 from cluster.report.key_statuses import TOLERANCE
 from cluster.report.learning_curves import draw_curves
 from cluster.report.performance_section import draw_performances, draw_video
-from cluster.report.records import Evaluation, Record, read_evaluations, read_logbook
+from cluster.report.records import (
+    Evaluation,
+    Record,
+    Steps,
+    read_evaluations,
+    read_logbook,
+    steps_of,
+)
 from cluster.run import RunFolder, find
 from replay.errors import require
 from replay.files import read_json
@@ -70,7 +78,6 @@ _TILES = (
     ("Return", "episode_return", "Sum of rewards, what the hands are trained for."),
 )
 _COLUMNS = {
-    "environment_steps": "Environment steps",
     "learner_steps": "Learner steps",
     "note_f1": "Note F1",
     "note_precision": "Note precision",
@@ -110,15 +117,17 @@ def _page(run: RunFolder) -> str:
     config, song = read_json(run.path / "config.json"), read_json(run.path / "songs.json")
     require(run.logbook.is_file(), f"{run.path} has no {run.logbook.name}: nothing to report yet")
     records, damaged = read_logbook(run.logbook)
-    evaluations = read_evaluations(run, records)
+    evaluations, steps = read_evaluations(run, records), steps_of(config)
+    comparison = draw_comparison(run, evaluations, steps)
     name, title = html.escape(config["name"]), html.escape(song["title"])
     sections = [
-        f'<h1>{title}</h1><p class="under">Run {name}{_progress(records, evaluations)}</p>',
-        _tiles(evaluations),
-        draw_video(evaluations),
-        draw_performances(evaluations),
-        draw_curves(records, evaluations),
-        _table(evaluations),
+        f'<h1>{title}</h1><p class="under">Run {name}{_progress(records, evaluations, steps)}</p>',
+        comparison.section,
+        _tiles(evaluations, steps),
+        "" if comparison.has_performances else draw_video(evaluations, steps),
+        draw_performances(evaluations, steps, then_and_now=not comparison.has_performances),
+        draw_curves(records, evaluations, steps),
+        _table(evaluations, steps),
         _settings(config),
     ]
     if damaged:
@@ -131,28 +140,30 @@ def _page(run: RunFolder) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}, run {name}</title>"
-        f"<style>{_STYLE}{piano_roll.STYLE}{charts.STYLE}</style></head>\n<body><main>\n"
+        f"<style>{_STYLE}{piano_roll.STYLE}{charts.STYLE}{comparison_section.STYLE}</style>"
+        "</head>\n<body><main>\n"
         + "\n".join(section for section in sections if section)
         + "\n</main></body></html>\n"
     )
 
 
-def _progress(records: Sequence[Record], evaluations: Sequence[Evaluation]) -> str:
+def _progress(records: Sequence[Record], evaluations: Sequence[Evaluation], steps: Steps) -> str:
     """How far the run has come, in a few words."""
-    environment_steps, learner_steps, seconds = (
-        max((record[name] for record in records), default=0)
-        for name in ("environment_steps", "learner_steps", "seconds")
+
+    def greatest(name: str) -> float:
+        return max((record[name] for record in records), default=0)
+
+    main = {steps.name: steps.words}
+    counts = "".join(
+        f" · {charts.short_number(greatest(name))} {words}"
+        for name, words in (main | {"learner_steps": "updates"} | main).items()
     )
-    hours, minutes = divmod(round(seconds / 60), 60)
+    hours, minutes = divmod(round(greatest("seconds") / 60), 60)
     times = "once" if len(evaluations) == 1 else f"{len(evaluations)} times"
-    return (
-        f" · {charts.short_number(environment_steps)} environment steps"
-        f" · {charts.short_number(learner_steps)} updates"
-        f" · {f'{hours} h ' if hours else ''}{minutes} min · evaluated {times}"
-    )
+    return f"{counts} · {f'{hours} h ' if hours else ''}{minutes} min · evaluated {times}"
 
 
-def _tiles(evaluations: Sequence[Evaluation]) -> str:
+def _tiles(evaluations: Sequence[Evaluation], steps: Steps) -> str:
     if not evaluations:
         return '<p class="lead">This run has not been evaluated yet, so there is no score.</p>'
     tiles = "".join(
@@ -160,10 +171,10 @@ def _tiles(evaluations: Sequence[Evaluation]) -> str:
         f"<p>{meaning}</p></div>"
         for heading, name, meaning in _TILES
     )
-    return f'<div class="tiles">{_main_tile(evaluations)}{tiles}</div>'
+    return f'<div class="tiles">{_main_tile(evaluations, steps)}{tiles}</div>'
 
 
-def _main_tile(evaluations: Sequence[Evaluation]) -> str:
+def _main_tile(evaluations: Sequence[Evaluation], steps: Steps) -> str:
     """The headline: the score, and the notes behind it as a bar of struck, missed and wrong."""
     last = evaluations[-1]
     due, missed, wrong = (
@@ -176,8 +187,8 @@ def _main_tile(evaluations: Sequence[Evaluation]) -> str:
     best = max(evaluations, key=lambda evaluation: evaluation.metrics["note_f1"])
     words = ""
     if best is not last:
-        steps = charts.short_number(best.metrics["environment_steps"])
-        words = f"Best so far: {_value(best, 'note_f1')} at {steps} steps. "
+        count = charts.short_number(best.metrics[steps.name])
+        words = f"Best so far: {_value(best, 'note_f1')} at {count} steps. "
     elif len(evaluations) > 1:
         words = "The best so far. "
     return (
@@ -189,12 +200,14 @@ def _main_tile(evaluations: Sequence[Evaluation]) -> str:
     )
 
 
-def _table(evaluations: Sequence[Evaluation]) -> str:
+def _table(evaluations: Sequence[Evaluation], steps: Steps) -> str:
     if not evaluations:
         return ""
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in _COLUMNS.values())
+    first = {steps.name: steps.words.capitalize()}
+    columns = first | _COLUMNS | first
+    head = "".join(f'<th scope="col">{heading}</th>' for heading in columns.values())
     rows = "".join(
-        f"<tr>{''.join(f'<td>{_value(evaluation, name)}</td>' for name in _COLUMNS)}</tr>"
+        f"<tr>{''.join(f'<td>{_value(evaluation, name)}</td>' for name in columns)}</tr>"
         for evaluation in reversed(evaluations)
     )
     return (

@@ -67,6 +67,14 @@ STYLE = """
 """
 
 
+class _Sign(NamedTuple):
+    """One entry of a legend."""
+
+    kind: str
+    drawing: str
+    words: str
+
+
 class _View(NamedTuple):
     """Where the keys from low to high and the seconds from start to stop lie in the drawing."""
 
@@ -138,7 +146,7 @@ def draw_roll(performance: Performance) -> str:
     shown, rest = "".join(rows[:_ROWS_SHOWN]), "".join(rows[_ROWS_SHOWN:])
     if rest:
         rest = f"<details><summary>The rest of the piece</summary>{rest}</details>"
-    return f'<div class="roll">{_draw_legend()}{shown}{rest}</div>'
+    return f'<div class="roll">{_draw_legend(_bar_signs() + _mark_signs())}{shown}{rest}</div>'
 
 
 def draw_strip(performance: Performance, keys: tuple[int, int], seconds: float) -> str:
@@ -155,6 +163,11 @@ def draw_strip(performance: Performance, keys: tuple[int, int], seconds: float) 
         f'preserveAspectRatio="none" role="img" aria-label="Overview">'
         f"{_draw_bars(view, find_bars(performance))}</svg>"
     )
+
+
+def draw_strip_legend() -> str:
+    """What the colours of a strip mean."""
+    return _draw_legend(_bar_signs())
 
 
 def _draw_titled_bars(view: _View, bars: Sequence[Bar]) -> str:
@@ -261,14 +274,21 @@ def _draw_keyboard(view: _View) -> str:
     )
 
 
-def _draw_legend() -> str:
-    signs = [
-        ("bars", f'<rect class="{status}" y="1" width="22" height="10" rx="1"/>', words)
+def _bar_signs() -> list[_Sign]:
+    return [
+        _Sign("bars", f'<rect class="{status}" y="1" width="22" height="10" rx="1"/>', words)
         for status, words in _BARS.items()
-    ] + [
-        ("marks", f'<g class="{status}">{shape.format(x=11, y=6)}</g>', words)
+    ]
+
+
+def _mark_signs() -> list[_Sign]:
+    return [
+        _Sign("marks", f'<g class="{status}">{shape.format(x=11, y=6)}</g>', words)
         for status, (shape, words) in _MARKS.items()
     ]
+
+
+def _draw_legend(signs: Sequence[_Sign]) -> str:
     items = "".join(
         f'<span><svg viewBox="0 0 22 12" class="{kind}">{sign}</svg>{words}</span>'
         for kind, sign, words in signs

@@ -23,6 +23,27 @@ class Evaluation(NamedTuple):
     """With its recordings, where they are complete."""
 
 
+class Steps(NamedTuple):
+    """The steps by which a run's progress is told."""
+
+    name: str
+    """Of their count, in the logbook and among the metrics."""
+    words: str
+
+
+_TRAINING = Steps("environment_steps", "environment steps")
+_FINE_TUNING = Steps("learner_steps", "fine-tuning steps")
+
+
+def steps_of(config: Record) -> Steps:
+    """The steps that a run with these settings counts: a fine-tuning takes none in environments.
+
+    Only a fine-tuning's settings name a checkpoint to begin with, see
+    `cluster.fine_tune.FineTuneConfig`.
+    """
+    return _FINE_TUNING if "load_checkpoint" in config else _TRAINING
+
+
 def read_logbook(path: pathlib.Path) -> tuple[list[Record], int]:
     """Reads a logbook.
 
@@ -32,8 +53,12 @@ def read_logbook(path: pathlib.Path) -> tuple[list[Record], int]:
     records, damaged = [], 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
             damaged += 1
     return records, damaged
 
