@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check format clean
+.PHONY: help setup train test browser check format clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/five_finger_scale.mid --max-minutes 8 --tqdm-bar \
@@ -21,8 +21,11 @@ setup: ## install everything into .venv (the targets below do it by themselves)
 train: setup ## learn to play five_finger_scale.mid; results go to runs/
 	.venv/bin/pianist train $(TRAIN_FLAGS) $(ARGS)
 
-test: check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
+test: browser check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
 	.venv/bin/python -m pytest $(ARGS)
+
+browser:
+	@scripts/setup.sh test
 
 check: setup ## formatting, lint and types
 	.venv/bin/ruff format --check .

@@ -47,6 +47,13 @@ def segments(arguments: Sequence[str]) -> dict[str, Any]:
     return segments(parse(SegmentsConfig, "segments", arguments))
 
 
+def rate(arguments: Sequence[str]) -> dict[str, Any]:
+    """Serves the page on which people rate recorded performances."""
+    from rlhf.rate_page.command import RateConfig, rate
+
+    return rate(parse(RateConfig, "rate", arguments))
+
+
 def cpl(arguments: Sequence[str]) -> dict[str, Any]:
     """Fine-tunes a policy on people's preferences."""
     from cluster.fine_tune import FineTuneConfig, fine_tune
@@ -89,6 +96,7 @@ COMMANDS = {
     "status": Command(status, "what runs, how fast, since when"),
     "report": Command(report, "a run's curves and piano roll in one HTML file"),
     "segments": Command(segments, "record performances of a run, to be rated"),
+    "rate": Command(rate, "rate recorded performances, on a page in the browser"),
     "cpl": Command(cpl, "fine-tune a policy on people's preferences"),
     "bench": Command(bench, "speed of a part beside what it would replace"),
 }

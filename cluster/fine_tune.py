@@ -33,6 +33,7 @@ from rlhf.cpl import CPLConfig
 from rlhf.fine_tuner import FineTuner, TuneReport
 from rlhf.player import Audition, Player
 from rlhf.ratings import Ratings
+from rlhf.simulated_raters import QUALITIES
 
 _START_SECONDS = 600.0
 _SLICE_STEPS = 100
@@ -58,9 +59,9 @@ class FineTuneConfig:
     """Steps in all."""
     eval_interval: int = 1_000
     """Steps between evaluations; each is of a checkpoint saved for it."""
-    auditions: int = 10
-    """Performances drawn from the policy, before and after, that are judged beside the central
-    one."""
+    auditions: int = 12
+    """Performances before and after that are rated beside the central one, with the noise and
+    temperatures of the collection and other seeds."""
     raters: tuple[str, ...] = ()
     """Whose ratings count; by default those of all people. Simulated raters have to be named."""
     validation_fraction: float = 0.2
@@ -99,8 +100,8 @@ def fine_tune(config: FineTuneConfig) -> dict[str, Any]:
 
     Raises:
         BadInput: collection, ratings and checkpoint cannot be used together; nothing has been
-            started or written.
-        rlhf.fine_tuner.NotFinite: the fine-tuning broke down.
+            started or written, unless a file of them turns out to be damaged.
+        RuntimeError: the fine-tuning broke down; see `rlhf.fine_tuner.NotFinite`.
     """
     collection = Collection.open(config.collection)
     weight = _preferences(collection, config.raters)
@@ -255,7 +256,7 @@ class _FineTuning:
         )
         self._recorder = remote(recording.record, num_cpus=0, max_calls=1, runtime_env=ON_CPU)
         self._songs = repertoire.songs
-        device = answer(self._tuner.device.remote(), "the fine-tuner did not start", _START_SECONDS)
+        device = answer(self._tuner.load.remote(), "the fine-tuner did not start", _START_SECONDS)
         print(f"fine-tuning on {device}", file=sys.stderr)
 
     # --- Fine-tuning ------------------------------------------------------------------------
@@ -322,41 +323,34 @@ class _FineTuning:
         return evaluation
 
     def _judge(self, saved: pathlib.Path) -> dict[str, Any]:
-        """Evaluates a checkpoint, and has further performances drawn and rated."""
+        """Evaluates a checkpoint, and rates performances of it with the collection's noise."""
         evaluation = self._evaluate(saved)
-        auditions = self._audition(saved)
-        central, drawn = auditions[0], [one for each in auditions[1:] for one in each]
+        central, *drawn = (
+            answer(future, "an audition failed", _EVALUATION_SECONDS)
+            for future in self._auditions(saved)
+        )
+        performances = [performance for played in drawn for performance in played]
         return {
             "checkpoint": str(saved),
             "evaluation": str(evaluation.folder),
             "metrics": evaluation.metrics,
             "ratings": {
-                name: float(np.mean([a.ratings[name] for a in central]))
-                for name in central[0].ratings
+                name: float(np.mean([performance.ratings[name] for performance in central]))
+                for name in QUALITIES
             },
-            "drawn": {
-                "performances": len(drawn),
-                **_means(
-                    {
-                        "note_f1": [a.metrics["note_f1"] for a in drawn],
-                        "f1": [a.metrics["f1"] for a in drawn],
-                        "episode_return": [a.metrics["episode_return"] for a in drawn],
-                    }
-                ),
-                "ratings": _means(
-                    {name: [a.ratings[name] for a in drawn] for name in central[0].ratings}
-                ),
-            }
-            if drawn
-            else None,
+            "drawn": _summary(performances) if performances else None,
         }
 
-    def _audition(self, saved: pathlib.Path) -> list[list[Audition]]:
-        """The central performance first, then those drawn at the policy's own temperature."""
-        played = [self._player.audition.remote(saved, 0.0, 0)] + [
-            self._player.audition.remote(saved, 1.0, seed) for seed in range(self._config.auditions)
+    def _auditions(self, saved: pathlib.Path) -> list[ray.ObjectRef]:
+        """The central performance, and then as many as wanted, with seeds not used before."""
+        planned = Collection.open(self._collection).planned
+        conditions = sorted({(segment.noise, segment.temperature) for segment in planned})
+        first_seed = 1 + max(segment.seed for segment in planned)
+        play = self._player.audition.remote
+        return [play(saved, 0.0, 0.0, 0)] + [
+            play(saved, *conditions[number % len(conditions)], first_seed + number)
+            for number in range(self._config.auditions)
         ]
-        return [answer(one, "an audition failed", _EVALUATION_SECONDS) for one in played]
 
     def _end_recordings(self, seconds: float) -> None:
         """Takes the recordings that are ready, waiting `seconds` for all of them."""
@@ -374,13 +368,26 @@ class _FineTuning:
         self._status.write(self._folder.status)
 
 
-def _means(values: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
-    """Mean and, from three performances on, the half width of its 95% interval (Student's t)."""
-    found = {}
-    for name, numbers in values.items():
-        error = float(scipy.stats.sem(numbers)) if len(numbers) > 2 else float("nan")
-        width = error * float(scipy.stats.t.ppf(0.975, max(1, len(numbers) - 1)))
-        found[name] = {"mean": float(np.mean(numbers))}
-        if np.isfinite(width):
-            found[name]["interval"] = width
+def _summary(performances: Sequence[Audition]) -> dict[str, Any]:
+    """Means over performances, with intervals."""
+    return {
+        "performances": len(performances),
+        **{
+            name: _mean([performance.metrics[name] for performance in performances])
+            for name in ("note_f1", "f1", "episode_return")
+        },
+        "ratings": {
+            name: _mean([performance.ratings[name] for performance in performances])
+            for name in QUALITIES
+        },
+    }
+
+
+def _mean(values: Sequence[float | None]) -> dict[str, float]:
+    """Mean and, from three values on, the half width of its 95% interval (Student's t)."""
+    numbers = np.array(values, np.float64)
+    found = {"mean": float(np.mean(numbers))}
+    if len(numbers) > 2:
+        width = scipy.stats.sem(numbers) * scipy.stats.t.ppf(0.975, len(numbers) - 1)
+        found["interval"] = float(width)
     return found

@@ -21,7 +21,6 @@ from cluster.config import TrainConfig, from_json, to_json
 from cluster.parts import ON_CPU, remote
 from learner import checkpoint
 from replay.errors import BadInput, require
-from replay.files import read_json
 from rlhf.collection import Collection, PlannedSegment
 from rlhf.player import Player
 
@@ -72,8 +71,8 @@ class SegmentsConfig:
             require(len(set(values)) == len(values), f"--{name} is {values}: one value comes twice")
         require(1 <= self.seeds <= 1000, f"--seeds is {self.seeds}, must be 1 to 1000")
         require(
-            self.window_seconds is None or self.window_seconds >= 0.5,
-            f"--window-seconds is {self.window_seconds}, must be at least 0.5",
+            self.window_seconds is None or 0.5 <= self.window_seconds <= 3600,
+            f"--window-seconds is {self.window_seconds}, must be 0.5 to 3600",
         )
         require(0 <= self.actors <= 4096, f"--actors is {self.actors}, must be 0 to 4096")
 
@@ -88,28 +87,37 @@ def segments(config: SegmentsConfig) -> dict[str, Any]:
         BadInput: there is no such run or checkpoint, or nothing is to be done.
     """
     folder = run.find(config.run, config.root_dir)
-    trained = from_json(TrainConfig, read_json(folder.path / "config.json"), "the run")
+    checkpoints = _choose_checkpoints(folder, config.checkpoints)
+    # Of the checkpoint, as the settings of a fine-tuned run are not those of the training.
+    description = checkpoint.load_description(checkpoints[-1])
+    where = f"checkpoint {checkpoints[-1]}"
+    trained = from_json(TrainConfig, description.get("config"), where)
     # The segment goes on after a wrong key: raters are to hear all of it.
     environment = dataclasses.replace(trained.environment, wrong_press_termination=False)
     trained = dataclasses.replace(trained, environment=environment)
-    songs = [Song.from_json(values) for values in read_json(folder.path / "songs.json")["songs"]]
-    checkpoints = _choose_checkpoints(folder, config.checkpoints)
+    songs = [Song.from_json(values) for values in description.get("songs", [])]
     address = ray_session.cluster_address()
     collection = _unfinished(folder, config) or _begin(folder, config, trained, songs, checkpoints)
     missing = collection.missing()
+    kept = {path.name: path for path in checkpoint.list_checkpoints(folder.checkpoints)}
+    gone = sorted({segment.checkpoint for segment in missing} - set(kept))
+    require(
+        not gone,
+        f"{collection.path} cannot be completed: the run no longer has {', '.join(gone)}; remove "
+        "that collection to begin another",
+    )
     print(
         f"{len(missing)} of {len(collection.planned)} segments to record in {collection.path}",
         file=sys.stderr,
     )
     for line in recording.what_is_missing():
         print(line, file=sys.stderr)
-    by_name = {path.name: path for path in checkpoints}
     episodes = [list(group) for _, group in itertools.groupby(missing, _episode_of)]
     with ray_session.connect(address, config.actors, folder.process_logs):
         players = config.actors or int(ray.cluster_resources().get("CPU", 1))
         _record(
             collection,
-            [(by_name[episode[0].checkpoint], episode) for episode in episodes],
+            [(kept[episode[0].checkpoint], episode) for episode in episodes],
             (environment, trained.learner.agent_config),
             config.recording,
             min(players, len(episodes)),

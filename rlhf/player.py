@@ -100,14 +100,15 @@ class Player:
         return len(segments)
 
     def audition(
-        self, checkpoint_folder: pathlib.Path, temperature: float, seed: int
+        self, checkpoint_folder: pathlib.Path, noise: float, temperature: float, seed: int
     ) -> list[Audition]:
         """Plays every song once and judges it; nothing is written.
 
         Args:
             checkpoint_folder: whose policy plays.
-            temperature: factor on its own standard deviation.
-            seed: of the sampling.
+            noise: as in `Policy.perturbed`.
+            temperature: likewise.
+            seed: of noise and sampling.
 
         Raises:
             BadInput: the checkpoint is damaged, or of another network.
@@ -116,7 +117,7 @@ class Player:
         for song in range(len(self._repertoire.songs)):
             environment = self._environment(song)
             policy = self._policy(checkpoint_folder, environment)
-            performance, trajectory = perform(environment, policy, 0.0, temperature, seed)
+            performance, trajectory = perform(environment, policy, noise, temperature, seed)
             metrics = mean_metrics([performance])
             ratings = {
                 name: score(quality(metrics, trajectory)) for name, quality in QUALITIES.items()

@@ -4,6 +4,7 @@
 # Returns at once when nothing has changed since the last time. An environment whose install was
 # broken off, or whose folder or Python has moved, is thrown away and made anew. Missing system
 # packages are installed when run as root; anyone else is told the command that does it.
+# `setup.sh test` also installs the browser that tests drive, where that can be done.
 # PYTHON=... chooses the interpreter. Exit code 2: something has to be installed by hand first.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -38,14 +39,16 @@ unchanged() {
     present=$(cat "$stamp" 2>/dev/null || true)
     [[ $present == "$wanted" ]]
 }
-! unchanged || exit 0
+browser=()
+[[ ${1:-} != test ]] || command -v chromium >/dev/null || browser=(chromium fonts-dejavu-core)
+! unchanged || ((${#browser[@]})) || exit 0
 
 exec 9<>constraints.txt # locked, so that a second setup waits for the first and then looks again
 flock -n 9 || {
     say "waiting for the setup that is running in another terminal"
     flock 9
 }
-! unchanged || exit 0
+! unchanged || ((${#browser[@]})) || exit 0
 
 # --- System packages ----------------------------------------------------------------------------
 
@@ -71,7 +74,8 @@ find_missing() {
         video+=(libgl1-mesa-dri)
     # Where EGL does not start there is OSMesa.
     [[ ${#video[@]} == 0 || $libraries == *libOSMesa.so* ]] || video+=(libosmesa6)
-    missing=("${needed[@]}" "${sound[@]}" "${video[@]}")
+    ((${#browser[@]} == 0)) || ! command -v chromium >/dev/null || browser=()
+    missing=("${needed[@]}" "${sound[@]}" "${video[@]}" "${browser[@]}")
 }
 
 apt() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 "$@"; }
@@ -101,7 +105,9 @@ if ((${#missing[@]})); then
     fi
     ((${#sound[@]} == 0)) || say "everything but sound will work; for sound: $advice ${sound[*]}"
     ((${#video[@]} == 0)) || say "everything but video will work; for video: $advice ${video[*]}"
+    ((${#browser[@]} == 0)) || say "tests in a browser will be left out; for them: $advice ${browser[*]}"
 fi
+! unchanged || exit 0 # Only the browser was missing.
 
 # --- .venv --------------------------------------------------------------------------------------
 

@@ -48,8 +48,8 @@ _MOST_NAMED = 12
 _WORDS = (
     "The same policy before and after its fine-tuning on preferences. The <em>central</em> "
     "performance always takes the policy's most central action, so there is only one; evaluations "
-    "play it. <em>Drawn</em> performances sample their actions from the policy, at its own "
-    "temperature, so each is different: here are their means, &plusmn; half of a 95% interval "
+    "play it. The <em>drawn</em> ones are played with the noise and temperatures of the rated "
+    "collection, so each is different: here are their means, &plusmn; half of a 95% interval "
     "where there are enough of them. A difference that such intervals may explain is unclear. "
     "Simulated ratings, 1 to 100, are formulas, not people."
 )

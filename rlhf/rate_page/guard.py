@@ -1,0 +1,126 @@
+"""Who may ask the rating server for what: checked before any request is answered."""
+
+import asyncio
+import dataclasses
+import hashlib
+import hmac
+import ipaddress
+import sqlite3
+import urllib.parse
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from replay.errors import BadInput
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; media-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # Another collection may be served here tomorrow, with segments of the same names.
+    "Cache-Control": "no-store",
+}
+# When and in what order segments were recorded would tell something of them.
+_TELLING_HEADERS = ("Last-Modified", "ETag")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """Refuses requests of strangers, and turns every failure into one line of JSON.
+
+    On a loopback address a web site could point its own name at this machine, and so read and
+    write here (DNS rebinding): the name by which the server is asked must be the machine's own.
+    Anywhere else, a token is asked for.
+    """
+
+    host: str = "127.0.0.1"
+    """Address that the server is bound to."""
+    token: str = ""
+    """Asked for with every request; empty for none."""
+
+    @property
+    def cookie(self) -> str:
+        """Name of the token's cookie. Cookies do not tell ports apart, so the name does."""
+        return f"rating_{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
+
+    @web.middleware
+    async def protect(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answers as `handler` does, or with an error."""
+        try:
+            self._check(request)
+            return await handler(request)
+        except web.HTTPException as error:
+            return _refusal(error.status, error.reason)
+        except BadInput as error:
+            return _refusal(400, str(error))
+        except asyncio.TimeoutError:
+            return _refusal(503, "that took too long: try again")
+        except sqlite3.Error as error:
+            return _refusal(503, f"the ratings cannot be reached: {error}")
+        except OSError as error:
+            return _refusal(503, f"the disk cannot be reached: {error.strerror}")
+
+    def _check(self, request: web.Request) -> None:
+        address = request.headers.get("Host", "")
+        if is_loopback(self.host) and _name(address) not in {
+            "localhost",
+            "127.0.0.1",
+            "::1",
+            self.host,
+        }:
+            raise web.HTTPForbidden(reason="this server answers to the name localhost only")
+        if self.token and not self._knows_token(request):
+            raise web.HTTPForbidden(
+                reason="the token is missing or wrong: use the whole address that pianist rate "
+                "printed"
+            )
+        origin = request.headers.get("Origin")
+        if origin not in (None, f"http://{address}", f"https://{address}"):
+            raise web.HTTPForbidden(reason="another site's page must not ask here")
+        if request.method == "POST" and request.content_type != "application/json":
+            raise web.HTTPBadRequest(reason="the content type must be application/json")
+
+    def _knows_token(self, request: web.Request) -> bool:
+        offered = [
+            request.cookies.get(self.cookie, ""),
+            request.headers.get("Authorization", "").removeprefix("Bearer "),
+        ]
+        if request.path == "/":
+            offered.append(request.query.get("token", ""))
+        # As bytes, since strings that are not ASCII cannot be compared in constant time.
+        return any(
+            hmac.compare_digest(token.encode("utf-8", "replace"), self.token.encode())
+            for token in offered
+        )
+
+
+async def set_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """Adds what keeps browsers safe, and takes away what tells too much."""
+    response.headers.update(_HEADERS)
+    for name in _TELLING_HEADERS:
+        response.headers.popall(name, None)
+
+
+def _name(address: str) -> str | None:
+    """Of a Host header, without the port."""
+    try:
+        return urllib.parse.urlsplit(f"//{address}").hostname
+    except ValueError:
+        return None
+
+
+def _refusal(status: int, message: str) -> web.Response:
+    return web.json_response({"error": " ".join(message.split())}, status=status)

@@ -1,0 +1,137 @@
+"""What raters see and hear of a segment, and nothing else of it."""
+
+import asyncio
+import pathlib
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+
+from actors.performance import Performance
+from rlhf.collection import Segment
+
+_SOUND_SECONDS = 60.0
+_MARGIN = 2  # Keys shown above the highest and below the lowest note.
+_LEAST_KEYS = 14
+
+
+class Material:
+    """Pictures, sound and notes of segments, by their names.
+
+    Args:
+        collection: folder out of which no file is read.
+        segments: that may be asked for.
+        sounds: folder for sounds of segments that have no video.
+    """
+
+    def __init__(self, collection: pathlib.Path, segments: Sequence[Segment], sounds: pathlib.Path):
+        self._collection = collection.resolve()
+        self._segments = {segment.name: segment for segment in segments}
+        self._sounds = sounds
+        self._one_at_a_time = asyncio.Lock()
+
+    async def describe(self, name: str) -> dict[str, Any]:
+        """The notes of a segment, and where its pictures and sound are.
+
+        Returns:
+            seconds; due and played: lists of [onset s, offset s, key 0 to 87]; keys: lowest and
+            highest to be drawn; media: address of a video or a sound, or None; reason: why there
+            is none.
+
+        Raises:
+            web.HTTPException: there is no such segment, or it cannot be read.
+        """
+        notes = await asyncio.to_thread(self._notes, name)
+        if self._segment(name).video.is_file():
+            return notes | {"media": f"/media/{name}.mp4", "reason": ""}
+        try:
+            await self.sound(name)
+        except web.HTTPServiceUnavailable as error:
+            return notes | {"media": None, "reason": error.reason}
+        return notes | {"media": f"/media/{name}.wav", "reason": ""}
+
+    def video(self, name: str) -> pathlib.Path:
+        """The file of a segment's video.
+
+        Raises:
+            web.HTTPException: there is none, or it lies outside the collection.
+        """
+        return self._inside(self._segment(name).video)
+
+    async def sound(self, name: str) -> pathlib.Path:
+        """The file of a segment's sound, which is made if it is not there.
+
+        Raises:
+            web.HTTPException: there is no such segment, or sound cannot be made here.
+        """
+        segment = self._segment(name)
+        file = self._sounds / f"{name}.wav"
+        async with self._one_at_a_time:
+            if not file.is_file():
+                work = asyncio.to_thread(self._write_sound, segment, file)
+                try:
+                    await asyncio.wait_for(work, _SOUND_SECONDS)
+                except asyncio.TimeoutError:
+                    raise _no_sound(f"it took more than {_SOUND_SECONDS:.0f} s") from None
+        return file
+
+    def _segment(self, name: str) -> Segment:
+        if name not in self._segments:
+            raise web.HTTPNotFound(reason="there is no such segment")
+        return self._segments[name]
+
+    def _inside(self, file: pathlib.Path) -> pathlib.Path:
+        """Follows symbolic links, but not out of the collection."""
+        resolved = file.resolve()
+        if not resolved.is_relative_to(self._collection):
+            raise web.HTTPForbidden(reason="this file is not of the collection")
+        if not resolved.is_file():
+            raise web.HTTPNotFound(reason="there is no such file")
+        return resolved
+
+    def _performance(self, segment: Segment) -> Performance:
+        file = self._inside(segment.performance)
+        try:
+            return Performance.load(file)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise web.HTTPInternalServerError(
+                reason=f"the performance of segment {segment.name} is damaged"
+            ) from error
+
+    def _notes(self, name: str) -> dict[str, Any]:
+        performance = self._performance(self._segment(name))
+        due, played = performance.due_notes[:, :3], performance.played_notes[:, :3]
+        return {
+            "seconds": performance.seconds,
+            "due": np.round(due, 3).tolist(),
+            "played": np.round(played, 3).tolist(),
+            "keys": _shown_keys(np.concatenate([due[:, 2], played[:, 2]])),
+        }
+
+    def _write_sound(self, segment: Segment, file: pathlib.Path) -> None:
+        performance = self._performance(segment)
+        partial = file.with_suffix(".partial")
+        try:
+            from actors.recording import write_sound  # Takes seconds, and is seldom needed.
+
+            write_sound(performance, "touch", partial)
+            partial.replace(file)
+        except ImportError as error:
+            raise _no_sound("FluidSynth is not installed") from error
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _no_sound(str(error)) from error
+
+
+def _no_sound(why: str) -> web.HTTPException:
+    why = " ".join(why.split())
+    return web.HTTPServiceUnavailable(reason=f"no video, and sound cannot be made here: {why}")
+
+
+def _shown_keys(keys: np.ndarray) -> tuple[int, int]:
+    """Lowest and highest key of a drawing, so that it is neither crowded nor a single line."""
+    low, high = (int(keys.min()), int(keys.max())) if len(keys) else (39, 39)
+    spare = max(0, _LEAST_KEYS - (high - low + 1 + 2 * _MARGIN))
+    low, high = low - _MARGIN - spare // 2, high + _MARGIN + (spare + 1) // 2
+    return max(0, low), min(87, high)
