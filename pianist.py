@@ -164,11 +164,13 @@ def readable(answer: dict[str, Any]) -> str:
     return "\n".join(lines(answer, ""))
 
 
-def hide_deprecation_warnings() -> None:
+def hide_warnings_of_libraries() -> None:
     """Keeps from users what concerns the authors of libraries.
 
-    A filter would not do: dm_control switches all of these warnings on when it is imported.
+    For deprecations a filter would not do: dm_control switches them on when it is imported.
     """
+    # pydub looks for ffmpeg on the path; ours comes with imageio-ffmpeg, and pydub is not used.
+    warnings.filterwarnings("ignore", "Couldn't find ffmpeg", RuntimeWarning)
     show = warnings.showwarning
 
     def show_others(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
@@ -186,7 +188,7 @@ def refuse(message: str) -> int:
 
 def main() -> int:
     """Runs one command; returns the exit code."""
-    hide_deprecation_warnings()
+    hide_warnings_of_libraries()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that everything is cleaned up.
     arguments = [argument for argument in sys.argv[1:] if argument != "--json"]
     as_json = len(arguments) < len(sys.argv) - 1

@@ -17,6 +17,7 @@ import pathlib
 import re
 import time
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,17 @@ from replay.transition import Observation
 _VERSION = 1
 _MANIFEST, _SEGMENT, _TRAJECTORY = "collection.json", "segment.json", "trajectory.npz"
 _NAME = re.compile(r"\d{4,}")
+# What zipfile and NumPy raise for a file that is cut off or changed; RuntimeError is zipfile's for
+# flags that a changed byte sets.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 COLUMNS = {
     "proprioception": "(T, frames, numbers) float32: what of the observation the simulation "
@@ -43,6 +55,15 @@ COLUMNS = {
     "control step and after the last",
 }
 """What is in trajectory.npz; T control steps."""
+_FORMS: dict[str, tuple[type[np.generic], int]] = {
+    "proprioception": (np.float32, 3),
+    "row": (np.int32, 1),
+    "action": (np.float32, 2),
+    "log_probability": (np.float32, 1),
+    "reward": (np.float32, 1),
+    "simulator_state": (np.float64, 2),
+}
+"""Type and number of axes of each column."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +125,17 @@ class Trajectory:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(**{name: arrays[name] for name in COLUMNS})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                trajectory = cls(**{name: arrays[name] for name in COLUMNS})
+        except _DAMAGED as error:
             raise BadInput(f"the trajectory {path} is damaged: {error}") from error
+        for name, (dtype, axes) in _FORMS.items():
+            column = getattr(trajectory, name)
+            steps = trajectory.row.size + (name == "simulator_state")
+            require(
+                column.dtype == dtype and column.ndim == axes and len(column) == steps > 0,
+                f"the trajectory {path} is damaged: {name} is {column.dtype} {column.shape}",
+            )
+        return trajectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,6 +292,8 @@ class Collection:
         )
         try:
             planned = tuple(_planned(values) for values in manifest.pop("segments"))
+            if len({segment.name for segment in planned}) < len(planned):
+                raise ValueError("a name comes twice")
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"{file} is damaged: its list of segments: {error}") from error
         return cls(file.parent, manifest, planned)
@@ -289,11 +320,10 @@ def _planned(values: dict[str, Any]) -> PlannedSegment:
     if set(values) != set(hints):
         raise ValueError(f"expected {sorted(hints)}, got {sorted(values)}")
     for name, hint in hints.items():
-        value = values[name]
-        if type(value) is int and hint is float:
-            value = float(value)
-        if type(value) is not hint:
-            raise ValueError(f"{name} is {value!r}")
+        if type(values[name]) is int and hint is float:
+            values[name] = float(values[name])
+        if type(values[name]) is not hint:
+            raise ValueError(f"{name} is {values[name]!r}")
     if not _NAME.fullmatch(values["name"]):
         raise ValueError(f"name is {values['name']!r}")
     return PlannedSegment(**values)

@@ -16,6 +16,7 @@ CPL with a behaviour cloning term.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -72,10 +73,16 @@ class CPLConfig:
         """
         for name in ("alpha", "learning_rate", "max_gradient_norm"):
             value = getattr(self, name)
-            require(value > 0, f"--{name.replace('_', '-')} is {value}, must be above 0")
+            require(
+                0 < value < math.inf,
+                f"--{name.replace('_', '-')} is {value}, must be above 0, and finite",
+            )
         for name in ("preference_weight", "conservative_weight", "behaviour_cloning_weight"):
             value = getattr(self, name)
-            require(value >= 0, f"--{name.replace('_', '-')} is {value}, must be 0 or more")
+            require(
+                0 <= value < math.inf,
+                f"--{name.replace('_', '-')} is {value}, must be 0 or more, and finite",
+            )
         for name in ("discount", "contrastive_bias", "best_fraction"):
             value = getattr(self, name)
             require(

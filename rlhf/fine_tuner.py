@@ -44,9 +44,6 @@ class FineTuner:
         layout: of the observations.
         table: (rows, features) uint8, what of them is a function of time.
         seed: of the batches.
-
-    Raises:
-        BadInput: checkpoint or collection are damaged, or do not belong together.
     """
 
     def __init__(
@@ -60,26 +57,43 @@ class FineTuner:
         table: np.ndarray,
         seed: int,
     ):
-        self._segments = Collection.open(collection).segments()
-        trajectories = [segment.trajectory() for segment in self._segments]
-        dimensions = (layout.observation_dim, trajectories[0].action.shape[-1])
-        template = jax.eval_shape(lambda: sac.initial_state(learner_config, *dimensions, seed))
-        self._trained = checkpoint.load_state(checkpoint_folder, template)
-        self._static = (config, learner_config.agent_config, layout)
+        self._collection = collection
+        self._checkpoint = checkpoint_folder
         self._weights = weights
-        self._problem = cpl.make_problem(
-            trajectories,
-            weights["training"],
-            table,
-            self._trained.actor,
-            *self._static,
-        )
-        self._state = cpl.initial_state(self._trained.actor, config, seed)
+        self._learner_config = learner_config
+        self._static = (config, learner_config.agent_config, layout)
+        self._table = table
+        self._seed = seed
         self._step = 0
         self._saved: pathlib.Path | None = None
 
-    def device(self) -> str:
-        """The device that learns, for people."""
+    def load(self) -> str:
+        """Reads collection and checkpoint; comes before everything else.
+
+        It is no part of the constructor, of whose errors Ray passes on the text alone.
+
+        Returns:
+            The device that learns, for people.
+
+        Raises:
+            BadInput: checkpoint or collection are damaged, or do not belong together.
+        """
+        config, _, layout = self._static
+        self._segments = Collection.open(self._collection).segments()
+        trajectories = [segment.trajectory() for segment in self._segments]
+        dimensions = (layout.observation_dim, trajectories[0].action.shape[-1])
+        template = jax.eval_shape(
+            lambda: sac.initial_state(self._learner_config, *dimensions, self._seed)
+        )
+        self._trained = checkpoint.load_state(self._checkpoint, template)
+        self._problem = cpl.make_problem(
+            trajectories,
+            self._weights["training"],
+            self._table,
+            self._trained.actor,
+            *self._static,
+        )
+        self._state = cpl.initial_state(self._trained.actor, config, self._seed)
         device = jax.devices()[0]
         return device.platform if device.platform == "cpu" else f"{device.platform} {device}"
 

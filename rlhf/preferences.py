@@ -13,12 +13,13 @@ def preferences(
 ) -> np.ndarray:
     """All preferences that ratings and comparisons hold.
 
-    Each rater's scores are brought to mean 0 and standard deviation 1, and averaged over raters.
-    n rated segments then give all ordered pairs of different scores: n (n - 1) / 2 less ties.
-    Each answer to a direct comparison adds its own.
+    Each rater's scores are brought to mean 0 and standard deviation 1, and averaged over raters;
+    who has given all segments the same score says nothing. n segments rated so then give all
+    ordered pairs of different scores: n (n - 1) / 2 less ties. Each answer to a direct
+    comparison adds its own.
 
     Args:
-        names: of the N segments, in the order of the rows.
+        names: of the N segments, in the order of the rows; what is said of others is left out.
         ratings: of one or several raters, at most one of each for a segment.
         comparisons: likewise.
 
@@ -29,28 +30,25 @@ def preferences(
         BadInput: there is no pair.
     """
     number = {name: i for i, name in enumerate(names)}
-    score = _mean_scores(number, ratings)
+    ratings = [rating for rating in ratings if rating.segment in number]
+    comparisons = [c for c in comparisons if c.first in number and c.second in number]
     # NaN is neither above nor below anything; rounding makes equal what was rated equal.
-    rounded = np.round(score, 9)
-    weight = (rounded[:, None] > rounded[None, :]).astype(np.float32)
+    score = np.round(_mean_scores(number, ratings), 9)
+    weight = (score[:, None] > score[None, :]).astype(np.float32)
     for comparison in comparisons:
         if comparison.preferred != "neither":
             pair = [number[comparison.first], number[comparison.second]]
             preferred, rejected = pair if comparison.preferred == "first" else reversed(pair)
             weight[preferred, rejected] += 1
-    rated = int(np.isfinite(score).sum())
+    rated = len({rating.segment for rating in ratings})
     require(
         rated + len(comparisons) > 0,
         "nobody has rated this collection yet: pianist rate shows it to people",
     )
-    require(
-        rated != 1 or bool(weight.any()),
-        "one rating alone makes no pair: rate at least two segments",
+    found = {0: "all comparisons say neither", 1: "only one segment has been rated"}.get(
+        rated, f"of {rated} rated segments none is better than another"
     )
-    require(
-        bool(weight.any()),
-        f"all {rated} rated segments have the same score: no pair of which one is better",
-    )
+    require(bool(weight.any()), f"{found}: there is no pair to learn from; rate more segments")
     return weight
 
 
@@ -60,8 +58,8 @@ def _mean_scores(number: dict[str, int], ratings: Sequence[Rating]) -> np.ndarra
     for rating in ratings:
         scores[raters.index(rating.rater), number[rating.segment]] = rating.score
     spread = np.nanstd(scores, axis=1, keepdims=True)
-    # A rater for whom all are alike says nothing: 0 throughout.
-    scores = (scores - np.nanmean(scores, axis=1, keepdims=True)) / np.where(spread, spread, 1.0)
+    # Without those who say nothing: their zeros would draw what they rated towards the middle.
+    scores = (scores - np.nanmean(scores, axis=1, keepdims=True)) / np.where(spread, spread, np.nan)
     count = np.isfinite(scores).sum(axis=0)
     return np.where(count > 0, np.nansum(scores, axis=0) / np.maximum(count, 1), np.nan)
 

@@ -1,3 +1,108 @@
 """For all tests."""
 
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+from runs_for_tests import (
+    FLAGS,
+    WARM_UP,
+    Recorded,
+    StartedError,
+    command,
+    environment_variables,
+    run,
+    wait_until_nothing_is_left,
+)
+
 import actors  # noqa: F401 - settles which OpenGL is used, before MuJoCo is imported.
+import pianist
+
+
+@pytest.fixture(scope="session")
+def folder():
+    """Short: the paths of Ray's sockets are limited to 107 characters."""
+    path = pathlib.Path(tempfile.mkdtemp(prefix="p-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def trained(folder):
+    """A finished run: its answer, and its folder."""
+    shared_memory = set(os.listdir("/dev/shm"))
+    result = run(
+        folder,
+        *("train", "--name", "scale", *FLAGS, "--actors", 2, "--environments-per-actor", 2),
+        *("--warmstart-steps", WARM_UP, "--max-steps", 1500, "--eval-interval", 700),
+        *("--log-interval", 200, "--json"),
+    )
+    assert result.returncode == 0, result.stderr
+    wait_until_nothing_is_left(folder)
+    assert set(os.listdir("/dev/shm")) <= shared_memory
+    return json.loads(result.stdout), folder / "runs" / "scale"
+
+
+@pytest.fixture(scope="session")
+def recorded(trained, folder):
+    """A collection of the trained run, broken off half way and completed by the same command."""
+    _, path = trained
+    arguments = (
+        *("segments", "scale", "--noise", 0, 0.2, "--seeds", 1),
+        *("--record-resolution", 48, 64, "--json"),
+    )
+    with subprocess.Popen(
+        command(*arguments, "--actors", 1),
+        cwd=folder,
+        env=environment_variables(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 200
+        while not list(path.glob("collections/*/segments/*/segment.json")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=100)
+    wait_until_nothing_is_left(folder)
+    finished = {
+        file.parent.name: file.stat().st_mtime_ns
+        for file in path.glob("collections/*/segments/*/segment.json")
+    }
+    result = run(folder, *arguments)
+    assert result.returncode == 0, result.stderr
+    wait_until_nothing_is_left(folder)
+    answer = json.loads(result.stdout)
+    collection = folder / answer["collection"]
+    return Recorded(collection, process.returncode, errors, finished, answer)
+
+
+@pytest.fixture
+def front_door(monkeypatch, capsys, folder):
+    """Calls `pianist` in this process, where no Ray starts: exit code, answer and complaint."""
+    from cluster import ray_session
+
+    def start(*_arguments):
+        raise StartedError
+
+    monkeypatch.setattr(ray_session, "connect", start)
+    monkeypatch.setattr(pianist, "hide_deprecation_warnings", lambda: None)
+    monkeypatch.chdir(folder)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pianist", *map(str, arguments)])
+        exit_code = pianist.main()
+        return exit_code, *capsys.readouterr()
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)

@@ -1,7 +1,6 @@
 """The whole loop, small and real: Ray, Reverb, MuJoCo, two actors, one learner, an evaluator."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -10,87 +9,19 @@ import time
 
 import mido
 import numpy as np
-import psutil
 import pytest
+from runs_for_tests import (
+    FLAGS,
+    ROOT,
+    SCALE,
+    WARM_UP,
+    command,
+    environment_variables,
+    run,
+    wait_until_nothing_is_left,
+)
 
 from actors.performance import Performance
-
-ROOT = pathlib.Path(__file__).parent.parent
-SCALE = ROOT / "example_midis" / "five_finger_scale.mid"
-FLAGS = [
-    *("--midi-file", SCALE, "--trim-silence", "--gravity-compensation", "--reduced-action-space"),
-    *("--primitive-fingertip-collisions", "--action-reward-observation"),
-    *("--agent-config.hidden-dims", 32, 32, "--batch-size", 16, "--record-resolution", 48, 64),
-]
-WARM_UP = 300
-
-
-def command(*arguments):
-    return [sys.executable, str(ROOT / "pianist.py"), *map(str, arguments)]
-
-
-def environment_variables(folder):
-    # Where CI is set, as on every continuous integration service, libraries say more.
-    return os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "CI": "true"}
-
-
-def run(folder, *arguments, seconds=240):
-    return subprocess.run(
-        command(*arguments),
-        cwd=folder,
-        env=environment_variables(folder),
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
-
-
-def left_behind(folder):
-    """Processes that were started with our folder for temporary files, and what lies in it."""
-    processes = []
-    for process in psutil.process_iter():
-        try:
-            alive = process.status() != psutil.STATUS_ZOMBIE
-            if alive and process.environ().get("TMPDIR") == str(folder):
-                processes.append(process.cmdline())
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return processes + [path.name for path in folder.glob("pianist-*")]
-
-
-def wait_until_nothing_is_left(folder, seconds=20):
-    deadline = time.monotonic() + seconds
-    while left_behind(folder) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert left_behind(folder) == []
-
-
-@pytest.fixture(scope="module")
-def folder():
-    """Short: the paths of Ray's sockets are limited to 107 characters."""
-    import shutil
-    import tempfile
-
-    path = pathlib.Path(tempfile.mkdtemp(prefix="p-"))
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def trained(folder):
-    """A finished run: its answer, and its folder."""
-    shared_memory = set(os.listdir("/dev/shm"))
-    result = run(
-        folder,
-        *("train", "--name", "scale", *FLAGS, "--actors", 2, "--environments-per-actor", 2),
-        *("--warmstart-steps", WARM_UP, "--max-steps", 1500, "--eval-interval", 700),
-        *("--log-interval", 200, "--json"),
-    )
-    assert result.returncode == 0, result.stderr
-    wait_until_nothing_is_left(folder)
-    assert set(os.listdir("/dev/shm")) <= shared_memory
-    return json.loads(result.stdout), folder / "runs" / "scale"
 
 
 def logbook(path):

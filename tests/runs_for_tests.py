@@ -1,0 +1,89 @@
+"""The small real runs that several files of tests look at, and how to start more."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+
+import psutil
+
+ROOT = pathlib.Path(__file__).parent.parent
+SCALE = ROOT / "example_midis" / "five_finger_scale.mid"
+FLAGS = [
+    *("--midi-file", SCALE, "--trim-silence", "--gravity-compensation", "--reduced-action-space"),
+    *("--primitive-fingertip-collisions", "--action-reward-observation"),
+    *("--agent-config.hidden-dims", 32, 32, "--batch-size", 16, "--record-resolution", 48, 64),
+]
+WARM_UP = 300
+
+
+class Recorded(NamedTuple):
+    """A collection of the trained run, broken off half way and then completed."""
+
+    path: pathlib.Path
+    exit_code: int
+    """Of the command that was broken off."""
+    errors: str
+    """What that command printed for people."""
+    finished: dict[str, int]
+    """The segments that it had finished: name, and when (nanoseconds)."""
+    answer: dict
+    """Of the command that completed it."""
+
+
+class StartedError(Exception):
+    """Everything has been checked: Ray would be started now."""
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "pianist.py"), *map(str, arguments)]
+
+
+def environment_variables(folder):
+    # Where CI is set, as on every continuous integration service, libraries say more.
+    return os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "CI": "true"}
+
+
+def run(folder, *arguments, seconds=240):
+    return subprocess.run(
+        command(*arguments),
+        cwd=folder,
+        env=environment_variables(folder),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def left_behind(folder):
+    """Processes that were started with our folder for temporary files, and what lies in it."""
+    processes = []
+    for process in psutil.process_iter():
+        try:
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            if alive and process.environ().get("TMPDIR") == str(folder):
+                processes.append(process.cmdline())
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return processes + [path.name for path in folder.glob("pianist-*")]
+
+
+def wait_until_nothing_is_left(folder, seconds=20):
+    deadline = time.monotonic() + seconds
+    while left_behind(folder) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left_behind(folder) == []
+
+
+def assert_refused(result, *words):
+    """Exit code 2, no answer, and one line that says why."""
+    exit_code, answer, errors = result
+    assert exit_code == 2, errors
+    assert answer == ""
+    assert "Traceback" not in errors
+    (complaint,) = (line for line in errors.splitlines() if line.startswith("pianist: "))
+    for word in words:
+        assert word in complaint
