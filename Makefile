@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test browser check format clean
+.PHONY: help setup train test browser check format study clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/five_finger_scale.mid --max-minutes 8 --tqdm-bar \
@@ -35,6 +35,9 @@ check: setup ## formatting, lint and types
 format: setup ## format the source and put right what ruff can
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+study: setup ## fine-tuning on preferences beside its baselines: the table of docs/results.md, two hours
+	scripts/preference_study.sh
 
 clean: ## remove .venv and caches, never runs/
 	rm -rf .venv/setup-stamp .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 
 import pytest
 from runs_for_tests import (
@@ -95,7 +96,8 @@ def front_door(monkeypatch, capsys, folder):
         raise StartedError
 
     monkeypatch.setattr(ray_session, "connect", start)
-    monkeypatch.setattr(pianist, "hide_deprecation_warnings", lambda: None)
+    # `main` sets it for the rest of the process.
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     monkeypatch.chdir(folder)
     handler = signal.getsignal(signal.SIGTERM)
 
