@@ -55,9 +55,9 @@ class FineTuneConfig:
     """Name of the run and of its folder; made up from song, seed and time if not given."""
     seed: int = 42
     """Seed of everything random."""
-    max_steps: int = 2_000
+    max_steps: int = 500
     """Steps in all."""
-    eval_interval: int = 1_000
+    eval_interval: int = 250
     """Steps between evaluations; each is of a checkpoint saved for it."""
     auditions: int = 12
     """Performances before and after that are rated beside the central one, with the noise and

@@ -47,8 +47,9 @@ class CPLConfig:
     """Temperature of the segment log-probability."""
     discount: float = 1.0
     """Discount per control step within a segment."""
-    contrastive_bias: float = 1.0
-    """Weight of the rejected segment; below 1, actions of the data keep their probability."""
+    contrastive_bias: float = 0.5
+    """Weight of the rejected segment. With 1, rejected actions become improbable whatever it costs,
+    and a piece can be unlearnt; below 1, actions of the data keep their probability."""
     preference_weight: float = 0.5
     """Weight of the CPL loss."""
     conservative_weight: float = 0.01

@@ -32,7 +32,7 @@ for seed in 1 2 3; do
         rm -rf "${root:?}/$method-$seed"
         pianist cpl "$root/base" --load-checkpoint "$root/base" --raters "simulated note-f1" \
             --root-dir "$root" --name "$method-$seed" --seed "$seed" --method "$method" \
-            --contrastive-bias 0.5 --max-steps 400 --auditions 15
+            --max-steps 400 --auditions 15
     done
 done
 

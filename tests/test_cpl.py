@@ -447,7 +447,11 @@ def learn(config, weight, steps=300):
 def test_preferences_are_learnt(method):
     weight = ranked(len(TRAJECTORIES))[::-1, ::-1].copy()  # The last segment is the best.
     config = CPLConfig(
-        method=method, learning_rate=1e-2, conservative_weight=0.0, behaviour_cloning_weight=0.01
+        method=method,
+        contrastive_bias=1.0,
+        learning_rate=1e-2,
+        conservative_weight=0.0,
+        behaviour_cloning_weight=0.01,
     )
     before, after = learn(config, weight)
     losses, accuracies = zip(

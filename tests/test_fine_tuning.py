@@ -337,20 +337,3 @@ def test_wrong_keys_may_end_the_checkpoint_s_episodes(
     flags = ("--load-checkpoint", changed_checkpoint(edit), "--raters", SMOOTH)
     with pytest.raises(StartedError):
         front_door(*tune(carried, *flags, root=tmp_path))
-
-
-def test_what_is_damaged_is_named_in_one_line_though_ray_runs(carried, changed_checkpoint, folder):
-    def edit(description):
-        description["config"]["learner"]["agent_config"]["hidden_dims"] = [16, 16]
-
-    result = run(
-        folder,
-        *("cpl", carried.path.name, "--load-checkpoint", changed_checkpoint(edit)),
-        *("--root-dir", "tuned", "--name", "damaged", "--raters", SMOOTH, *QUICK, "--json"),
-    )
-    assert_refused(
-        (result.returncode, result.stdout, result.stderr), "is of another network", "shape"
-    )
-    status = json.loads((folder / "tuned" / "damaged" / "status.json").read_text())
-    assert status["state"] == "failed"
-    wait_until_nothing_is_left(folder)
