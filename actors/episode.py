@@ -35,9 +35,10 @@ def play(environment: PianoEnvironment, act: Callable[[Observation], np.ndarray]
     # A wrong press may have ended the episode early: what comes later was never due.
     due_keys = piano.score.keys[: len(rewards)]
     control_timestep = piano.config.control_timestep
+    length = len(rewards) * control_timestep
     # The task looks at the keys at the end of a control step: a note is due when it does.
     due_notes = notes_of_frames(due_keys, control_timestep)
-    due_notes[:, :2] += control_timestep
+    due_notes[:, :2] = np.minimum(due_notes[:, :2] + control_timestep, length)
     return Performance(
         control_timestep=np.array(control_timestep),
         due_keys=due_keys,
@@ -46,7 +47,7 @@ def play(environment: PianoEnvironment, act: Callable[[Observation], np.ndarray]
         played_pedal=np.array(played_pedal),
         rewards=np.array(rewards),
         due_notes=due_notes,
-        played_notes=listener.notes(end=len(rewards) * control_timestep),
+        played_notes=listener.notes(end=length),
         pedal_changes=np.array(listener.pedal_changes, np.float64).reshape(-1, 2),
         positions=np.array(positions),
     )

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import os
 import pathlib
-import tempfile
 import wave
 from collections.abc import Iterator
 
@@ -150,19 +149,19 @@ def write_video(
         ValueError: there is no such camera.
     """
     height, width = config.record_resolution
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        sound: pathlib.Path | None = pathlib.Path(folder) / "sound.wav"
-        try:
-            write_sound(performance, config.velocity, sound)  # type: ignore[arg-type]
-        except ImportError:
-            sound = None
+    # Beside the video: whoever makes it again after this was broken off takes the sound away, too.
+    sound = path.with_name(f".{path.stem}.wav")
+    with contextlib.ExitStack() as stack:
+        stack.callback(sound.unlink, missing_ok=True)
+        with contextlib.suppress(ImportError):
+            write_sound(performance, config.velocity, sound)
         frames = imageio_ffmpeg.write_frames(
             str(path),
             (width, height),
             fps=1 / float(performance.control_timestep),
             quality=7,
             macro_block_size=2,
-            audio_path=str(sound) if sound else None,
+            audio_path=str(sound) if sound.exists() else None,
             ffmpeg_log_level="error",
         )
         stack.callback(frames.close)

@@ -7,25 +7,30 @@ from typing import Any
 
 import dm_env_wrappers
 import numpy as np
-from robopianist.wrappers import PianoSoundVideoWrapper
 
 from actors.config import RecordingConfig
 from actors.environment import PianoEnvironment
 from actors.episode import play
 from actors.piano_model import PianoModel
-from actors.recording import record
+from actors.recording import record, what_is_missing
 from actors.song import load_songs
 from actors.stock_environment import StockEnvironment
 from benchmarks.environment import CONFIG, SONG
 from benchmarks.rounds import alternate, machine
+from replay.errors import require
 
 
 def measure(rounds: int) -> dict[str, Any]:
     """Measures both in alternating rounds; the stock one takes minutes without a GPU.
 
+    Raises:
+        BadInput: pictures or sound cannot be made here.
+
     Returns:
         Seconds of both, playing not counted, the length of the video, machine.
     """
+    missing = what_is_missing()
+    require(not missing, f"there is nothing to measure: {'; '.join(missing)}")
     song = load_songs(SONG)[0]
     piano = PianoModel(song, CONFIG)
     walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
@@ -41,6 +46,9 @@ def measure(rounds: int) -> dict[str, Any]:
             return time.perf_counter() - started
 
     def stock() -> float:
+        # Not before `actors`, which settles what OpenGL is used.
+        from robopianist.wrappers import PianoSoundVideoWrapper
+
         playing = _stock_seconds(StockEnvironment(song, CONFIG).composer, actions)
         with tempfile.TemporaryDirectory() as folder:
             recorded = PianoSoundVideoWrapper(

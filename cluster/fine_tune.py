@@ -344,12 +344,13 @@ class _FineTuning:
     def _auditions(self, saved: pathlib.Path) -> list[ray.ObjectRef]:
         """The central performance, and then as many as wanted, with seeds not used before."""
         planned = Collection.open(self._collection).planned
-        conditions = sorted({(segment.noise, segment.temperature) for segment in planned})
+        # Without noise and temperature there is but the central one.
+        conditions = sorted({(one.noise, one.temperature) for one in planned} - {(0.0, 0.0)})
         first_seed = 1 + max(segment.seed for segment in planned)
         play = self._player.audition.remote
         return [play(saved, 0.0, 0.0, 0)] + [
             play(saved, *conditions[number % len(conditions)], first_seed + number)
-            for number in range(self._config.auditions)
+            for number in range(self._config.auditions if conditions else 0)
         ]
 
     def _end_recordings(self, seconds: float) -> None:

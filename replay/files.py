@@ -22,7 +22,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
+    except ValueError as error:
+        raise BadInput(f"{path} is damaged: {error}") from error
     require(isinstance(values, dict), f"{path} is damaged: it holds no JSON object")
     return values

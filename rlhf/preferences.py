@@ -103,6 +103,8 @@ def split(
     """
     drawn = np.random.default_rng(seed).permutation(np.unique(pairs(weight)))
     count = round(validation_fraction * len(drawn))
+    if count == 1:  # It makes no pair, and would only be lost.
+        count = 0
     training, validation = _among(weight, drawn[count:]), _among(weight, drawn[:count])
     require(
         bool(training.any()),

@@ -173,8 +173,16 @@ def test_nothing_is_held_out_where_nothing_shall_be():
 def test_too_few_segments_to_hold_any_out_are_named():
     weight = np.zeros((3, 3), np.float32)
     weight[0, 1] = 1
-    with pytest.raises(BadInput, match="1 of 2 segments were held out"):
-        split(weight, 0.6, seed=0)
+    with pytest.raises(BadInput, match="2 of 2 segments were held out"):
+        split(weight, 0.9, seed=0)
+
+
+def test_a_single_segment_is_not_held_out():
+    weight = np.zeros((3, 3), np.float32)
+    weight[0, 1] = weight[1, 2] = 1
+    training, validation = split(weight, 0.2, seed=0)
+    assert np.array_equal(training, weight)
+    assert not validation.any()
 
 
 # --- The best ---------------------------------------------------------------------------
