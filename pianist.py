@@ -189,7 +189,9 @@ def refuse(message: str) -> int:
 def main() -> int:
     """Runs one command; returns the exit code."""
     hide_warnings_of_libraries()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that everything is cleaned up.
+    # Both end a command in good order, where a shell's background job would ignore SIGINT, too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     arguments = [argument for argument in sys.argv[1:] if argument != "--json"]
     as_json = len(arguments) < len(sys.argv) - 1
     if not arguments or arguments[0] in ("-h", "--help"):

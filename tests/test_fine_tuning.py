@@ -250,7 +250,7 @@ def no_manifest(collection):
         (rated_by_formula, [], ["no person has rated", SMOOTH]),
         (damaged_ratings, [], ["ratings.sqlite cannot be opened"]),
         (nothing_recorded, [], ["is empty"]),
-        (half_a_manifest, [], ["collection.json cannot be read"]),
+        (half_a_manifest, [], ["collection.json is damaged"]),
         (no_manifest, [], ["no collection at"]),
         (rated(10, 20, 20), ["--validation-fraction", 0.7], ["2 of 3 segments were held out"]),
         (rated(10, 20), ["--load-checkpoint", "missing"], ["no checkpoint at missing"]),

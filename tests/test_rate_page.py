@@ -524,12 +524,6 @@ def test_with_the_token_all_is_open(closed):
 
 # --- The command -----------------------------------------------------------------------------
 
-COMMAND = """
-import json, tyro
-from rlhf.rate_page.command import RateConfig, rate
-print(json.dumps(rate(tyro.cli(RateConfig))))
-"""
-
 
 class Process(NamedTuple):
     process: subprocess.Popen
@@ -547,17 +541,16 @@ def command(collection: Collection, temporary: pathlib.Path, *flags: str) -> Ite
     process = subprocess.Popen(
         [
             sys.executable,
-            "-W",
-            "ignore",
-            "-c",
-            COMMAND,
+            str(ROOT / "pianist.py"),
+            "rate",
             str(collection.path),
             "--port",
             "0",
             *flags,
+            "--json",
         ],
         cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(temporary)},
+        env=os.environ | {"TMPDIR": str(temporary), "CI": "true"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
