@@ -1,11 +1,13 @@
 """Seconds for a video with sound of one episode: robopianist's wrapper, and ours."""
 
+import os
 import pathlib
 import tempfile
 import time
 from typing import Any
 
 import dm_env_wrappers
+import imageio_ffmpeg
 import numpy as np
 
 from actors.config import RecordingConfig
@@ -35,6 +37,7 @@ def measure(rounds: int) -> dict[str, Any]:
     piano = PianoModel(song, CONFIG)
     walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
     actions = np.sin(np.cumsum(walk, axis=0)).astype(np.float32)
+    path = os.environ["PATH"]
     remaining = iter(actions)
     performance = play(PianoEnvironment(piano), lambda _observation: next(remaining))
 
@@ -51,6 +54,9 @@ def measure(rounds: int) -> dict[str, Any]:
 
         playing = _stock_seconds(StockEnvironment(song, CONFIG).composer, actions)
         with tempfile.TemporaryDirectory() as folder:
+            # robopianist calls an ffmpeg on the path; it gets the one that ours uses.
+            (pathlib.Path(folder) / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+            os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
             recorded = PianoSoundVideoWrapper(
                 StockEnvironment(song, CONFIG).composer,
                 record_dir=folder,
