@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import Literal
 
-from replay.errors import require
+from replay.errors import require, require_range
 
 _CAMERAS = tuple(
     f"piano/{view}" for view in ("back", "closeup", "egocentric", "left", "right", "topdown")
@@ -32,14 +32,8 @@ class SongConfig:
         Raises:
             BadInput: naming the flag, its value and the range.
         """
-        require(
-            0.1 <= self.stretch_factor <= 10,
-            f"--stretch-factor is {self.stretch_factor}, must be 0.1 to 10",
-        )
-        require(
-            -87 <= self.shift_factor <= 87,
-            f"--shift-factor is {self.shift_factor}, must be -87 to 87 semitones",
-        )
+        require_range(self, "stretch_factor", least=0.1, most=10)
+        require_range(self, "shift_factor", least=-87, most=87, unit="semitones")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,19 +73,14 @@ class EnvironmentConfig:
         Raises:
             BadInput: naming the flag, its value and the range.
         """
-        require(
-            0 <= self.n_steps_lookahead <= 1000,
-            f"--n-steps-lookahead is {self.n_steps_lookahead}, must be 0 to 1000",
-        )
+        require_range(self, "n_steps_lookahead", least=0, most=1000)
         require(
             0.005 <= self.control_timestep <= 1.0
             and abs(self.control_timestep / 0.005 - round(self.control_timestep / 0.005)) < 1e-9,
             f"--control-timestep is {self.control_timestep}, must be 0.005 to 1 second and a "
             "multiple of the physics timestep of 0.005 s",
         )
-        require(
-            1 <= self.frame_stack <= 100, f"--frame-stack is {self.frame_stack}, must be 1 to 100"
-        )
+        require_range(self, "frame_stack", least=1, most=100)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +98,8 @@ class ActorConfig:
         Raises:
             BadInput: naming the flag, its value and the range.
         """
-        require(1 <= self.actors <= 4096, f"--actors is {self.actors}, must be 1 to 4096")
-        require(
-            1 <= self.environments_per_actor <= 256,
-            f"--environments-per-actor is {self.environments_per_actor}, must be 1 to 256",
-        )
+        require_range(self, "actors", least=1, most=4096)
+        require_range(self, "environments_per_actor", least=1, most=256)
 
 
 @dataclasses.dataclass(frozen=True)

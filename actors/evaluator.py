@@ -82,7 +82,7 @@ class Evaluator:
         }
 
         def act(observation: Observation) -> np.ndarray:
-            return policy.mode(Observation(*(part[None] for part in observation)))[0]
+            return policy.mode(observation.batch_of_one())[0]
 
         folder = output / checkpoint_folder.name
         folders, performances = [], []

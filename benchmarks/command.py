@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import tyro
 
-from replay.errors import require
+from replay.errors import require_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +25,8 @@ class BenchConfig:
         Raises:
             BadInput: naming the flag, its value and the range.
         """
-        require(1 <= self.rounds <= 100, f"--rounds is {self.rounds}, must be 1 to 100")
-        require(0.1 <= self.seconds <= 600, f"--seconds is {self.seconds}, must be 0.1 to 600")
+        require_range(self, "rounds", least=1, most=100)
+        require_range(self, "seconds", least=0.1, most=600)
 
 
 def bench(config: BenchConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import tyro
 from actors.config import ActorConfig, EnvironmentConfig, RecordingConfig, SongConfig
 from learner.config import LearnerConfig
 from replay.config import ReplayConfig
-from replay.errors import BadInput, require
+from replay.errors import BadInput, require, require_range
 
 Config = TypeVar("Config")
 
@@ -54,6 +54,19 @@ class RunConfig(Protocol):
         """Whether and where Weights & Biases keeps it."""
 
 
+def require_seed_and_name(config: RunConfig) -> None:
+    """Refuses a seed out of range, and a name that cannot be a folder's.
+
+    Raises:
+        BadInput: naming the flag, its value and the range.
+    """
+    require_range(config, "seed", least=0, most=2**31 - 1)
+    require(
+        not config.name or (pathlib.PurePath(config.name).name == config.name != ".."),
+        f"--name is {config.name!r}, must be a plain folder name",
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Trains two Shadow hands to play a song."""
@@ -90,9 +103,7 @@ class TrainConfig:
         Raises:
             BadInput: naming the flag, its value and the range.
         """
-        for name in ("max_steps", "log_interval", "eval_interval", "eval_episodes"):
-            value = getattr(self, name)
-            require(value >= 1, f"--{name.replace('_', '-')} is {value}, must be at least 1")
+        require_range(self, "max_steps", "log_interval", "eval_interval", "eval_episodes", least=1)
         require(
             self.max_steps > self.replay.warmstart_steps,
             f"--max-steps is {self.max_steps}, must be more than --warmstart-steps "
@@ -102,11 +113,7 @@ class TrainConfig:
             self.max_minutes is None or self.max_minutes > 0,
             f"--max-minutes is {self.max_minutes}, must be above 0",
         )
-        require(0 <= self.seed < 2**31, f"--seed is {self.seed}, must be 0 to {2**31 - 1}")
-        require(
-            not self.name or (pathlib.PurePath(self.name).name == self.name != ".."),
-            f"--name is {self.name!r}, must be a plain folder name",
-        )
+        require_seed_and_name(self)
 
 
 def to_json(config: Any) -> dict[str, Any]:

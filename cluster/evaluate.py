@@ -12,7 +12,7 @@ import tyro
 from actors.config import EnvironmentConfig, RecordingConfig, SongConfig
 from cluster.config import TrainConfig, from_json
 from learner import checkpoint
-from replay.errors import require
+from replay.errors import require, require_range
 
 if TYPE_CHECKING:
     from actors.song import Song
@@ -42,10 +42,7 @@ class EvaluateConfig:
         Raises:
             BadInput: naming the flag, its value and the range.
         """
-        require(
-            1 <= self.eval_episodes <= 10_000,
-            f"--eval-episodes is {self.eval_episodes}, must be 1 to 10000",
-        )
+        require_range(self, "eval_episodes", least=1, most=10_000)
 
 
 def with_flags_of_checkpoint(arguments: Sequence[str]) -> EvaluateConfig | None:

@@ -20,12 +20,18 @@ from actors.evaluator import Evaluation, Evaluator
 from actors.repertoire import Repertoire
 from actors.song import Song
 from cluster import ray_session, run
-from cluster.config import TrainConfig, WandbConfig, from_json, to_json
+from cluster.config import (
+    TrainConfig,
+    WandbConfig,
+    from_json,
+    require_seed_and_name,
+    to_json,
+)
 from cluster.logbook import Logbook
 from cluster.parts import ON_CPU, answer, remote
 from cluster.report.page import write_report
 from learner import checkpoint
-from replay.errors import require
+from replay.errors import require, require_range
 from replay.files import write_json
 from rlhf import preferences
 from rlhf.collection import Collection
@@ -76,19 +82,13 @@ class FineTuneConfig:
         Raises:
             BadInput: naming the flag, its value and the range.
         """
-        for name in ("max_steps", "eval_interval"):
-            value = getattr(self, name)
-            require(value >= 1, f"--{name.replace('_', '-')} is {value}, must be at least 1")
-        require(0 <= self.auditions <= 1000, f"--auditions is {self.auditions}, must be 0 to 1000")
+        require_range(self, "max_steps", "eval_interval", least=1)
+        require_range(self, "auditions", least=0, most=1000)
         require(
             0 <= self.validation_fraction < 1,
             f"--validation-fraction is {self.validation_fraction}, must be 0 or more, below 1",
         )
-        require(0 <= self.seed < 2**31, f"--seed is {self.seed}, must be 0 to {2**31 - 1}")
-        require(
-            not self.name or (pathlib.PurePath(self.name).name == self.name != ".."),
-            f"--name is {self.name!r}, must be a plain folder name",
-        )
+        require_seed_and_name(self)
 
 
 def fine_tune(config: FineTuneConfig) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class _FineTuning:
         self._config = config
         self._folder = folder
         self._logbook = logbook
-        self._collection = collection.path.absolute()
+        self._collection = collection
         self._base = base.absolute()
         self._trained = trained
         self._description = {
@@ -238,7 +238,7 @@ class _FineTuning:
         trained, piano = self._trained, repertoire.piano(0)
         gpus = min(1, ray.cluster_resources().get("GPU", 0))
         self._tuner = remote(FineTuner, num_cpus=1, num_gpus=gpus).remote(
-            self._collection,
+            self._collection.path.absolute(),
             self._base,
             weights,
             self._config.cpl,
@@ -252,7 +252,7 @@ class _FineTuning:
             repertoire, agent_config
         )
         self._player = remote(Player, num_cpus=0, runtime_env=ON_CPU).remote(
-            self._collection, trained.environment, agent_config
+            self._collection.path.absolute(), trained.environment, agent_config
         )
         self._recorder = remote(recording.record, num_cpus=0, max_calls=1, runtime_env=ON_CPU)
         self._songs = repertoire.songs
@@ -343,7 +343,7 @@ class _FineTuning:
 
     def _auditions(self, saved: pathlib.Path) -> list[ray.ObjectRef]:
         """The central performance, and then as many as wanted, with seeds not used before."""
-        planned = Collection.open(self._collection).planned
+        planned = self._collection.planned
         # Without noise and temperature there is but the central one.
         conditions = sorted({(one.noise, one.temperature) for one in planned} - {(0.0, 0.0)})
         first_seed = 1 + max(segment.seed for segment in planned)

@@ -20,7 +20,7 @@ from cluster import ray_session, run
 from cluster.config import TrainConfig, from_json, to_json
 from cluster.parts import ON_CPU, remote
 from learner import checkpoint
-from replay.errors import BadInput, require
+from replay.errors import BadInput, require, require_range
 from rlhf.collection import Collection, PlannedSegment
 from rlhf.player import Player
 
@@ -69,12 +69,9 @@ class SegmentsConfig:
                 f"--{name} is {values}, must be one or more numbers from 0 to {most:g}",
             )
             require(len(set(values)) == len(values), f"--{name} is {values}: one value comes twice")
-        require(1 <= self.seeds <= 1000, f"--seeds is {self.seeds}, must be 1 to 1000")
-        require(
-            self.window_seconds is None or 0.5 <= self.window_seconds <= 3600,
-            f"--window-seconds is {self.window_seconds}, must be 0.5 to 3600",
-        )
-        require(0 <= self.actors <= 4096, f"--actors is {self.actors}, must be 0 to 4096")
+        require_range(self, "seeds", least=1, most=1000)
+        require_range(self, "window_seconds", least=0.5, most=3600)
+        require_range(self, "actors", least=0, most=4096)
 
 
 def segments(config: SegmentsConfig) -> dict[str, Any]:

@@ -62,6 +62,12 @@ def learner_step(
     return sac.update(state, unfolded, config)
 
 
+def device_name() -> str:
+    """The device that learns in this process, for people: "cpu", "gpu NVIDIA A100" and the like."""
+    device = jax.devices()[0]
+    return device.platform if device.platform == "cpu" else f"{device.platform} {device}"
+
+
 class Learner:
     """Owns the training state (a Ray actor, on a GPU where there is one).
 
@@ -105,9 +111,8 @@ class Learner:
         self._sampler = Sampler(replay_address, shape, batch_size)
 
     def device(self) -> str:
-        """The device that learns, for people: "cpu", "gpu NVIDIA A100" and the like."""
-        device = jax.devices()[0]
-        return device.platform if device.platform == "cpu" else f"{device.platform} {device}"
+        """See `device_name`."""
+        return device_name()
 
     def learn(self, seconds: float) -> LearnReport:
         """Takes learner steps for about `seconds`, publishing parameters on the way.

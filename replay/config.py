@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from replay.errors import require
+from replay.errors import require, require_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +26,7 @@ class ReplayConfig:
         Raises:
             BadInput: naming the flag, its value and the range.
         """
-        require(self.batch_size >= 1, f"--batch-size is {self.batch_size}, must be at least 1")
-        require(
-            self.warmstart_steps >= 1,
-            f"--warmstart-steps is {self.warmstart_steps}, must be at least 1",
-        )
+        require_range(self, "batch_size", "warmstart_steps", least=1)
         require(
             self.replay_capacity > self.warmstart_steps,
             f"--replay-capacity is {self.replay_capacity}, must be more than "

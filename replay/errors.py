@@ -5,6 +5,8 @@ message as one line and exits with code 2; every other exception is a bug or a b
 machine and keeps its traceback.
 """
 
+import math
+
 
 class BadInput(ValueError):
     """A file, flag or request cannot be used: the message says what, where and the mend."""
@@ -14,3 +16,27 @@ def require(condition: bool, message: str) -> None:
     """Raises `BadInput(message)` unless `condition` holds."""
     if not condition:
         raise BadInput(message)
+
+
+def require_range(
+    config: object, *names: str, least: float, most: float = math.inf, unit: str = ""
+) -> None:
+    """Refuses settings out of range.
+
+    Args:
+        config: its attributes are named as its flags are, with underscores for hyphens.
+        names: of the settings, each a number; None is in every range.
+        least: the smallest that is allowed.
+        most: the greatest that is allowed.
+        unit: of the range, for people.
+
+    Raises:
+        BadInput: naming the flag, its value and the range.
+    """
+    allowed = f"at least {least}" if most == math.inf else f"{least} to {most} {unit}".rstrip()
+    for name in names:
+        value = getattr(config, name)
+        require(
+            value is None or least <= value <= most,
+            f"--{name.replace('_', '-')} is {value}, must be {allowed}",
+        )

@@ -29,6 +29,10 @@ class Observation(NamedTuple):
     row: Array
     """(...) int32: the row of the table that holds what is a function of time."""
 
+    def batch_of_one(self) -> "Observation":
+        """With a leading axis."""
+        return Observation(*(part[None] for part in self))
+
 
 class Transition(NamedTuple):
     """One transition, or a batch of them along the leading axis."""

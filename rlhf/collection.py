@@ -19,14 +19,16 @@ import time
 import zipfile
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.song import Song
 from replay.errors import BadInput, require
 from replay.files import read_json, write_json
 from replay.transition import Observation
+
+if TYPE_CHECKING:
+    from actors.song import Song
 
 _VERSION = 1
 _MANIFEST, _SEGMENT, _TRAJECTORY = "collection.json", "segment.json", "trajectory.npz"
@@ -187,7 +189,7 @@ class Collection:
     training), songs, columns."""
     planned: tuple[PlannedSegment, ...]
 
-    def songs(self) -> list[Song]:
+    def songs(self) -> list["Song"]:
         """The songs that are played.
 
         Raises:
@@ -195,6 +197,8 @@ class Collection:
         """
         values = self.manifest.get("songs")
         require(isinstance(values, list) and bool(values), f"{self.path / _MANIFEST} has no songs")
+        from actors.song import Song  # Brings robopianist, of which most have no need.
+
         return [Song.from_json(value) for value in self.manifest["songs"]]
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 
 from learner import checkpoint, sac
 from learner.config import LearnerConfig
+from learner.learner import device_name
 from learner.observation import ObservationLayout
 from rlhf import cpl, preferences
 from rlhf.collection import Collection
@@ -94,8 +95,7 @@ class FineTuner:
             *self._static,
         )
         self._state = cpl.initial_state(self._trained.actor, config, self._seed)
-        device = jax.devices()[0]
-        return device.platform if device.platform == "cpu" else f"{device.platform} {device}"
+        return device_name()
 
     def tune(self, steps: int) -> TuneReport:
         """Takes `steps` steps.

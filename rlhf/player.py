@@ -155,8 +155,9 @@ def perform(
 
     def act(observation: Observation) -> np.ndarray:
         nonlocal key
-        batch = Observation(*(part[None] for part in observation))
-        action, log_probability, key = policy.perturbed(batch, key, temperature, noise)
+        action, log_probability, key = policy.perturbed(
+            observation.batch_of_one(), key, temperature, noise
+        )
         observations.append(observation)
         states.append(simulator_state())
         actions.append(action[0])

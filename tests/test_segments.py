@@ -239,7 +239,7 @@ def test_the_window_of_a_whole_piece_is_the_performance(played, policy, piano):
     """As the evaluator would play it, control step by control step."""
 
     def act(observation):
-        return policy.mode(Observation(*(part[None] for part in observation)))[0]
+        return policy.mode(observation.batch_of_one())[0]
 
     whole = play(PianoEnvironment(piano), act)
     # What is due up to the end is due at its control step's end, a step after all else.

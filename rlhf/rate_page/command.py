@@ -19,7 +19,7 @@ import psutil
 import tyro
 from aiohttp import web
 
-from replay.errors import BadInput, require
+from replay.errors import BadInput, require, require_range
 from rlhf import simulated_raters
 from rlhf.agreement import agreement
 from rlhf.collection import Collection
@@ -62,14 +62,9 @@ class RateConfig:
 
     def __post_init__(self) -> None:
         """Raises BadInput where a value is out of its range."""
-        require(
-            1 <= self.simulated_raters <= 100,
-            f"--simulated-raters is {self.simulated_raters}, must be 1 to 100",
-        )
-        for name in ("simulated_noise", "simulated_disagreement"):
-            value = getattr(self, name)
-            require(0 <= value <= 100, f"--{name.replace('_', '-')} is {value}, must be 0 to 100")
-        require(0 <= self.port <= 65535, f"--port is {self.port}, must be 0 to 65535")
+        require_range(self, "simulated_raters", least=1, most=100)
+        require_range(self, "simulated_noise", "simulated_disagreement", least=0, most=100)
+        require_range(self, "port", least=0, most=65535)
         require(
             self.rater.isprintable() and self.rater == self.rater.strip(),
             f"--rater is {self.rater!r}, must not begin or end with a space",
