@@ -68,6 +68,27 @@ def status(arguments: Sequence[str]) -> dict[str, Any]:
     return status(parse(StatusConfig, "status", arguments))
 
 
+def scale(arguments: Sequence[str]) -> dict[str, Any]:
+    """Changes the number of actors of a run that runs."""
+    from cluster.scale import ScaleConfig, scale
+
+    return scale(parse(ScaleConfig, "scale", arguments))
+
+
+def submit(arguments: Sequence[str]) -> dict[str, Any]:
+    """Runs a command as a job of a Ray cluster."""
+    from cluster.submit import submit
+
+    return submit(arguments, parse)
+
+
+def doctor(arguments: Sequence[str]) -> dict[str, Any]:
+    """Checks a cluster before it costs money."""
+    from cluster.doctor import DoctorConfig, doctor
+
+    return doctor(parse(DoctorConfig, "doctor", arguments))
+
+
 def report(arguments: Sequence[str]) -> dict[str, Any]:
     """Writes a run's curves and piano roll into one HTML file."""
     from cluster.report.page import ReportConfig, report
@@ -94,6 +115,9 @@ COMMANDS = {
     "train": Command(train, "teach two hands to play a MIDI file, then play it"),
     "eval": Command(evaluate, "play a checkpoint: metrics, video with sound, MIDI"),
     "status": Command(status, "what runs, how fast, since when"),
+    "scale": Command(scale, "another number of actors for a run that runs"),
+    "submit": Command(submit, "run train, segments or cpl as a job of a Ray cluster"),
+    "doctor": Command(doctor, "check a cluster, or this machine, before it costs money"),
     "report": Command(report, "a run's curves and piano roll in one HTML file"),
     "segments": Command(segments, "record performances of a run, to be rated"),
     "rate": Command(rate, "rate recorded performances, on a page in the browser"),

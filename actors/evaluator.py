@@ -1,6 +1,5 @@
 """The evaluator: plays a checkpoint by its most central actions, and measures it."""
 
-import json
 import math
 import os
 import pathlib
@@ -16,27 +15,51 @@ from actors.repertoire import Repertoire
 from learner import checkpoint
 from learner.config import SACConfig
 from learner.policy import Policy
+from replay.files import PackedFolder, write_json
 from replay.transition import Observation
+
+Metrics = dict[str, float | None]
+"""By name, see `actors.metrics`; None where there is no value."""
+
+
+class SongEvaluation(NamedTuple):
+    """What an evaluation found on one song."""
+
+    place: str
+    """Folder within the evaluation's: "." where there is but one song, otherwise its title."""
+    performance: Performance
+    """The first."""
+    metrics: Metrics
+    """Means over all performances."""
 
 
 class Evaluation(NamedTuple):
     """What an evaluation found."""
 
-    folder: pathlib.Path
-    """With metrics.json and, of each performance, performance.npz."""
-    performances: list[pathlib.Path]
-    """Folders of the performances, a song each: `folder` itself, or below it if several."""
+    checkpoint: str
+    """Its name."""
     environment_steps: int
     """Of the checkpoint."""
     learner_steps: int
     """Of the checkpoint."""
-    metrics: dict[str, float | None]
-    """By name, see `actors.metrics`; None where there is no value."""
+    metrics: Metrics
+    """Means over all performances."""
+    songs: list[SongEvaluation]
 
-    def files(self) -> dict[str, str]:
-        """Paths of all that is in the folder, by their names in it."""
-        found = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        return {str(path.relative_to(self.folder)): str(path) for path in found}
+    def write(self, parent: pathlib.Path) -> pathlib.Path:
+        """Makes a folder of the checkpoint's name, and returns it.
+
+        It holds metrics.json and, of each song, performance.npz, from which `actors.recording`
+        makes sound and pictures; of several songs each has a folder of its own in there.
+        """
+        folder = parent / self.checkpoint
+        steps = {"environment_steps": self.environment_steps, "learner_steps": self.learner_steps}
+        for song in self.songs:
+            (folder / song.place).mkdir(parents=True, exist_ok=True)
+            song.performance.save(folder / song.place / "performance.npz")
+            write_json(folder / song.place / "metrics.json", song.metrics | steps)
+        write_json(folder / "metrics.json", self.metrics | steps)
+        return folder
 
 
 class Evaluator:
@@ -57,26 +80,19 @@ class Evaluator:
         ]
         self._agent_config = agent_config
 
-    def evaluate(
-        self, checkpoint_folder: pathlib.Path, output: pathlib.Path, episodes: int = 1
-    ) -> Evaluation:
+    def evaluate(self, saved: PackedFolder, episodes: int = 1) -> Evaluation:
         """Plays and measures.
 
         Args:
-            checkpoint_folder: whose policy plays.
-            output: a folder of the checkpoint's name is made in it, with metrics.json and the
-                first episode's performance.npz, from which `actors.recording` makes sound and
-                pictures; of several songs each has a folder of its own in there.
+            saved: the checkpoint whose policy plays.
             episodes: of each song; the metrics are means over all.
 
         Raises:
             BadInput: the checkpoint is damaged or of another network.
         """
         piano = self._environments[0].piano
-        policy = Policy.load(
-            checkpoint_folder, self._agent_config, piano.layout, piano.action_dim, self._table
-        )
-        description = checkpoint.load_description(checkpoint_folder)
+        policy = Policy.load(saved, self._agent_config, piano.layout, piano.action_dim, self._table)
+        description = checkpoint.description_of(saved)
         steps = {
             name: int(description.get(name, 0)) for name in ("environment_steps", "learner_steps")
         }
@@ -84,28 +100,19 @@ class Evaluator:
         def act(observation: Observation) -> np.ndarray:
             return policy.mode(observation.batch_of_one())[0]
 
-        folder = output / checkpoint_folder.name
-        folders, performances = [], []
+        songs, performances = [], []
         for song, environment in zip(self._songs, self._environments, strict=True):
             played = [play(environment, act) for _ in range(episodes)]
-            folders.append(folder / song.title if len(self._songs) > 1 else folder)
-            folders[-1].mkdir(parents=True, exist_ok=True)
-            played[0].save(folders[-1] / "performance.npz")
-            _write_metrics(folders[-1], mean_metrics(played) | steps)
+            place = song.title if len(self._songs) > 1 else "."
+            songs.append(SongEvaluation(place, played[0], mean_metrics(played)))
             performances += played
-        values = mean_metrics(performances)
-        _write_metrics(folder, values | steps)
-        return Evaluation(folder, folders, metrics=values, **steps)
+        return Evaluation(saved.name, metrics=mean_metrics(performances), songs=songs, **steps)
 
 
-def _write_metrics(folder: pathlib.Path, values: dict[str, float | None]) -> None:
-    (folder / "metrics.json").write_text(json.dumps(values, indent=2))
-
-
-def mean_metrics(performances: list[Performance]) -> dict[str, float | None]:
+def mean_metrics(performances: list[Performance]) -> Metrics:
     """Means over performances, of those that have a value; None where none has."""
     all_values = [metrics(performance) for performance in performances]
-    means: dict[str, float | None] = {}
+    means: Metrics = {}
     for name in all_values[0]:
         values = [value[name] for value in all_values if not math.isnan(value[name])]
         means[name] = float(np.mean(values)) if values else None

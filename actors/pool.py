@@ -1,6 +1,7 @@
 """The pool: as many actors as are wanted, each always at work, the dead replaced."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,18 @@ from actors.actor import CollectReport
 @dataclasses.dataclass
 class _Member:
     handle: Any
+    placed: ray.ObjectRef
     future: ray.ObjectRef
     has_reported: bool = False
+    heard: float = 0.0
 
 
 class ActorPool:
     """Keeps actors collecting.
+
+    An actor that dies, or that falls silent after it has played, is replaced. Where new ones die
+    before they could play, the next is tried later and later, so that one bad machine does not
+    end a run; only if nobody has ever played does the pool give up.
 
     Args:
         start: makes the actor of a number, counted up without end, and returns its handle.
@@ -27,6 +34,8 @@ class ActorPool:
     """
 
     _FAILURES_ALLOWED = 3
+    _SILENT_SECONDS = 120.0
+    _LONGEST_PAUSE_SECONDS = 300.0
 
     def __init__(
         self,
@@ -40,9 +49,20 @@ class ActorPool:
         self._announce = announce
         self._started = 0
         self._failures_at_start = 0
+        self._has_played = False
+        self._not_before = 0.0
         self._members: list[_Member] = []
-        for _ in range(size):
-            self._add()
+        self.wanted = 0
+        """Actors wanted."""
+        self.resize(size)
+
+    @property
+    def placed(self) -> int:
+        """Actors that have a place: their process is there and ready."""
+        placed = [member.placed for member in self._members if not member.has_reported]
+        return self.running + len(
+            ray.wait(placed, num_returns=len(placed), timeout=0)[0] if placed else []
+        )
 
     @property
     def running(self) -> int:
@@ -54,44 +74,62 @@ class ActorPool:
         """One a member; ready when the member has something to report."""
         return [member.future for member in self._members]
 
+    def resize(self, size: int) -> None:
+        """Wants another number of actors: starts some, or ends those that came last."""
+        self.wanted = size
+        self._members.sort(key=lambda member: not member.has_reported)
+        for member in self._members[size:]:
+            ray.kill(member.handle)
+        del self._members[size:]
+        self._fill()
+
     def reports(self) -> list[CollectReport]:
         """Reports that have come in, without waiting; their actors play on, the dead are replaced.
 
         Raises:
             RuntimeError: new actors die before their first report, again and again.
         """
-        ready, _ = ray.wait(self.futures, num_returns=len(self._members), timeout=0)
-        reports = []
-        for member in [member for member in self._members if member.future in ready]:
-            try:
-                reports.append(ray.get(member.future))
-            except ray.exceptions.RayError as error:
-                self._replace(member, error)
-            else:
-                member.has_reported = True
-                self._failures_at_start = 0
-                member.future = member.handle.collect.remote(self._slice_seconds)
+        reports, now = [], time.monotonic()
+        futures = self.futures
+        ready = set(ray.wait(futures, num_returns=len(futures), timeout=0)[0] if futures else [])
+        for member in list(self._members):
+            if member.future in ready:
+                try:
+                    reports.append(ray.get(member.future))
+                except ray.exceptions.RayError as error:
+                    self._remove(member, str(error).strip().splitlines()[-1], error)
+                else:
+                    member.has_reported, member.heard = True, now
+                    self._failures_at_start, self._has_played = 0, True
+                    member.future = member.handle.collect.remote(self._slice_seconds)
+            elif member.has_reported and now - member.heard > self._SILENT_SECONDS:
+                self._remove(member, f"nothing heard of it for {self._SILENT_SECONDS:.0f} s")
+        self._fill()
         return reports
 
     def stop(self) -> None:
         """Ends all actors at once."""
-        for member in self._members:
-            ray.kill(member.handle)
-        self._members = []
+        self.resize(0)
 
-    def _add(self) -> None:
-        handle = self._start(self._started)
-        self._started += 1
-        self._members.append(_Member(handle, handle.collect.remote(self._slice_seconds)))
+    def _fill(self) -> None:
+        while len(self._members) < self.wanted and time.monotonic() >= self._not_before:
+            handle = self._start(self._started)
+            self._started += 1
+            ready = handle.__ray_ready__.remote()
+            self._members.append(_Member(handle, ready, handle.collect.remote(self._slice_seconds)))
 
-    def _replace(self, member: _Member, error: Exception) -> None:
+    def _remove(self, member: _Member, why: str, error: Exception | None = None) -> None:
         ray.kill(member.handle)
         self._members.remove(member)
+        pause = 0.0
         if not member.has_reported:
             self._failures_at_start += 1
             if self._failures_at_start >= self._FAILURES_ALLOWED:
-                raise RuntimeError(
-                    f"{self._failures_at_start} actors in a row died before they could play"
-                ) from error
-        self._announce(f"an actor died and is replaced: {str(error).strip().splitlines()[-1]}")
-        self._add()
+                if not self._has_played:
+                    raise RuntimeError(
+                        f"{self._failures_at_start} actors in a row died before they could play"
+                    ) from error
+                pause = min(2.0**self._failures_at_start, self._LONGEST_PAUSE_SECONDS)
+                self._not_before = time.monotonic() + pause
+        when = f"in {pause:.0f} s" if pause else "now"
+        self._announce(f"an actor died and is replaced {when}: {why}")

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import os
 import pathlib
+import tempfile
 import wave
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from actors.config import EnvironmentConfig, RecordingConfig
 from actors.performance import Performance
 from actors.piano_model import PianoModel
 from actors.song import Song
+from replay.files import read_files
 
 _LOWEST_PITCH = 21
 _SECONDS_AFTER_THE_END = 1.0
@@ -38,26 +40,31 @@ def what_is_missing() -> list[str]:
 
 
 def record(
-    folder: pathlib.Path,
+    performance: Performance,
     song: Song,
     environment_config: EnvironmentConfig,
     config: RecordingConfig,
     niceness: int = 0,
-) -> None:
-    """Makes played.mid and, where OpenGL works, video.mp4 beside a performance.npz.
+) -> dict[str, bytes]:
+    """Makes played.mid and, where OpenGL works, video.mp4.
 
     Needs nothing of the process that played, so it may run anywhere and later.
 
     Args:
-        folder: of the performance.
+        performance: to be heard and seen.
         song: that was played.
         environment_config: of the environment that it was played in.
         config: camera, size, quality and sound.
         niceness: how far this process gives way to others, 0 to 19.
+
+    Returns:
+        The files' contents, by name.
     """
     os.nice(niceness)
-    performance = Performance.load(folder / "performance.npz")
-    write_recordings(performance, PianoModel(song, environment_config), config, folder)
+    with tempfile.TemporaryDirectory(prefix="pianist-") as folder:
+        place = pathlib.Path(folder)
+        write_recordings(performance, PianoModel(song, environment_config), config, place)
+        return read_files(place)
 
 
 def write_recordings(

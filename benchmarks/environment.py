@@ -156,7 +156,7 @@ def _actor(cores: int, song: Song) -> Iterator[Callable[[float], float]]:
     config = LearnerConfig()
     with (
         tempfile.TemporaryDirectory() as folder,
-        ray_session.connect(None, cores + 1, pathlib.Path(folder) / "logs"),
+        ray_session.connect(None, pathlib.Path(folder) / "logs"),
     ):
         replay = remote(ReplayServer, num_cpus=0).remote(
             ReplayConfig(update_to_data_ratio="free"),

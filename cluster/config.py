@@ -38,8 +38,8 @@ class RunConfig(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def root_dir(self) -> pathlib.Path:
-        """Folder that holds the runs."""
+    def root_dir(self) -> str:
+        """Folder or URL that holds the runs."""
 
     @property
     def name(self) -> str:
@@ -71,8 +71,9 @@ def require_seed_and_name(config: RunConfig) -> None:
 class TrainConfig:
     """Trains two Shadow hands to play a song."""
 
-    root_dir: pathlib.Path = pathlib.Path("runs")
-    """Folder that holds the runs."""
+    root_dir: str = "runs"
+    """Folder or URL (s3://, gs://, ...) that holds the runs. In a job that was submitted to a
+    cluster a relative one is below the home folder."""
     name: str = ""
     """Name of the run and of its folder; made up from song, seed and time if not given."""
     seed: int = 42

@@ -13,6 +13,8 @@ from actors.config import EnvironmentConfig, RecordingConfig, SongConfig
 from cluster.config import TrainConfig, from_json
 from learner import checkpoint
 from replay.errors import require, require_range
+from replay.files import PackedFolder, paths_of, write_files
+from replay.storage import Place
 
 if TYPE_CHECKING:
     from actors.song import Song
@@ -26,8 +28,8 @@ class EvaluateConfig:
     those that are given have to agree with them.
     """
 
-    load_checkpoint: pathlib.Path
-    """A checkpoint's folder, or a run's, of which the newest is taken."""
+    load_checkpoint: str
+    """A checkpoint's folder or URL, or a run's, of which the newest is taken."""
     record_dir: pathlib.Path = pathlib.Path("eval")
     """Folder for the recordings; one folder of the checkpoint's name is made in it."""
     eval_episodes: int = 1
@@ -52,11 +54,11 @@ def with_flags_of_checkpoint(arguments: Sequence[str]) -> EvaluateConfig | None:
         BadInput: there is no such checkpoint, or it is damaged.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--load-checkpoint", "--load_checkpoint", type=pathlib.Path)
+    parser.add_argument("--load-checkpoint", "--load_checkpoint")
     path = parser.parse_known_args(arguments)[0].load_checkpoint
     if path is None:
         return None
-    _, trained = _description(checkpoint.find(path))
+    _, trained = _description(checkpoint.find(Place.of(path).fetch()))
     return EvaluateConfig(
         load_checkpoint=path,
         song=trained.song,
@@ -74,7 +76,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         BadInput: checkpoint and song, or flags, do not belong together.
     """
-    folder = checkpoint.find(config.load_checkpoint)
+    folder = checkpoint.find(Place.of(config.load_checkpoint).fetch())
     description, trained = _description(folder)
     _require_same_environment(config.environment, trained.environment, folder)
 
@@ -91,14 +93,16 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     for line in recording.what_is_missing():
         print(line, file=sys.stderr)
     evaluator = Evaluator(repertoire, trained.learner.agent_config)
-    evaluation = evaluator.evaluate(folder, config.record_dir, config.eval_episodes)
-    for performance, song in zip(evaluation.performances, songs, strict=True):
-        recording.record(performance, song, config.environment, config.recording)
+    evaluation = evaluator.evaluate(PackedFolder.pack(folder), config.eval_episodes)
+    written = evaluation.write(config.record_dir)
+    for played, song in zip(evaluation.songs, songs, strict=True):
+        files = recording.record(played.performance, song, config.environment, config.recording)
+        write_files(written / played.place, files)
     return {
         "checkpoint": str(folder),
         "song": repertoire.title,
         "metrics": evaluation.metrics,
-        "files": evaluation.files(),
+        "files": paths_of(written),
     }
 
 

@@ -16,7 +16,7 @@ import tyro
 
 from actors import recording
 from actors.config import RecordingConfig
-from actors.evaluator import Evaluation, Evaluator
+from actors.evaluator import Evaluation, Evaluator, Metrics
 from actors.repertoire import Repertoire
 from actors.song import Song
 from cluster import ray_session, run
@@ -29,12 +29,14 @@ from cluster.config import (
 )
 from cluster.logbook import Logbook
 from cluster.parts import ON_CPU, answer, remote
+from cluster.placement import Placement, placement
 from cluster.report.page import write_report
 from learner import checkpoint
 from replay.errors import require, require_range
-from replay.files import write_json
+from replay.files import PackedFolder, write_files, write_json
+from replay.storage import Place
 from rlhf import preferences
-from rlhf.collection import Collection
+from rlhf.collection import Collection, Trajectory
 from rlhf.cpl import CPLConfig
 from rlhf.fine_tuner import FineTuner, TuneReport
 from rlhf.player import Audition, Player
@@ -51,12 +53,14 @@ _EVALUATION_SECONDS = 3600.0
 class FineTuneConfig:
     """Fine-tunes a policy on people's preferences, by contrastive preference learning (CPL)."""
 
-    collection: tyro.conf.Positional[pathlib.Path]
-    """The rated collection: its folder, or a run's, of which the newest is taken."""
-    load_checkpoint: pathlib.Path
-    """The policy to begin with: a checkpoint's folder, or a run's, of which the newest is taken."""
-    root_dir: pathlib.Path = pathlib.Path("runs")
-    """Folder that holds the runs."""
+    collection: tyro.conf.Positional[str]
+    """The rated collection: its folder or URL, or a run's, of which the newest is taken."""
+    load_checkpoint: str
+    """The policy to begin with: a checkpoint's folder or URL, or a run's, of which the newest is
+    taken."""
+    root_dir: str = "runs"
+    """Folder or URL that holds the runs. In a job that was submitted to a cluster relative ones
+    are below the home folder."""
     name: str = ""
     """Name of the run and of its folder; made up from song, seed and time if not given."""
     seed: int = 42
@@ -103,15 +107,16 @@ def fine_tune(config: FineTuneConfig) -> dict[str, Any]:
             started or written, unless a file of them turns out to be damaged.
         RuntimeError: the fine-tuning broke down; see `rlhf.fine_tuner.NotFinite`.
     """
-    collection = Collection.open(config.collection)
+    collection = Collection.open(Place.of(config.collection).fetch())
     weight = _preferences(collection, config.raters)
     training, validation = preferences.split(weight, config.validation_fraction, config.seed)
     weights = {"training": training, "validation": validation}
-    base = checkpoint.find(config.load_checkpoint)
+    base = checkpoint.find(Place.of(config.load_checkpoint).fetch())
     description = checkpoint.load_description(base)
     trained = from_json(TrainConfig, description.get("config"), f"checkpoint {base}")
     songs = [Song.from_json(values) for values in description.get("songs", [])]
     _require_same(collection, trained, songs, base)
+    trajectories = {segment.name: segment.trajectory() for segment in collection.segments()}
     repertoire = Repertoire(songs, trained.environment)
     address = ray_session.cluster_address()
     folder = run.create(config, "CPL", repertoire)
@@ -121,11 +126,13 @@ def fine_tune(config: FineTuneConfig) -> dict[str, Any]:
         file=sys.stderr,
     )
     with (
-        ray_session.connect(address, 2, folder.process_logs),
+        folder.place.uploaded(),
+        ray_session.connect(address, folder.process_logs),
         contextlib.closing(Logbook(folder, config)) as logbook,
     ):
-        job = _FineTuning(config, folder, logbook, collection, base, description, trained)
-        return job.run(repertoire, weights)
+        where = placement(on_cluster=address is not None)
+        job = _FineTuning(config, folder, logbook, collection, base, description, trained, where)
+        return job.run(repertoire, trajectories, weights)
 
 
 def _preferences(collection: Collection, raters: Sequence[str]) -> np.ndarray:
@@ -184,17 +191,20 @@ class _FineTuning:
         base: pathlib.Path,
         description: dict[str, Any],
         trained: TrainConfig,
+        where: Placement,
     ):
+        self._where = where
         self._config = config
         self._folder = folder
         self._logbook = logbook
         self._collection = collection
-        self._base = base.absolute()
+        self._base = base
         self._trained = trained
         self._description = {
             name: value for name, value in description.items() if name != "learner_steps"
         } | {"fine_tuned_from": str(base), "cpl": to_json(config)}
-        self._recordings: dict[ray.ObjectRef, Evaluation] = {}
+        self._environment_steps = int(description.get("environment_steps", 0))
+        self._recordings: dict[ray.ObjectRef, tuple[pathlib.Path, pathlib.Path]] = {}
         self._status = run.Status(
             name=folder.name,
             kind="cpl",
@@ -203,10 +213,15 @@ class _FineTuning:
             max_steps=config.max_steps,
         )
 
-    def run(self, repertoire: Repertoire, weights: dict[str, np.ndarray]) -> dict[str, Any]:
+    def run(
+        self,
+        repertoire: Repertoire,
+        trajectories: dict[str, Trajectory],
+        weights: dict[str, np.ndarray],
+    ) -> dict[str, Any]:
         self._set_state("starting")
         try:
-            self._start(repertoire, weights)
+            self._start(repertoire, trajectories, weights)
             self._set_state("evaluating")
             before, after = self._judge(self._save()), None
             self._set_state("training")
@@ -234,12 +249,16 @@ class _FineTuning:
             "report": report,
         }
 
-    def _start(self, repertoire: Repertoire, weights: dict[str, np.ndarray]) -> None:
-        trained, piano = self._trained, repertoire.piano(0)
-        gpus = min(1, ray.cluster_resources().get("GPU", 0))
-        self._tuner = remote(FineTuner, num_cpus=1, num_gpus=gpus).remote(
-            self._collection.path.absolute(),
-            self._base,
+    def _start(
+        self,
+        repertoire: Repertoire,
+        trajectories: dict[str, Trajectory],
+        weights: dict[str, np.ndarray],
+    ) -> None:
+        trained, piano, where = self._trained, repertoire.piano(0), self._where
+        self._tuner = remote(FineTuner, **where.learner).remote(
+            trajectories,
+            PackedFolder.pack(self._base),
             weights,
             self._config.cpl,
             trained.learner,
@@ -248,13 +267,10 @@ class _FineTuning:
             self._config.seed,
         )
         agent_config = trained.learner.agent_config
-        self._evaluator = remote(Evaluator, num_cpus=0, runtime_env=ON_CPU).remote(
-            repertoire, agent_config
-        )
-        self._player = remote(Player, num_cpus=0, runtime_env=ON_CPU).remote(
-            self._collection.path.absolute(), trained.environment, agent_config
-        )
-        self._recorder = remote(recording.record, num_cpus=0, max_calls=1, runtime_env=ON_CPU)
+        beside = where.beside_learner | {"runtime_env": ON_CPU}
+        self._evaluator = remote(Evaluator, **beside).remote(repertoire, agent_config)
+        self._player = remote(Player, **beside).remote(repertoire, agent_config)
+        self._recorder = remote(recording.record, **beside, max_calls=1)
         self._songs = repertoire.songs
         device = answer(self._tuner.load.remote(), "the fine-tuner did not start", _START_SECONDS)
         print(f"fine-tuning on {device}", file=sys.stderr)
@@ -296,35 +312,37 @@ class _FineTuning:
         self._write({f"cpl/{name}": value for name, value in measured.items()} | dict(values))
 
     def _write(self, values: Mapping[str, float | None]) -> None:
-        steps = int(self._description.get("environment_steps", 0))
-        self._logbook.write(steps, self._status.learner_steps, values)
+        self._logbook.write(self._environment_steps, self._status.learner_steps, values)
 
     def _save(self) -> pathlib.Path:
-        saved = self._tuner.save.remote(self._folder.checkpoints.absolute(), self._description)
-        return answer(saved, "the checkpoint was not saved")
+        packed = self._tuner.checkpoint.remote(self._description)
+        written: pathlib.Path = answer(packed, "the fine-tuner gave no checkpoint").write(
+            self._folder.checkpoints.absolute()
+        )
+        return written
 
     # --- Evaluation -------------------------------------------------------------------------
 
-    def _evaluate(self, saved: pathlib.Path) -> Evaluation:
-        """Plays the central performance, and has it recorded."""
+    def _evaluate(self, saved: pathlib.Path) -> tuple[pathlib.Path, Metrics]:
+        """Plays the central performance, and has it recorded; folder and metrics."""
         evaluation: Evaluation = answer(
-            self._evaluator.evaluate.remote(saved, self._folder.evaluations),
+            self._evaluator.evaluate.remote(PackedFolder.pack(saved)),
             "the evaluation failed",
             _EVALUATION_SECONDS,
         )
-        values = evaluation.metrics
+        folder, values = evaluation.write(self._folder.evaluations), evaluation.metrics
         self._status.note_f1 = values["note_f1"]
         self._write({f"eval/{name}": value for name, value in values.items()})
-        for performance, song in zip(evaluation.performances, self._songs, strict=True):
+        for played, song in zip(evaluation.songs, self._songs, strict=True):
             recorded = self._recorder.remote(
-                performance, song, self._trained.environment, self._config.recording
+                played.performance, song, self._trained.environment, self._config.recording
             )
-            self._recordings[recorded] = evaluation
-        return evaluation
+            self._recordings[recorded] = (folder, folder / played.place)
+        return folder, values
 
     def _judge(self, saved: pathlib.Path) -> dict[str, Any]:
         """Evaluates a checkpoint, and rates performances of it with the collection's noise."""
-        evaluation = self._evaluate(saved)
+        folder, metrics = self._evaluate(saved)
         central, *drawn = (
             answer(future, "an audition failed", _EVALUATION_SECONDS)
             for future in self._auditions(saved)
@@ -332,8 +350,8 @@ class _FineTuning:
         performances = [performance for played in drawn for performance in played]
         return {
             "checkpoint": str(saved),
-            "evaluation": str(evaluation.folder),
-            "metrics": evaluation.metrics,
+            "evaluation": str(folder),
+            "metrics": metrics,
             "ratings": {
                 name: float(np.mean([performance.ratings[name] for performance in central]))
                 for name in QUALITIES
@@ -347,9 +365,9 @@ class _FineTuning:
         # Without noise and temperature there is but the central one.
         conditions = sorted({(one.noise, one.temperature) for one in planned} - {(0.0, 0.0)})
         first_seed = 1 + max(segment.seed for segment in planned)
-        play = self._player.audition.remote
-        return [play(saved, 0.0, 0.0, 0)] + [
-            play(saved, *conditions[number % len(conditions)], first_seed + number)
+        play, packed = self._player.audition.remote, ray.put(PackedFolder.pack(saved))
+        return [play(packed, 0.0, 0.0, 0)] + [
+            play(packed, *conditions[number % len(conditions)], first_seed + number)
             for number in range(self._config.auditions if conditions else 0)
         ]
 
@@ -359,10 +377,10 @@ class _FineTuning:
         if not pending:
             return
         for recorded in ray.wait(pending, num_returns=len(pending), timeout=seconds)[0]:
-            evaluation = self._recordings.pop(recorded)
-            answer(recorded, "the recording failed")
-            if evaluation not in self._recordings.values():
-                self._logbook.show_videos(evaluation)
+            evaluation, folder = self._recordings.pop(recorded)
+            write_files(folder, answer(recorded, "the recording failed"))
+            if all(other != evaluation for other, _ in self._recordings.values()):
+                self._logbook.show_videos(evaluation, self._environment_steps)
 
     def _set_state(self, state: str) -> None:
         self._status.state = state

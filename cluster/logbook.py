@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from actors.evaluator import Evaluation
 from cluster.config import RunConfig, to_json
 from cluster.run import RunFolder
 
@@ -63,17 +62,21 @@ class Logbook:
             known = {name: value for name, value in finite.items() if value is not None}
             self._wandb.log(known | {"learner_steps": learner_steps}, step=environment_steps)
 
-    def show_videos(self, evaluation: Evaluation) -> None:
-        """Shows the videos of an evaluation in Weights & Biases."""
+    def show_videos(self, evaluation: pathlib.Path, environment_steps: int) -> None:
+        """Shows the videos of an evaluation in Weights & Biases.
+
+        Args:
+            evaluation: its folder.
+            environment_steps: of its checkpoint.
+        """
         if self._wandb is not None:
             import wandb
 
             videos = {
-                f"eval/{name}": wandb.Video(path, format="mp4")
-                for name, path in evaluation.files().items()
-                if name.endswith(".mp4")
+                f"eval/{path.relative_to(evaluation)}": wandb.Video(str(path), format="mp4")
+                for path in sorted(evaluation.rglob("*.mp4"))
             }
-            self._wandb.log(videos | {"video_step": evaluation.environment_steps})
+            self._wandb.log(videos | {"video_step": environment_steps})
 
     def close(self) -> None:
         """Ends the logbook."""

@@ -14,7 +14,9 @@ from actors.evaluator import Evaluation, Evaluator
 from actors.pool import ActorPool
 from actors.repertoire import Repertoire
 from cluster.config import TrainConfig
+from cluster.placement import placement
 from cluster.run import RunFolder
+from cluster.scale import Autoscaler
 from learner.learner import Learner
 from learner.parameters import ParameterServer
 from replay.errors import BadInput
@@ -38,12 +40,15 @@ class Parts:
     learner: Any
     evaluator: Any
     pool: ActorPool
+    autoscaler: Autoscaler
     record: Callable[[Evaluation], list[ray.ObjectRef]]
-    """Begins to make sound and pictures of an evaluation's performances."""
+    """Begins to make sound and pictures of an evaluation's performances: a future of the files
+    of each song."""
 
     def stop(self) -> None:
         """Ends all parts, and waits until those of this machine are gone."""
         self.pool.stop()
+        self.autoscaler.ask(0)
         for handle in (self.evaluator, self.learner, self.parameter_server, self.replay):
             ray.kill(handle)
         deadline = time.monotonic() + _STOP_SECONDS
@@ -55,6 +60,7 @@ def start(
     config: TrainConfig,
     repertoire: Repertoire,
     folder: RunFolder,
+    on_cluster: bool,
     announce: Callable[[str], None],
 ) -> Parts:
     """Starts every part of a run and waits until learner and evaluator are ready.
@@ -63,6 +69,7 @@ def start(
         config: of the run.
         repertoire: to be played.
         folder: of the run.
+        on_cluster: whether Ray is a cluster's, not our own.
         announce: takes lines for people.
 
     Raises:
@@ -70,21 +77,21 @@ def start(
     """
     piano = repertoire.piano(0)
     layout = piano.layout
-    replay = remote(ReplayServer, num_cpus=0).remote(
+    where = placement(on_cluster)
+    replay = remote(ReplayServer, **where.beside_learner).remote(
         config.replay,
         (layout.frames, layout.proprioception_dim),
         piano.action_dim,
         folder.replay,
     )
-    parameter_server = remote(ParameterServer, num_cpus=0).remote()
-    evaluator = remote(Evaluator, num_cpus=0, runtime_env=ON_CPU).remote(
+    parameter_server = remote(ParameterServer, **where.beside_learner).remote()
+    evaluator = remote(Evaluator, **where.beside_learner, runtime_env=ON_CPU).remote(
         repertoire,
         config.learner.agent_config,
         _NICENESS,
     )
     address = answer(replay.address.remote(), "the replay server did not start", _START_SECONDS)
-    gpus = min(1, ray.cluster_resources().get("GPU", 0))
-    learner = remote(Learner, num_cpus=1, num_gpus=gpus).remote(
+    learner = remote(Learner, **where.learner).remote(
         config.learner,
         layout,
         repertoire.table,
@@ -94,7 +101,7 @@ def start(
         config.replay.batch_size,
         parameter_server,
     )
-    actor_class = remote(Actor, num_cpus=1, runtime_env=ON_CPU)
+    actor_class = remote(Actor, **where.actor, runtime_env=ON_CPU)
 
     def start_actor(number: int) -> Any:
         return actor_class.remote(
@@ -107,18 +114,20 @@ def start(
             parameter_server,
         )
 
-    recorder = remote(recording.record, num_cpus=0, max_calls=1, runtime_env=ON_CPU)
+    recorder = remote(recording.record, **where.beside_learner, max_calls=1, runtime_env=ON_CPU)
 
     def record(evaluation: Evaluation) -> list[ray.ObjectRef]:
         return [
-            recorder.remote(folder, song, config.environment, config.recording, _NICENESS)
-            for folder, song in zip(evaluation.performances, repertoire.songs, strict=True)
+            recorder.remote(
+                played.performance, song, config.environment, config.recording, _NICENESS
+            )
+            for played, song in zip(evaluation.songs, repertoire.songs, strict=True)
         ]
 
     pool = ActorPool(start_actor, config.actor.actors, SLICE_SECONDS, announce)
     device = answer(learner.device.remote(), "the learner did not start", _START_SECONDS)
     missing = answer(
-        remote(recording.what_is_missing, num_cpus=0, max_calls=1).remote(),
+        remote(recording.what_is_missing, **where.beside_learner, max_calls=1).remote(),
         "the recorder did not start",
         _START_SECONDS,
     )
@@ -128,7 +137,8 @@ def start(
     )
     for line in missing:
         announce(line)
-    return Parts(replay, parameter_server, learner, evaluator, pool, record)
+    autoscaler = Autoscaler(where, on_cluster)
+    return Parts(replay, parameter_server, learner, evaluator, pool, autoscaler, record)
 
 
 def answer(future: ray.ObjectRef, what: str, seconds: float = _ANSWER_SECONDS) -> Any:

@@ -46,13 +46,12 @@ def cluster_address() -> str | None:
 
 
 @contextlib.contextmanager
-def connect(address: str | None, processors: int, keep_logs: pathlib.Path) -> Iterator[None]:
+def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
     """Connects to Ray and leaves it.
 
     Args:
         address: of a cluster. With None, Ray is started here for as long as the context lasts,
             and nothing of it is left behind.
-        processors: that a Ray of our own offers at least; its scheduler only counts them.
         keep_logs: folder for the logs of a Ray of our own, if the context ends in an error.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -68,12 +67,13 @@ def connect(address: str | None, processors: int, keep_logs: pathlib.Path) -> It
     try:
         ray.init(
             address="local",
-            num_cpus=max(processors, os.cpu_count() or 1),
             object_store_memory=_OBJECT_STORE_BYTES,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
             _temp_dir=str(folder),
+            # What a process leaves when it is ended goes with all the rest.
+            runtime_env={"env_vars": {"TMPDIR": str(folder)}},
         )
         try:
             yield

@@ -8,10 +8,11 @@ RUN/checkpoints/     step_000012345/, the newest last
 RUN/eval/            step_000012345/: metrics, performance, MIDI, video
 RUN/comparison.json  before and after, of a fine-tuning
 RUN/report.html      all of it to look at
+RUN/scale.json       another number of actors that is wanted, until the run has taken notice
 """
 
+import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import socket
@@ -22,7 +23,8 @@ import psutil
 
 from cluster.config import RunConfig, to_json
 from replay.errors import BadInput
-from replay.files import write_json
+from replay.files import read_json, write_json
+from replay.storage import Place
 
 if TYPE_CHECKING:  # Reading a run's folder needs no MIDI library, whose import takes seconds.
     from actors.repertoire import Repertoire
@@ -35,6 +37,13 @@ class RunFolder:
     """The paths of a run."""
 
     path: pathlib.Path
+    url: str = ""
+    """Of which the folder is a copy, if any."""
+
+    @property
+    def place(self) -> Place:
+        """Folder and URL."""
+        return Place(self.path, self.url)
 
     @property
     def name(self) -> str:
@@ -77,6 +86,11 @@ class RunFolder:
         return self.path / "comparison.json"
 
     @property
+    def scale_request(self) -> pathlib.Path:
+        """See `cluster.scale`."""
+        return self.path / "scale.json"
+
+    @property
     def process_logs(self) -> pathlib.Path:
         """Logs of the processes, kept after a failure."""
         return self.path / "process_logs"
@@ -96,7 +110,9 @@ def create(config: RunConfig, method: str, repertoire: "Repertoire") -> RunFolde
     piece = "-".join(repertoire.title.split()).replace("/", "-")[:80]
     stamp = time.strftime("%Y%m%d-%H%M%S")
     name = config.name or f"{method}-{piece}-{config.seed}-{stamp}"
-    run = RunFolder(config.root_dir / name)
+    place = Place.of(config.root_dir) / name
+    place.fetch("config.json")  # If a run of this name is there, its folder is here from now on.
+    run = RunFolder(place.path, place.url)
     try:
         run.path.mkdir(parents=True)
     except FileExistsError as error:
@@ -111,15 +127,18 @@ def create(config: RunConfig, method: str, repertoire: "Repertoire") -> RunFolde
     return run
 
 
-def find(run: pathlib.Path, root_dir: pathlib.Path) -> RunFolder:
-    """The run that a person means: a folder, or a name below `root_dir`.
+def find(run: str, root_dir: str) -> RunFolder:
+    """The run that a person means: a folder or URL, or a name below `root_dir`.
 
     Raises:
         BadInput: there is no such run.
     """
-    for path in (run, root_dir / run):
-        if (path / "config.json").is_file():
-            return RunFolder(path)
+    places = [Place.of(run)]
+    if "://" not in run:
+        places.append(Place.of(root_dir) / run)
+    for place in places:
+        if (place.fetch() / "config.json").is_file():
+            return RunFolder(place.path, place.url)
     raise BadInput(f"no run at {run}, nor {run} in {root_dir}: it would hold a config.json")
 
 
@@ -141,7 +160,13 @@ class Status:
     updates_per_second: float = 0.0
     replay_size: int = 0
     actors_wanted: int = 0
+    actors_placed: int = 0
+    """Of which have a place: their process is there."""
     actors_running: int = 0
+    """Of which play."""
+    actors_pending: int = 0
+    """Wanted and not placed."""
+    actors_pending_because: str = ""
     note_f1: float | None = None
     """Of the last evaluation."""
     process: int = dataclasses.field(default_factory=os.getpid)
@@ -155,21 +180,33 @@ class Status:
         write_json(path, dataclasses.asdict(self))
 
 
-def read_statuses(root_dir: pathlib.Path) -> list[dict[str, Any]]:
-    """The status of every run below `root_dir`, oldest first.
+def read_status(run: RunFolder) -> dict[str, Any]:
+    """A run's status, as in `Status`.
 
     A run that says that it is under way, but whose process is gone or has been silent for a
-    minute, has the state "lost".
+    minute, has the state "lost". One that does not say its kind, as old ones do not, is a
+    training.
+
+    Raises:
+        BadInput: there is none, or it is damaged.
     """
+    absent = {
+        field.name: field.default
+        for field in dataclasses.fields(Status)
+        if field.default is not dataclasses.MISSING
+    }
+    status = absent | {"kind": "train"} | read_json(run.status)
+    if status["state"] in ("starting", "training", "evaluating") and _is_lost(status):
+        status["state"] = "lost"
+    return status
+
+
+def read_statuses(root_dir: str) -> list[dict[str, Any]]:
+    """The status of every run below `root_dir`, oldest first; see `read_status`."""
     statuses = []
-    for file in root_dir.glob("*/status.json"):
-        try:
-            status = json.loads(file.read_text())
-        except (OSError, ValueError):
-            continue
-        if status.get("state") in ("starting", "training", "evaluating") and _is_lost(status):
-            status["state"] = "lost"
-        statuses.append(status)
+    for file in Place.of(root_dir).fetch("*/status.json").glob("*/status.json"):
+        with contextlib.suppress(BadInput, KeyError):
+            statuses.append(read_status(RunFolder(file.parent)))
     return sorted(statuses, key=lambda status: status.get("started", 0.0))
 
 

@@ -15,12 +15,15 @@ import tyro
 
 from actors import recording
 from actors.config import RecordingConfig
+from actors.repertoire import Repertoire
 from actors.song import Song
 from cluster import ray_session, run
 from cluster.config import TrainConfig, from_json, to_json
 from cluster.parts import ON_CPU, remote
+from cluster.placement import Placement, placement
 from learner import checkpoint
 from replay.errors import BadInput, require, require_range
+from replay.files import PackedFolder
 from rlhf.collection import Collection, PlannedSegment
 from rlhf.player import Player
 
@@ -37,10 +40,10 @@ class SegmentsConfig:
     collection that was broken off is completed by the same command.
     """
 
-    run: tyro.conf.Positional[pathlib.Path]
-    """The run: its folder, or its name below --root-dir."""
-    root_dir: pathlib.Path = pathlib.Path("runs")
-    """Folder that holds the runs."""
+    run: tyro.conf.Positional[str]
+    """The run: its folder or URL, or its name below --root-dir."""
+    root_dir: str = "runs"
+    """Folder or URL that holds the runs."""
     checkpoints: tuple[int, ...] = ()
     """Learner steps of the checkpoints that play; by default all that the run has kept."""
     noise: tuple[float, ...] = (0.0, 0.1, 0.3)
@@ -93,6 +96,7 @@ def segments(config: SegmentsConfig) -> dict[str, Any]:
     environment = dataclasses.replace(trained.environment, wrong_press_termination=False)
     trained = dataclasses.replace(trained, environment=environment)
     songs = [Song.from_json(values) for values in description.get("songs", [])]
+    repertoire = Repertoire(songs, environment)
     address = ray_session.cluster_address()
     collection = _unfinished(folder, config) or _begin(folder, config, trained, songs, checkpoints)
     missing = collection.missing()
@@ -110,13 +114,18 @@ def segments(config: SegmentsConfig) -> dict[str, Any]:
     for line in recording.what_is_missing():
         print(line, file=sys.stderr)
     episodes = [list(group) for _, group in itertools.groupby(missing, _episode_of)]
-    with ray_session.connect(address, config.actors, folder.process_logs):
-        players = config.actors or int(ray.cluster_resources().get("CPU", 1))
+    with (
+        folder.place.uploaded(),
+        ray_session.connect(address, folder.process_logs),
+    ):
+        placed = placement(on_cluster=address is not None)
+        players = config.actors or placed.actors_that_fit()
         _record(
             collection,
             [(kept[episode[0].checkpoint], episode) for episode in episodes],
-            (environment, trained.learner.agent_config),
+            (repertoire, trained.learner.agent_config),
             config.recording,
+            placed,
             min(players, len(episodes)),
         )
     return {"collection": str(collection.path), "segments": len(collection.planned)}
@@ -127,28 +136,32 @@ def _record(
     episodes: Sequence[tuple[pathlib.Path, list[PlannedSegment]]],
     player_arguments: tuple[Any, ...],
     recording_config: RecordingConfig,
+    placed: Placement,
     players: int,
 ) -> None:
     player_class = remote(
         Player,
-        num_cpus=1,
+        **placed.actor,
         runtime_env=ON_CPU,
         max_restarts=_RESTARTS,
         max_task_retries=_RESTARTS,
     )
-    path = collection.path.absolute()
-    handles = [player_class.remote(path, *player_arguments) for _ in range(players)]
+    handles = [player_class.remote(*player_arguments) for _ in range(players)]
     pool = ray.util.ActorPool(handles)
+    packed = {
+        folder: ray.put(PackedFolder.pack(folder))
+        for folder in dict.fromkeys(folder for folder, _ in episodes)
+    }
     for folder, planned in episodes:
         pool.submit(
             lambda player, episode: player.record.remote(*episode, recording_config),
-            (folder.absolute(), planned),
+            (packed[folder], planned),
         )
     total = sum(len(planned) for _, planned in episodes)
     with tqdm.tqdm(total=total, unit="segment", dynamic_ncols=True) as bar:
         while pool.has_next():
             try:
-                bar.update(pool.get_next_unordered(timeout=_EPISODE_SECONDS))
+                recorded = pool.get_next_unordered(timeout=_EPISODE_SECONDS)
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, BadInput):
                     raise error.cause from None
@@ -157,6 +170,9 @@ def _record(
                 raise RuntimeError(
                     f"no segment within {_EPISODE_SECONDS:.0f} s from {players} players"
                 ) from None
+            for segment in recorded:
+                collection.add(segment)
+            bar.update(len(recorded))
 
 
 def _choose_checkpoints(folder: run.RunFolder, steps: Sequence[int]) -> list[pathlib.Path]:

@@ -1,39 +1,33 @@
 """What runs, how fast, since when."""
 
 import dataclasses
-import pathlib
 import time
 from typing import Any
 
 import tyro
 
-from cluster.run import find, read_statuses
+from cluster.run import find, read_status, read_statuses
 
 
 @dataclasses.dataclass(frozen=True)
 class StatusConfig:
     """Shows what runs, how fast, since when."""
 
-    run: tyro.conf.Positional[pathlib.Path | None] = None
-    """One run only: its folder, or its name below --root-dir."""
-    root_dir: pathlib.Path = pathlib.Path("runs")
-    """Folder that holds the runs."""
+    run: tyro.conf.Positional[str | None] = None
+    """One run only: its folder or URL, or its name below --root-dir."""
+    root_dir: str = "runs"
+    """Folder or URL that holds the runs."""
 
 
 def status(config: StatusConfig) -> dict[str, Any]:
     """The runs' statuses, oldest first, each as in `cluster.run.Status`.
 
-    A run that does not say its kind, as old ones do not, is a training.
-
     Raises:
         BadInput: there is no such run.
     """
-    root_dir, name = config.root_dir, None
     if config.run is not None:
-        folder = find(config.run, config.root_dir)
-        root_dir, name = folder.path.parent, folder.name
-    statuses = [{"kind": "train"} | values for values in read_statuses(root_dir)]
-    return {"runs": [values for values in statuses if name in (None, values["name"])]}
+        return {"runs": [read_status(find(config.run, config.root_dir))]}
+    return {"runs": read_statuses(config.root_dir)}
 
 
 def table(answer: dict[str, Any]) -> str:
@@ -60,8 +54,15 @@ def table(answer: dict[str, Any]) -> str:
                 time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"])),
             )
         )
+    waiting = [
+        f"{run['name']}: {run['actors_pending']} of {run['actors_wanted']} actors wait: "
+        f"{run['actors_pending_because']}"
+        for run in answer["runs"]
+        if run["actors_pending"] and run["state"] in ("starting", "training")
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
+    lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
-    )
+    ]
+    return "\n".join(lines + waiting)

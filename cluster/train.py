@@ -6,27 +6,31 @@ has died, and nobody waits for anybody without a time limit.
 """
 
 import contextlib
+import pathlib
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
 from actors.evaluator import Evaluation
 from actors.repertoire import Repertoire
 from actors.song import load_songs
-from cluster import parts, ray_session, run
+from cluster import parts, ray_session, run, scale
 from cluster.config import TrainConfig, to_json
 from cluster.interval import Interval
 from cluster.logbook import Logbook
 from cluster.parts import SLICE_SECONDS, answer
 from cluster.progress import Progress
 from cluster.report.page import write_report
+from learner import checkpoint
 from learner.learner import LearnReport
+from replay.files import paths_of, write_files
 
 _EVALUATION_SECONDS = 1800.0
 _STALL_SECONDS = 120.0
+_CHECKPOINTS_KEPT = 5
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
@@ -49,10 +53,12 @@ def train(config: TrainConfig) -> dict[str, Any]:
         progress.say(line)
     with (
         contextlib.closing(progress),
-        ray_session.connect(address, config.actor.actors + 1, folder.process_logs),
+        folder.place.uploaded(),
+        ray_session.connect(address, folder.process_logs),
         contextlib.closing(Logbook(folder, config)) as logbook,
     ):
-        return _TrainingRun(config, repertoire, folder, progress, logbook).train()
+        run_ = _TrainingRun(config, repertoire, folder, progress, logbook)
+        return run_.train(on_cluster=address is not None)
 
 
 class _TrainingRun:
@@ -82,18 +88,21 @@ class _TrainingRun:
         self._interval = Interval()
         self._stop_signal = 0
         self._evaluation: ray.ObjectRef | None = None
-        self._recordings: dict[ray.ObjectRef, Evaluation] = {}
+        self._recordings: dict[ray.ObjectRef, _Recording] = {}
         self._result: dict[str, Any] = {"run": folder.name, "folder": str(folder.path)}
 
-    def train(self) -> dict[str, Any]:
+    def train(self, on_cluster: bool) -> dict[str, Any]:
         self._set_state("starting")
         try:
             with self._signals():
                 self._parts = parts.start(
-                    self._config, self._repertoire, self._folder, self._progress.say
+                    self._config, self._repertoire, self._folder, on_cluster, self._progress.say
                 )
-                self._loop()
-                self._finish()
+                try:
+                    self._loop()
+                    self._finish()
+                finally:
+                    self._parts.autoscaler.ask(0)
         except BaseException:
             self._set_state("failed")
             raise
@@ -116,6 +125,7 @@ class _TrainingRun:
             if ray.wait([self._learning], timeout=0)[0]:
                 self._end_learning()
                 self._learning = self._parts.learner.learn.remote(SLICE_SECONDS)
+            self._scale()
             self._update_status()
             if status.state == "starting" and status.environment_steps:
                 self._set_state("training")
@@ -136,6 +146,20 @@ class _TrainingRun:
                     f"in replay, learner at step {status.learner_steps}"
                 )
 
+    def _scale(self) -> None:
+        """Takes notice of another number of actors that is wanted, and gets them a place."""
+        pool, status = self._parts.pool, self._status
+        wanted = scale.take_request(self._folder)
+        if wanted is not None and wanted != pool.wanted:
+            self._progress.say(f"scaling from {pool.wanted} to {wanted} actors")
+            pool.resize(wanted)
+        status.actors_wanted, status.actors_running = pool.wanted, pool.running
+        status.actors_placed = pool.placed
+        status.actors_pending = pool.wanted - status.actors_placed
+        self._parts.autoscaler.ask(pool.wanted if status.actors_pending else 0)
+        pending = status.actors_pending
+        status.actors_pending_because = self._parts.autoscaler.why_pending() if pending else ""
+
     def _end_learning(self) -> None:
         """Takes the report of the learner's slice."""
         report: LearnReport = answer(self._learning, "the learner died")
@@ -147,7 +171,6 @@ class _TrainingRun:
         status = self._status
         status.environment_steps = counts["inserted"]
         status.replay_size = counts["size"]
-        status.actors_running = self._parts.pool.running
         status.environment_steps_per_second, status.updates_per_second = self._interval.rates(
             status.environment_steps, status.learner_steps
         )
@@ -171,20 +194,22 @@ class _TrainingRun:
     # --- Checkpoints and evaluation -----------------------------------------------------
 
     def _save(self) -> ray.ObjectRef:
-        """Has the learner save a checkpoint, which holds all that its evaluation needs."""
-        return self._parts.learner.save.remote(
-            self._folder.checkpoints,
+        """Saves a checkpoint, which holds all that its evaluation needs; returns it, packed."""
+        packed = self._parts.learner.checkpoint.remote(
             {
                 "environment_steps": self._status.environment_steps,
                 "config": to_json(self._config),
                 "songs": [song.to_json() for song in self._repertoire.songs],
             },
         )
+        answer(packed, "the learner gave no checkpoint").write(self._folder.checkpoints)
+        checkpoint.remove_all_but_newest(self._folder.checkpoints, _CHECKPOINTS_KEPT)
+        return packed
 
     def _begin_evaluation(self) -> None:
         """Has a checkpoint saved, and played by the evaluator beside the training."""
         self._evaluation = self._parts.evaluator.evaluate.remote(
-            self._save(), self._folder.evaluations, self._config.eval_episodes
+            self._save(), self._config.eval_episodes
         )
 
     def _end_evaluation(self, seconds: float) -> None:
@@ -193,8 +218,11 @@ class _TrainingRun:
             return
         evaluation: Evaluation = answer(self._evaluation, "the evaluation failed")
         self._evaluation = None
-        for recording in self._parts.record(evaluation):
-            self._recordings[recording] = evaluation
+        folder = evaluation.write(self._folder.evaluations)
+        for future, song in zip(self._parts.record(evaluation), evaluation.songs, strict=True):
+            self._recordings[future] = _Recording(
+                folder, folder / song.place, evaluation.environment_steps
+            )
         values = evaluation.metrics
         self._status.note_f1 = values["note_f1"]
         self._result["metrics"] = values
@@ -214,23 +242,24 @@ class _TrainingRun:
         if not self._recordings:
             return
         pending = list(self._recordings)
-        for recording in ray.wait(pending, num_returns=len(pending), timeout=seconds)[0]:
-            evaluation = self._recordings.pop(recording)
-            answer(recording, "the recording failed")
-            self._result["files"] = evaluation.files()
-            if evaluation not in self._recordings.values():
-                self._logbook.show_videos(evaluation)
+        for future in ray.wait(pending, num_returns=len(pending), timeout=seconds)[0]:
+            recording = self._recordings.pop(future)
+            write_files(recording.folder, answer(future, "the recording failed"))
+            self._result["files"] = paths_of(recording.evaluation)
+            if all(other.evaluation != recording.evaluation for other in self._recordings.values()):
+                self._logbook.show_videos(recording.evaluation, recording.environment_steps)
 
     # --- End ----------------------------------------------------------------------------
 
     def _finish(self) -> None:
         """Keeps what was learnt and, unless a signal ended the training, plays it."""
         self._parts.pool.stop()
-        self._status.actors_running = 0
+        self._status.actors_placed = self._status.actors_running = 0
+        self._status.actors_pending = 0
         self._end_learning()
         self._update_status()
         if self._status.learner_steps and self._stop_signal:
-            answer(self._save(), "the last checkpoint was not saved")
+            self._save()
         elif self._status.learner_steps:
             self._set_state("evaluating")
             self._end_evaluation(_EVALUATION_SECONDS)
@@ -264,6 +293,16 @@ class _TrainingRun:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class _Recording(NamedTuple):
+    """Sound and pictures under way."""
+
+    evaluation: pathlib.Path
+    """Folder of the evaluation."""
+    folder: pathlib.Path
+    """Within it, of the song."""
+    environment_steps: int
 
 
 class _StallWatch:

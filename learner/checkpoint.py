@@ -8,7 +8,6 @@ Whatever opens a checkpoint needs nothing but its folder.
 """
 
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -16,42 +15,34 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+import safetensors.numpy
+from safetensors import SafetensorError
 
 from learner.networks import Parameters
 from learner.sac import TrainingState
 from replay.errors import BadInput, require
-from replay.files import read_json
+from replay.files import PackedFolder, read_json
 
 _STATE, _DESCRIPTION = "training_state.safetensors", "checkpoint.json"
 _FOLDER_NAME = re.compile(r"step_(\d{9,})")
 
 
-def save(folder: pathlib.Path, state: TrainingState, description: dict[str, Any]) -> pathlib.Path:
-    """Writes a checkpoint beside its place and renames it, so that it is whole or absent.
+def pack(state: TrainingState, description: dict[str, Any]) -> PackedFolder:
+    """A checkpoint, to be written into the folder that holds a run's checkpoints.
 
     Args:
-        folder: that holds a run's checkpoints; made if missing.
         state: on any device.
         description: JSON values; what a reader needs besides the arrays.
 
     Returns:
-        The new folder, `folder / "step_000012345"`.
+        A folder named "step_000012345", after the learner step.
     """
-    final = folder / f"step_{int(state.step):09d}"
-    partial = folder / f".{final.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(_named_arrays(state), str(partial / _STATE))
-    (partial / _DESCRIPTION).write_text(json.dumps(description, indent=2))
-    for file in partial.iterdir():
-        _sync(file)
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
-    _sync(folder)
-    return final
+    name = f"step_{int(state.step):09d}"
+    files = {
+        _STATE: safetensors.numpy.save(_named_arrays(state)),
+        _DESCRIPTION: json.dumps(description, indent=2).encode(),
+    }
+    return PackedFolder(name, files, name)
 
 
 def remove_all_but_newest(folder: pathlib.Path, keep: int) -> None:
@@ -90,7 +81,7 @@ def find(path: pathlib.Path) -> pathlib.Path:
 
 
 def load_description(checkpoint: pathlib.Path) -> dict[str, Any]:
-    """What `save` was given as the description.
+    """What `pack` was given as the description.
 
     Raises:
         BadInput: it is missing or damaged.
@@ -98,11 +89,17 @@ def load_description(checkpoint: pathlib.Path) -> dict[str, Any]:
     return read_json(checkpoint / _DESCRIPTION)
 
 
-def load_state(checkpoint: pathlib.Path, template: TrainingState) -> TrainingState:
+def description_of(checkpoint: PackedFolder) -> dict[str, Any]:
+    """The same of a checkpoint that is packed."""
+    description: dict[str, Any] = json.loads(checkpoint.files[_DESCRIPTION])
+    return description
+
+
+def load_state(checkpoint: PackedFolder, template: TrainingState) -> TrainingState:
     """The whole training state.
 
     Args:
-        checkpoint: its folder.
+        checkpoint: that `pack` made.
         template: a state of the same configuration; gives structure, shapes and dtypes.
 
     Raises:
@@ -111,33 +108,31 @@ def load_state(checkpoint: pathlib.Path, template: TrainingState) -> TrainingSta
     return _load(checkpoint, template, prefix="")
 
 
-def load_actor(checkpoint: pathlib.Path, template: Parameters) -> Parameters:
+def load_actor(checkpoint: PackedFolder, template: Parameters) -> Parameters:
     """The parameters of the actor network alone; arguments and errors as in `load_state`."""
     return _load(checkpoint, template, prefix=".actor")
 
 
-def _load(checkpoint: pathlib.Path, template: Any, prefix: str) -> Any:
+def _load(checkpoint: PackedFolder, template: Any, prefix: str) -> Any:
     leaves, structure = jax.tree_util.tree_flatten_with_path(template)
-    file = checkpoint / _STATE
-    loaded = []
     try:
-        with safe_open(str(file), framework="numpy") as arrays:
-            names = set(arrays.keys())
-            for path, leaf in leaves:
-                name = prefix + jax.tree_util.keystr(path)
-                require(
-                    name in names,
-                    f"checkpoint {checkpoint} is of another network: it has no {name}",
-                )
-                shape = tuple(arrays.get_slice(name).get_shape())
-                require(
-                    shape == np.shape(leaf),
-                    f"checkpoint {checkpoint} is of another network: {name} has shape {shape}, "
-                    f"this configuration needs {np.shape(leaf)}",
-                )
-                loaded.append(jax.numpy.asarray(arrays.get_tensor(name), dtype=leaf.dtype))
-    except (OSError, SafetensorError) as error:
-        raise BadInput(f"checkpoint {checkpoint} is damaged: {file.name}: {error}") from error
+        arrays = safetensors.numpy.load(checkpoint.files[_STATE])
+    except (KeyError, SafetensorError) as error:
+        raise BadInput(f"checkpoint {checkpoint.origin} is damaged: {_STATE}: {error}") from error
+    loaded = []
+    for path, leaf in leaves:
+        name = prefix + jax.tree_util.keystr(path)
+        require(
+            name in arrays,
+            f"checkpoint {checkpoint.origin} is of another network: it has no {name}",
+        )
+        shape = arrays[name].shape
+        require(
+            shape == np.shape(leaf),
+            f"checkpoint {checkpoint.origin} is of another network: {name} has shape {shape}, "
+            f"this configuration needs {np.shape(leaf)}",
+        )
+        loaded.append(jax.numpy.asarray(arrays[name], dtype=leaf.dtype))
     return jax.tree_util.tree_unflatten(structure, loaded)
 
 
@@ -148,12 +143,3 @@ def _named_arrays(state: TrainingState) -> dict[str, np.ndarray]:
         jax.tree_util.keystr(path): np.array(jax.device_get(leaf), order="C")
         for path, leaf in leaves
     }
-
-
-def _sync(path: pathlib.Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,6 @@
 """The learner: batches in, parameters and checkpoints out."""
 
 import functools
-import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -12,9 +11,8 @@ import ray
 from learner import checkpoint, sac
 from learner.config import LearnerConfig
 from learner.observation import ObservationLayout, unfold
+from replay.files import PackedFolder
 from replay.transition import Observation, Transition
-
-_CHECKPOINTS_KEPT = 5
 
 
 class LearnReport(NamedTuple):
@@ -146,19 +144,13 @@ class Learner:
             metrics=values,
         )
 
-    def save(self, folder: pathlib.Path, description: dict[str, Any]) -> pathlib.Path:
-        """Writes a checkpoint, and lets go of those beyond the newest few.
+    def checkpoint(self, description: dict[str, Any]) -> PackedFolder:
+        """The training state as a checkpoint.
 
         Args:
-            folder: that holds the run's checkpoints.
-            description: see `learner.checkpoint.save`; the number of learner steps is added.
-
-        Returns:
-            The checkpoint's folder.
+            description: see `learner.checkpoint.pack`; the number of learner steps is added.
         """
-        saved = checkpoint.save(folder, self._state, description | {"learner_steps": self._step})
-        checkpoint.remove_all_but_newest(folder, _CHECKPOINTS_KEPT)
-        return saved
+        return checkpoint.pack(self._state, description | {"learner_steps": self._step})
 
     def _publish(self) -> None:
         reference = ray.put(jax.device_get(self._state.actor))

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from learner import checkpoint
 from learner.config import SACConfig
 from learner.networks import Actor, Parameters, policy
 from learner.observation import ObservationLayout, unfold
+from replay.files import PackedFolder
 from replay.transition import Observation
 
 
@@ -84,7 +84,7 @@ class Policy:
     @classmethod
     def load(
         cls,
-        folder: pathlib.Path,
+        saved: PackedFolder,
         config: SACConfig,
         layout: ObservationLayout,
         action_dim: int,
@@ -93,7 +93,7 @@ class Policy:
         """The policy of a checkpoint.
 
         Args:
-            folder: of the checkpoint.
+            saved: the checkpoint.
             config: of its agent.
             layout: of its observations.
             action_dim: numbers in an action.
@@ -105,7 +105,7 @@ class Policy:
         observation = np.zeros((1, layout.observation_dim), np.float32)
         network = Actor(config, action_dim)
         template = jax.eval_shape(network.init, jax.random.PRNGKey(0), observation)
-        return cls(config, layout, table, checkpoint.load_actor(folder, template))
+        return cls(config, layout, table, checkpoint.load_actor(saved, template))
 
     def with_parameters(self, parameters: Parameters) -> "Policy":
         """The same policy with other parameters."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from replay.errors import BadInput, require
-from replay.files import read_json, write_json
+from replay.files import PackedFolder, read_json, write_json
 from replay.transition import Observation
 
 if TYPE_CHECKING:
@@ -302,20 +302,24 @@ class Collection:
             raise BadInput(f"{file} is damaged: its list of segments: {error}") from error
         return cls(file.parent, manifest, planned)
 
-    def write_segment(
-        self,
-        planned: PlannedSegment,
-        trajectory: Trajectory,
-        seconds: float,
-        metrics: dict[str, float | None],
-    ) -> None:
-        """Adds a segment, to whose folder everything else has been written already."""
-        folder = self.folder(planned)
-        trajectory.save(folder / _TRAJECTORY)
-        write_json(
-            folder / _SEGMENT,
-            {**dataclasses.asdict(planned), "seconds": seconds, "metrics": metrics},
-        )
+    def add(self, segment: PackedFolder) -> None:
+        """Adds a segment, whose folder `write_segment` completed."""
+        segment.write(self.path / "segments")
+
+
+def write_segment(
+    folder: pathlib.Path,
+    planned: PlannedSegment,
+    trajectory: Trajectory,
+    seconds: float,
+    metrics: dict[str, float | None],
+) -> None:
+    """Completes the folder of a segment, to which everything else has been written already."""
+    trajectory.save(folder / _TRAJECTORY)
+    write_json(
+        folder / _SEGMENT,
+        {**dataclasses.asdict(planned), "seconds": seconds, "metrics": metrics},
+    )
 
 
 def _planned(values: dict[str, Any]) -> PlannedSegment:

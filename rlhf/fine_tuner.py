@@ -1,7 +1,7 @@
 """The fine-tuner: a policy and preferences in, a better policy out."""
 
-import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +11,9 @@ from learner import checkpoint, sac
 from learner.config import LearnerConfig
 from learner.learner import device_name
 from learner.observation import ObservationLayout
+from replay.files import PackedFolder
 from rlhf import cpl, preferences
-from rlhf.collection import Collection
+from rlhf.collection import Trajectory
 
 # Long enough to hide the dispatch, short enough for a display that moves.
 _STEPS_AT_ONCE = 20
@@ -36,10 +37,9 @@ class FineTuner:
     """Owns the policy that is fine-tuned (a Ray actor, on a GPU where there is one).
 
     Args:
-        collection: its folder.
-        checkpoint_folder: of the policy to begin with.
-        weights: preferences (N, N) by name, "training" and "validation", in the order of
-            `Collection.segments`.
+        trajectories: of the N segments, by name.
+        saved: the checkpoint of the policy to begin with.
+        weights: preferences (N, N) by name, "training" and "validation", in the same order.
         config: of the method.
         learner_config: of the checkpoint.
         layout: of the observations.
@@ -49,8 +49,8 @@ class FineTuner:
 
     def __init__(
         self,
-        collection: pathlib.Path,
-        checkpoint_folder: pathlib.Path,
+        trajectories: Mapping[str, Trajectory],
+        saved: PackedFolder,
         weights: dict[str, np.ndarray],
         config: cpl.CPLConfig,
         learner_config: LearnerConfig,
@@ -58,18 +58,18 @@ class FineTuner:
         table: np.ndarray,
         seed: int,
     ):
-        self._collection = collection
-        self._checkpoint = checkpoint_folder
+        self._trajectories = trajectories
+        self._checkpoint = saved
         self._weights = weights
         self._learner_config = learner_config
         self._static = (config, learner_config.agent_config, layout)
         self._table = table
         self._seed = seed
         self._step = 0
-        self._saved: pathlib.Path | None = None
+        self._last_good = "the one that it began with"
 
     def load(self) -> str:
-        """Reads collection and checkpoint; comes before everything else.
+        """Brings everything to the device; comes before everything else.
 
         It is no part of the constructor, of whose errors Ray passes on the text alone.
 
@@ -77,11 +77,11 @@ class FineTuner:
             The device that learns, for people.
 
         Raises:
-            BadInput: checkpoint or collection are damaged, or do not belong together.
+            BadInput: the checkpoint is damaged, or checkpoint and trajectories do not belong
+                together.
         """
         config, _, layout = self._static
-        self._segments = Collection.open(self._collection).segments()
-        trajectories = [segment.trajectory() for segment in self._segments]
+        trajectories = list(self._trajectories.values())
         dimensions = (layout.observation_dim, trajectories[0].action.shape[-1])
         template = jax.eval_shape(
             lambda: sac.initial_state(self._learner_config, *dimensions, self._seed)
@@ -129,12 +129,12 @@ class FineTuner:
             )
             batch = np.unique(report.batch[bad[0]])
             guilty = batch[~np.isfinite(scores[batch])]
-            named = [self._segments[i].name for i in (guilty if len(guilty) else batch)]
+            names = list(self._trajectories)
+            named = [names[i] for i in (guilty if len(guilty) else batch)]
             raise NotFinite(
                 f"step {self._step + int(bad[0]) + 1}: loss or gradient is not finite, in "
                 f"segments {', '.join(named)}; the last good checkpoint is "
-                f"{self._saved or 'the one that it began with'}; a lower --learning-rate or "
-                "--alpha may help"
+                f"{self._last_good}; a lower --learning-rate or --alpha may help"
             )
 
     def measure(self) -> dict[str, float]:
@@ -155,15 +155,15 @@ class FineTuner:
                 values[f"{name}/preference_accuracy"] = float(accuracy)
         return values
 
-    def save(self, folder: pathlib.Path, description: dict[str, Any]) -> pathlib.Path:
-        """Writes an ordinary checkpoint: the policy as it is now, all else as it was.
+    def checkpoint(self, description: dict[str, Any]) -> PackedFolder:
+        """An ordinary checkpoint: the policy as it is now, all else as it was.
 
         Args:
-            folder: that holds the run's checkpoints.
-            description: see `learner.checkpoint.save`; the number of steps is added.
+            description: see `learner.checkpoint.pack`; the number of steps is added.
         """
         state = self._trained._replace(
             actor=self._state.parameters, step=jax.numpy.int32(self._step)
         )
-        self._saved = checkpoint.save(folder, state, description | {"learner_steps": self._step})
-        return self._saved
+        packed = checkpoint.pack(state, description | {"learner_steps": self._step})
+        self._last_good = packed.name
+        return packed

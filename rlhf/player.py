@@ -1,6 +1,7 @@
 """The player: performs checkpoints with noise, to be recorded or to be judged."""
 
 import pathlib
+import tempfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import jax
 import mujoco
 import numpy as np
 
-from actors.config import EnvironmentConfig, RecordingConfig
+from actors.config import RecordingConfig
 from actors.environment import PianoEnvironment
 from actors.episode import play
 from actors.evaluator import mean_metrics
@@ -17,8 +18,9 @@ from actors.recording import write_recordings
 from actors.repertoire import Repertoire
 from learner.config import SACConfig
 from learner.policy import Policy
+from replay.files import PackedFolder
 from replay.transition import Observation
-from rlhf.collection import Collection, PlannedSegment, Trajectory
+from rlhf.collection import PlannedSegment, Trajectory, write_segment
 from rlhf.simulated_raters import QUALITIES, score
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -37,41 +39,31 @@ class Player:
     """Plays what a collection is of (a Ray actor, on CPU).
 
     Args:
-        collection: its folder.
-        environment_config: of every environment.
+        repertoire: the songs of the collection.
         agent_config: of the policies' network.
-
-    Raises:
-        BadInput: the collection is damaged.
     """
 
-    def __init__(
-        self,
-        collection: pathlib.Path,
-        environment_config: EnvironmentConfig,
-        agent_config: SACConfig,
-    ):
-        self._collection = Collection.open(collection)
-        self._repertoire = Repertoire(self._collection.songs(), environment_config)
+    def __init__(self, repertoire: Repertoire, agent_config: SACConfig):
+        self._repertoire = repertoire
         self._agent_config = agent_config
         self._environments: dict[int, PianoEnvironment] = {}
-        self._policies: dict[pathlib.Path, Policy] = {}
+        self._policies: dict[str, Policy] = {}
 
     def record(
         self,
-        checkpoint_folder: pathlib.Path,
+        saved: PackedFolder,
         segments: Sequence[PlannedSegment],
         recording: RecordingConfig,
-    ) -> int:
-        """Plays one episode, and adds segments of it to the collection.
+    ) -> list[PackedFolder]:
+        """Plays one episode, and records segments of it.
 
         Args:
-            checkpoint_folder: whose policy plays.
+            saved: the checkpoint whose policy plays.
             segments: of one episode: alike but for name, first and last step.
             recording: camera, size, quality and sound.
 
         Returns:
-            How many were added.
+            The segments, to be added to the collection.
 
         Raises:
             BadInput: the checkpoint is damaged, or of another network.
@@ -80,32 +72,36 @@ class Player:
         environment = self._environment(how.song)
         performance, trajectory = perform(
             environment,
-            self._policy(checkpoint_folder, environment),
+            self._policy(saved, environment),
             how.noise,
             how.temperature,
             how.seed,
         )
+        packed = []
         for segment in segments:
-            folder = self._collection.folder(segment)
-            folder.mkdir(parents=True, exist_ok=True)
             window = performance.window(segment.first_step, segment.last_step)
-            window.save(folder / "performance.npz")
-            write_recordings(window, environment.piano, recording, folder)
-            self._collection.write_segment(
-                segment,
-                trajectory.window(segment.first_step, segment.last_step),
-                window.seconds,
-                mean_metrics([window]),
-            )
-        return len(segments)
+            with tempfile.TemporaryDirectory(prefix="pianist-") as parent:
+                folder = pathlib.Path(parent) / segment.name
+                folder.mkdir()
+                window.save(folder / "performance.npz")
+                write_recordings(window, environment.piano, recording, folder)
+                write_segment(
+                    folder,
+                    segment,
+                    trajectory.window(segment.first_step, segment.last_step),
+                    window.seconds,
+                    mean_metrics([window]),
+                )
+                packed.append(PackedFolder.pack(folder))
+        return packed
 
     def audition(
-        self, checkpoint_folder: pathlib.Path, noise: float, temperature: float, seed: int
+        self, saved: PackedFolder, noise: float, temperature: float, seed: int
     ) -> list[Audition]:
-        """Plays every song once and judges it; nothing is written.
+        """Plays every song once and judges it.
 
         Args:
-            checkpoint_folder: whose policy plays.
+            saved: the checkpoint whose policy plays.
             noise: as in `Policy.perturbed`.
             temperature: likewise.
             seed: of noise and sampling.
@@ -116,7 +112,7 @@ class Player:
         auditions = []
         for song in range(len(self._repertoire.songs)):
             environment = self._environment(song)
-            policy = self._policy(checkpoint_folder, environment)
+            policy = self._policy(saved, environment)
             performance, trajectory = perform(environment, policy, noise, temperature, seed)
             metrics = mean_metrics([performance])
             ratings = {
@@ -130,13 +126,13 @@ class Player:
             self._environments[song] = PianoEnvironment(self._repertoire.piano(song))
         return self._environments[song]
 
-    def _policy(self, folder: pathlib.Path, environment: PianoEnvironment) -> Policy:
-        if folder not in self._policies:
+    def _policy(self, saved: PackedFolder, environment: PianoEnvironment) -> Policy:
+        if saved.name not in self._policies:
             piano = environment.piano
-            self._policies[folder] = Policy.load(
-                folder, self._agent_config, piano.layout, piano.action_dim, self._repertoire.table
+            self._policies[saved.name] = Policy.load(
+                saved, self._agent_config, piano.layout, piano.action_dim, self._repertoire.table
             )
-        return self._policies[folder]
+        return self._policies[saved.name]
 
 
 def perform(

@@ -4,7 +4,8 @@
 # Returns at once when nothing has changed since the last time. An environment whose install was
 # broken off, or whose folder or Python has moved, is thrown away and made anew. Missing system
 # packages are installed when run as root; anyone else is told the command that does it.
-# `setup.sh test` also installs the browser that tests drive, where that can be done.
+# `setup.sh test` also installs what tests drive, where that can be done: a browser, and an ssh server
+# for the hosts that root's tests make.
 # PYTHON=... chooses the interpreter. Exit code 2: something has to be installed by hand first.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -39,16 +40,26 @@ unchanged() {
     present=$(cat "$stamp" 2>/dev/null || true)
     [[ $present == "$wanted" ]]
 }
-browser=()
-[[ ${1:-} != test ]] || command -v chromium >/dev/null || browser=(chromium fonts-dejavu-core)
-! unchanged || ((${#browser[@]})) || exit 0
+purpose=${1:-}
+find_missing_for_tests() {
+    browser=() hosts=()
+    [[ $purpose == test ]] || return 0
+    command -v chromium >/dev/null || browser=(chromium fonts-dejavu-core)
+    ((EUID == 0)) || return 0
+    command -v sshd >/dev/null || hosts+=(openssh-server)
+    command -v ssh >/dev/null || hosts+=(openssh-client)
+    command -v ip >/dev/null || hosts+=(iproute2)
+    command -v rsync >/dev/null || hosts+=(rsync)
+}
+find_missing_for_tests
+! unchanged || ((${#browser[@]} + ${#hosts[@]})) || exit 0
 
 exec 9<>constraints.txt # locked, so that a second setup waits for the first and then looks again
 flock -n 9 || {
     say "waiting for the setup that is running in another terminal"
     flock 9
 }
-! unchanged || ((${#browser[@]})) || exit 0
+! unchanged || ((${#browser[@]} + ${#hosts[@]})) || exit 0
 
 # --- System packages ----------------------------------------------------------------------------
 
@@ -74,8 +85,8 @@ find_missing() {
         video+=(libgl1-mesa-dri)
     # Where EGL does not start there is OSMesa.
     [[ ${#video[@]} == 0 || $libraries == *libOSMesa.so* ]] || video+=(libosmesa6)
-    ((${#browser[@]} == 0)) || ! command -v chromium >/dev/null || browser=()
-    missing=("${needed[@]}" "${sound[@]}" "${video[@]}" "${browser[@]}")
+    find_missing_for_tests
+    missing=("${needed[@]}" "${sound[@]}" "${video[@]}" "${browser[@]}" "${hosts[@]}")
 }
 
 apt() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 "$@"; }
@@ -106,8 +117,9 @@ if ((${#missing[@]})); then
     ((${#sound[@]} == 0)) || say "everything but sound will work; for sound: $advice ${sound[*]}"
     ((${#video[@]} == 0)) || say "everything but video will work; for video: $advice ${video[*]}"
     ((${#browser[@]} == 0)) || say "tests in a browser will be left out; for them: $advice ${browser[*]}"
+    ((${#hosts[@]} == 0)) || say "tests on several hosts will be left out; for them: $advice ${hosts[*]}"
 fi
-! unchanged || exit 0 # Only the browser was missing.
+! unchanged || exit 0 # Only things for tests were missing.
 
 # --- .venv --------------------------------------------------------------------------------------
 

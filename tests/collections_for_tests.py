@@ -9,7 +9,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from actors.performance import Performance, notes_of_frames
-from rlhf.collection import Collection, PlannedSegment, Trajectory
+from rlhf.collection import Collection, PlannedSegment, Trajectory, write_segment
 
 STEP = 0.05  # Seconds a control step.
 NOISES = (0.0371, 0.0742)
@@ -99,7 +99,7 @@ def make_collection(
         if video:
             (place / "video.mp4").write_bytes(_video(performance.seconds))
         trajectory = make_trajectory(number, planned.first_step, steps)
-        collection.write_segment(planned, trajectory, performance.seconds, METRICS)
+        write_segment(place, planned, trajectory, performance.seconds, METRICS)
     return collection
 
 

@@ -1,7 +1,6 @@
 """For all tests."""
 
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -22,9 +21,41 @@ from runs_for_tests import (
     run,
     wait_until_nothing_is_left,
 )
+from xdist.scheduler import LoadScopeScheduling
 
 import actors  # noqa: F401 - settles which OpenGL is used, before MuJoCo is imported.
 import pianist
+
+_SHARED_MEMORY = pathlib.Path("/dev/shm")
+_BEFORE = pytest.StashKey[set]()
+
+
+def pytest_sessionstart(session):
+    session.config.stash[_BEFORE] = set(_SHARED_MEMORY.iterdir())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """After all tests, those of other processes too, no shared memory is left behind."""
+    if not hasattr(session.config, "workerinput"):
+        left = set(_SHARED_MEMORY.iterdir()) - session.config.stash[_BEFORE]
+        if left:
+            print(f"\nshared memory left behind: {sorted(map(str, left))}")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+class _ByFile(LoadScopeScheduling):
+    """Of tests that run side by side, those of a file, or that look at one run, stay together."""
+
+    _LOOK_AT_ONE_RUN = ("test_training.py", "test_segments.py", "test_fine_tuning.py")
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0].rpartition("/")[2]
+        return "trained" if file in self._LOOK_AT_ONE_RUN else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +69,6 @@ def folder():
 @pytest.fixture(scope="session")
 def trained(folder):
     """A finished run: its answer, and its folder."""
-    shared_memory = set(os.listdir("/dev/shm"))
     result = run(
         folder,
         *("train", "--name", "scale", *FLAGS, "--actors", 2, "--environments-per-actor", 2),
@@ -47,7 +77,6 @@ def trained(folder):
     )
     assert result.returncode == 0, result.stderr
     wait_until_nothing_is_left(folder)
-    assert set(os.listdir("/dev/shm")) <= shared_memory
     return json.loads(result.stdout), folder / "runs" / "scale"
 
 
@@ -68,7 +97,7 @@ def recorded(trained, folder):
         text=True,
     ) as process:
         deadline = time.monotonic() + 200
-        while not list(path.glob("collections/*/segments/*/segment.json")):
+        while not list(path.glob("collections/*/segments/[0-9]*/segment.json")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -77,7 +106,7 @@ def recorded(trained, folder):
     wait_until_nothing_is_left(folder)
     finished = {
         file.parent.name: file.stat().st_mtime_ns
-        for file in path.glob("collections/*/segments/*/segment.json")
+        for file in path.glob("collections/*/segments/[0-9]*/segment.json")
     }
     result = run(folder, *arguments)
     assert result.returncode == 0, result.stderr

@@ -64,7 +64,7 @@ def left_behind(folder):
     for process in psutil.process_iter():
         try:
             alive = process.status() != psutil.STATUS_ZOMBIE
-            if alive and process.environ().get("TMPDIR") == str(folder):
+            if alive and process.environ().get("TMPDIR", "").startswith(str(folder)):
                 processes.append(process.cmdline())
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue

@@ -9,6 +9,7 @@ import pytest
 from learner import checkpoint, sac
 from learner.config import LearnerConfig, SACConfig
 from replay.errors import BadInput
+from replay.files import PackedFolder
 
 CONFIG = LearnerConfig(agent_config=SACConfig(hidden_dims=(8,)))
 
@@ -19,21 +20,21 @@ def make_state(config=CONFIG, seed=0, step=12):
 
 def test_state_comes_back_to_the_bit(tmp_path):
     state = make_state(seed=1)
-    folder = checkpoint.save(tmp_path, state, {"song": "x"})
+    folder = checkpoint.pack(state, {"song": "x"}).write(tmp_path)
     assert folder.name == "step_000000012"
-    loaded = checkpoint.load_state(folder, make_state(seed=2))
+    loaded = checkpoint.load_state(PackedFolder.pack(folder), make_state(seed=2))
     for saved, read in zip(jax.tree.leaves(state), jax.tree.leaves(loaded), strict=True):
         assert saved.dtype == read.dtype
         np.testing.assert_array_equal(saved, read)
     assert jax.tree.structure(state) == jax.tree.structure(loaded)
     assert checkpoint.load_description(folder) == {"song": "x"}
-    actor = checkpoint.load_actor(folder, make_state(seed=2).actor)
+    actor = checkpoint.load_actor(PackedFolder.pack(folder), make_state(seed=2).actor)
     jax.tree.map(np.testing.assert_array_equal, actor, state.actor)
 
 
 def test_a_run_s_folder_means_its_newest_checkpoint(tmp_path):
     for step in (9, 100, 20):
-        checkpoint.save(tmp_path / "checkpoints", make_state(step=step), {})
+        checkpoint.pack(make_state(step=step), {}).write(tmp_path / "checkpoints")
     assert checkpoint.find(tmp_path).name == "step_000000100"
     assert checkpoint.find(tmp_path / "checkpoints" / "step_000000009").name == "step_000000009"
     checkpoint.remove_all_but_newest(tmp_path / "checkpoints", keep=2)
@@ -42,32 +43,32 @@ def test_a_run_s_folder_means_its_newest_checkpoint(tmp_path):
 
 
 def test_a_half_written_checkpoint_does_not_count(tmp_path):
-    checkpoint.save(tmp_path, make_state(step=1), {})
+    checkpoint.pack(make_state(step=1), {}).write(tmp_path)
     (tmp_path / ".step_000000002.partial").mkdir()
     assert checkpoint.find(tmp_path).name == "step_000000001"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
 def test_damage_is_named(tmp_path, damage):
-    folder = checkpoint.save(tmp_path, make_state(), {})
+    folder = checkpoint.pack(make_state(), {}).write(tmp_path)
     file = folder / "training_state.safetensors"
     contents = file.read_bytes()
     file.write_bytes({"truncated": contents[:-10], "empty": b"", "text": b"x" * 100}[damage])
     with pytest.raises(BadInput, match="damaged"):
-        checkpoint.load_state(folder, make_state())
+        checkpoint.load_state(PackedFolder.pack(folder), make_state())
     (folder / "checkpoint.json").write_text("{")
     with pytest.raises(BadInput, match="damaged"):
         checkpoint.load_description(folder)
 
 
 def test_another_network_is_refused_by_name_and_shape(tmp_path):
-    folder = checkpoint.save(tmp_path, make_state(), {})
+    folder = checkpoint.pack(make_state(), {}).write(tmp_path)
     wider = LearnerConfig(agent_config=SACConfig(hidden_dims=(16,)))
     with pytest.raises(BadInput, match=r"has shape \(8,\), this configuration needs \(16,\)"):
-        checkpoint.load_state(folder, make_state(wider))
+        checkpoint.load_state(PackedFolder.pack(folder), make_state(wider))
     deeper = LearnerConfig(agent_config=SACConfig(hidden_dims=(8, 8)))
     with pytest.raises(BadInput, match="Dense_1"):
-        checkpoint.load_actor(folder, make_state(deeper).actor)
+        checkpoint.load_actor(PackedFolder.pack(folder), make_state(deeper).actor)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
@@ -78,5 +79,5 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 
 
 def test_description_is_plain_json(tmp_path):
-    folder = checkpoint.save(tmp_path, make_state(), {"config": {"seed": 1}})
+    folder = checkpoint.pack(make_state(), {"config": {"seed": 1}}).write(tmp_path)
     assert json.loads((folder / "checkpoint.json").read_text()) == {"config": {"seed": 1}}

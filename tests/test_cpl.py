@@ -514,15 +514,15 @@ def make_tuner(tmp_path):
     """A fine-tuner of random segments, of which the lower number is the better."""
     collection = make_collection(tmp_path / "collections", segments=5, video=False)
     state = sac.initial_state(LEARNER, TUNED_LAYOUT.observation_dim, ACTIONS, seed=0)
-    base = checkpoint.save(tmp_path / "base", state, {"song": "x"})
+    base = checkpoint.pack(state, {"song": "x"})
 
     def make(config, learner_config=LEARNER, damage=lambda trajectory: trajectory):
-        file = collection.folder(collection.planned[3]) / "trajectory.npz"
-        damage(Trajectory.load(file)).save(file)
+        trajectories = {one.name: one.trajectory() for one in collection.segments()}
+        trajectories["0003"] = damage(trajectories["0003"])
         weights = {"training": ranked(5), "validation": np.zeros((5, 5), np.float32)}
         table = np.zeros((ROWS, 3), np.uint8)
         tuner = FineTuner(
-            collection.path, base, weights, config, learner_config, TUNED_LAYOUT, table, seed=0
+            trajectories, base, weights, config, learner_config, TUNED_LAYOUT, table, seed=0
         )
         assert tuner.load() == "cpu"
         return tuner
@@ -539,12 +539,13 @@ def test_fine_tuner_learns_and_leaves_all_but_the_policy(make_tuner, tmp_path):
     # No pair is held out.
     assert set(after) == {"training/preference_loss", "training/preference_accuracy"}
     assert before["training/preference_accuracy"] < after["training/preference_accuracy"] == 1.0
-    folder = tuner.save(tmp_path / "checkpoints", {"song": "x"})
+    packed = tuner.checkpoint({"song": "x"})
+    folder = packed.write(tmp_path / "checkpoints")
     assert folder.name == "step_000000310"
     assert checkpoint.load_description(folder) == {"song": "x", "learner_steps": 310}
     template = sac.initial_state(LEARNER, TUNED_LAYOUT.observation_dim, ACTIONS, seed=1)
-    base = checkpoint.load_state(checkpoint.find(tmp_path / "base"), template)
-    saved = checkpoint.load_state(folder, template)
+    base = sac.initial_state(LEARNER, TUNED_LAYOUT.observation_dim, ACTIONS, seed=0)
+    saved = checkpoint.load_state(packed, template)
     assert int(saved.step) == 310
     assert not all(
         np.array_equal(a, b)
@@ -567,14 +568,14 @@ def spoil(value):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
-def test_a_segment_that_is_no_number_is_named_with_step_and_checkpoint(make_tuner, tmp_path, value):
+def test_a_segment_that_is_no_number_is_named_with_step_and_checkpoint(make_tuner, value):
     # So many segments in a step that the spoilt one is among the first.
     tuner = make_tuner(CPLConfig(batch_size=64), damage=spoil(value))
     with pytest.raises(
         NotFinite, match=r"^step 1: .* in segments 0003; .* the one that it began with"
     ):
         tuner.tune(3)
-    saved = tuner.save(tmp_path / "checkpoints", {})
+    saved = tuner.checkpoint({}).name
     with pytest.raises(NotFinite, match=f"in segments 0003; the last good checkpoint is {saved}"):
         tuner.tune(3)
 

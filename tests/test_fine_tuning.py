@@ -168,7 +168,7 @@ def test_it_can_be_recorded_and_fine_tuned_again(carried, tuned, front_door, tmp
 @pytest.fixture
 def empty_handed(carried, tmp_path):
     """The collection as far as it is read before anything starts; not rated."""
-    unread = shutil.ignore_patterns("*.npz", "ratings.sqlite*")
+    unread = shutil.ignore_patterns("performance.npz", "ratings.sqlite*")
     shutil.copytree(carried.path, tmp_path / "collection", ignore=unread)
     return Collection.open(tmp_path / "collection")
 

@@ -197,10 +197,11 @@ def test_touch_can_be_heard(tmp_path, performance):
 def test_video_has_as_many_frames_as_control_steps_and_sound(tmp_path, song, performance):
     assert recording.what_is_missing() == [], "the set-up installs OpenGL and FluidSynth"
     short = dataclasses.replace(performance, rewards=performance.rewards[:20])
-    short.save(tmp_path / "performance.npz")
     config = RecordingConfig(record_resolution=(96, 128))
-    recording.record(tmp_path, song, CONFIG, config)
+    files = recording.record(short, song, CONFIG, config)
+    assert set(files) == {"played.mid", "video.mp4"}
     path = tmp_path / "video.mp4"
+    path.write_bytes(files["video.mp4"])
     frames = imageio_ffmpeg.read_frames(str(path))
     facts = next(frames)
     assert facts["size"] == (128, 96)

@@ -633,9 +633,9 @@ def test_port_in_use_is_named(collection):
 )
 def test_bad_flags_are_named(flags, word):
     with pytest.raises(BadInput, match=word):
-        RateConfig(pathlib.Path("collection"), **flags)
+        RateConfig("collection", **flags)
 
 
 def test_collection_without_segments_cannot_be_rated(tmp_path):
     with pytest.raises(BadInput, match="no collection"):
-        rate(RateConfig(tmp_path))
+        rate(RateConfig(str(tmp_path)))

@@ -67,7 +67,7 @@ CHECKPOINTS = [pathlib.Path(f"checkpoints/step_{steps:09d}") for steps in (100, 
 
 def test_every_combination_is_planned_once(songs):
     config = SegmentsConfig(
-        pathlib.Path("run"), noise=(0.0, 0.2), temperature=(0.0, 1.0), seeds=3, window_seconds=2.0
+        "run", noise=(0.0, 0.2), temperature=(0.0, 1.0), seeds=3, window_seconds=2.0
     )
     planned = plan(config, TrainConfig(), [*songs, *songs], CHECKPOINTS)
     combinations = [dataclasses.astuple(segment)[1:] for segment in planned]
@@ -121,10 +121,9 @@ def piano(songs):
 
 
 @pytest.fixture(scope="module")
-def checkpoint_folder(piano, tmp_path_factory):
+def saved(piano):
     state = sac.initial_state(LEARNER, piano.layout.observation_dim, piano.action_dim, seed=1)
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return checkpoint.save(folder, state._replace(step=jax.numpy.int32(7)), {})
+    return checkpoint.pack(state._replace(step=jax.numpy.int32(7)), {})
 
 
 @pytest.fixture(scope="module")
@@ -134,28 +133,28 @@ def collection(songs, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def player(collection):
-    return Player(collection.path, ENVIRONMENT, LEARNER.agent_config)
+def player(songs):
+    return Player(Repertoire(songs, ENVIRONMENT), LEARNER.agent_config)
 
 
 @pytest.fixture(scope="module")
-def played(collection, player, checkpoint_folder):
+def played(collection, player, saved):
     """Segments by name, without what is to be heard and seen: that is the job's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rlhf.player.write_recordings", lambda *_arguments: None)
         for episode in (PLANNED[:1], PLANNED[1:3], PLANNED[3:4], PLANNED[4:]):
-            count = player.record(checkpoint_folder, episode, RecordingConfig())
-            assert count == len(episode)
+            segments = player.record(saved, episode, RecordingConfig())
+            assert [segment.name for segment in segments] == [one.name for one in episode]
+            for segment in segments:
+                collection.add(segment)
     assert Collection.open(collection.path).missing() == []
     return {segment.name: segment for segment in collection.segments()}
 
 
 @pytest.fixture(scope="module")
-def policy(songs, piano, checkpoint_folder):
+def policy(songs, piano, saved):
     table = Repertoire(songs, ENVIRONMENT).table
-    return Policy.load(
-        checkpoint_folder, LEARNER.agent_config, piano.layout, piano.action_dim, table
-    )
+    return Policy.load(saved, LEARNER.agent_config, piano.layout, piano.action_dim, table)
 
 
 def test_the_same_seed_plays_the_same_and_windows_are_parts_of_it(played):
@@ -196,10 +195,10 @@ def test_without_noise_the_most_central_actions_are_played(played, policy):
 
 
 @pytest.mark.parametrize("name", ["0001", "0004"])
-def test_log_probabilities_are_the_policy_s_own(played, policy, piano, checkpoint_folder, name):
+def test_log_probabilities_are_the_policy_s_own(played, policy, piano, saved, name):
     trajectory = played[name].trajectory()
     template = sac.initial_state(LEARNER, piano.layout.observation_dim, piano.action_dim, seed=0)
-    parameters = checkpoint.load_actor(checkpoint_folder, template.actor)
+    parameters = checkpoint.load_actor(saved, template.actor)
     observation = unfold(piano.layout, policy._table, trajectory.observation)
     mean, log_std = (
         np.asarray(part, np.float64)
@@ -249,17 +248,15 @@ def test_the_window_of_a_whole_piece_is_the_performance(played, policy, piano):
         np.testing.assert_array_equal(getattr(window, name), value, err_msg=name)
 
 
-def test_an_audition_is_the_performance_and_its_simulated_ratings(
-    player, played, checkpoint_folder
-):
-    (central,) = player.audition(checkpoint_folder, 0.0, 0.0, 0)
+def test_an_audition_is_the_performance_and_its_simulated_ratings(player, played, saved):
+    (central,) = player.audition(saved, 0.0, 0.0, 0)
     segment = played["0004"]
     assert central.metrics == segment.metrics
     assert central.ratings == {
         name: score(quality(segment.metrics, segment.trajectory()))
         for name, quality in QUALITIES.items()
     }
-    (noisy,) = player.audition(checkpoint_folder, 0.2, 1.0, 3)
+    (noisy,) = player.audition(saved, 0.2, 1.0, 3)
     assert noisy.metrics == played["0001"].metrics
     assert noisy.ratings["smoothness"] < central.ratings["smoothness"]
 

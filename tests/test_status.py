@@ -29,7 +29,7 @@ def write_status(run: pathlib.Path, kind: str, started: float, state: str = "tra
 
 
 def rows(root_dir: pathlib.Path) -> list[list[str]]:
-    lines = table(status(StatusConfig(root_dir=root_dir))).splitlines()
+    lines = table(status(StatusConfig(root_dir=str(root_dir)))).splitlines()
     return [re.split(r"  +", line) for line in lines]
 
 
@@ -63,4 +63,4 @@ def test_a_status_without_kind_is_of_a_training(tmp_path):
     del values["kind"]
     file.write_text(json.dumps(values))
     assert rows(tmp_path)[1][:4] == ["old", "train", "training", "700/2000"]
-    assert status(StatusConfig(root_dir=tmp_path))["runs"][0]["kind"] == "train"
+    assert status(StatusConfig(root_dir=str(tmp_path)))["runs"][0]["kind"] == "train"

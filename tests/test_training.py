@@ -177,7 +177,7 @@ CONNECT = """
 import pathlib, subprocess, sys
 import ray
 from cluster import ray_session
-with ray_session.connect(ray_session.cluster_address(), 1, pathlib.Path("logs")):
+with ray_session.connect(ray_session.cluster_address(), pathlib.Path("logs")):
     print(ray.get_runtime_context().gcs_address, flush=True)
     if sys.argv[1] == "outer":
         subprocess.run([sys.executable, "-c", sys.argv[2], "inner"], check=True, timeout=100)

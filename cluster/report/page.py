@@ -245,10 +245,10 @@ def _flatten(value: Any, name: str) -> list[tuple[str, str]]:
 class ReportConfig:
     """Writes a run's curves and piano roll into one HTML file."""
 
-    run: tyro.conf.Positional[pathlib.Path]
-    """The run: its folder, or its name below --root-dir."""
-    root_dir: pathlib.Path = pathlib.Path("runs")
-    """Folder that holds the runs."""
+    run: tyro.conf.Positional[str]
+    """The run: its folder or URL, or its name below --root-dir."""
+    root_dir: str = "runs"
+    """Folder or URL that holds the runs."""
 
 
 def report(config: ReportConfig) -> dict[str, str]:
@@ -261,4 +261,5 @@ def report(config: ReportConfig) -> dict[str, str]:
         BadInput: there is no such run, or it has not begun to train.
     """
     run = find(config.run, config.root_dir)
-    return {"run": run.name, "report": str(write_report(run.path))}
+    with run.place.uploaded():
+        return {"run": run.name, "report": str(write_report(run.path))}

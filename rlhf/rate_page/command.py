@@ -20,6 +20,7 @@ import tyro
 from aiohttp import web
 
 from replay.errors import BadInput, require, require_range
+from replay.storage import Place
 from rlhf import simulated_raters
 from rlhf.agreement import agreement
 from rlhf.collection import Collection
@@ -39,8 +40,8 @@ class RateConfig:
     that the page and this command can be ended and begun again at any time.
     """
 
-    collection: tyro.conf.Positional[pathlib.Path]
-    """The collection: its folder, or that of a run, whose newest is taken."""
+    collection: tyro.conf.Positional[str]
+    """The collection: its folder or URL, or that of a run, whose newest is taken."""
     rater: str = ""
     """Name of the person who rates; if empty the page asks."""
     host: str = "127.0.0.1"
@@ -90,7 +91,13 @@ def rate(config: RateConfig) -> dict[str, Any]:
     Raises:
         BadInput: there is no collection, it is empty, or the address cannot be had.
     """
-    collection = Collection.open(config.collection)
+    place = Place.of(config.collection)
+    collection = Collection.open(place.fetch())
+    with place.uploaded():
+        return _rate(config, collection)
+
+
+def _rate(config: RateConfig, collection: Collection) -> dict[str, Any]:
     segments = collection.segments()
     names = [segment.name for segment in segments]
     if config.simulate:

@@ -1,0 +1,612 @@
+"""Running a command as a job of a Ray cluster: the short form of `ray job submit`.
+
+Whatever can be refused is refused here, before anything is sent. From then on the job is the
+cluster's: whoever submitted it may go away, and come back with `ray job logs`.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import queue
+import re
+import shlex
+import socket
+import sys
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+import tyro
+
+from replay.errors import BadInput, require
+
+if TYPE_CHECKING:  # Ray takes a second to import, and bad flags are refused without it.
+    from ray.job_submission import JobSubmissionClient
+
+Parse = Callable[[type[Any], str, Sequence[str]], Any]
+"""`pianist.parse`: takes a config dataclass, the command's name and its arguments."""
+Value = TypeVar("Value")
+
+_CONNECT_SECONDS = 30.0
+_SEND_SECONDS = 300.0
+_ANSWER_SECONDS = 15.0
+_SECONDS_BETWEEN_LOOKS = 5.0
+_AWAY_SECONDS = 60.0
+_LOOKS_UNTIL_NEW_TAIL = 60
+# Of a job that is stopped, for its last checkpoint; Ray's default of 3 is too little.
+_SECONDS_TO_STOP = 300
+# Above it Ray's own upload fails, with a traceback of the server.
+_MOST_BYTES = 512 * 1024**2
+_MANY_BYTES = 50 * 1024**2
+_NOT_SENT = (
+    *(".git/", ".venv/", "venv/", "/runs/", "/wandb/", "/build/", "*.mp4"),
+    *("__pycache__/", "*.egg-info/", ".*_cache/", ".hypothesis/", "node_modules/"),
+)
+_PASSED_ON = re.compile(r"WANDB_\w+|MUJOCO_GL|XLA_\w+")
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+_EXIT_CODES = {"FAILED": 1, "STOPPED": 130}
+
+
+@dataclasses.dataclass(frozen=True)
+class SubmitConfig:
+    """Runs a command as a job of a Ray cluster, and follows it until it ends.
+
+    What follows the command's name is for the command, as in `pianist train`, and is checked here
+    before anything is sent. Ctrl-C stops following, never the job: `ray job stop` does.
+
+    Sent is the working directory, without runs, videos, caches, .git and .venv, and without what
+    .gitignore and .rayignore files name. Passed on are MUJOCO_GL and all of WANDB_* and XLA_* that
+    is set here, and of no other variable anything. The cluster keeps what is passed on in plain
+    text: its logs have it, and Ray shows it to everybody who has the cluster's token (the dashboard
+    hides it from browsers). Therefore WANDB_API_KEY is passed on only with `--mode online`, and
+    credentials of object stores never are: give those to the machines themselves.
+    """
+
+    command: tyro.conf.Positional[Literal["train", "segments", "cpl"]]
+    """Runs there; its own options follow, see `pianist train --help`."""
+    address: str = ""
+    """Of the cluster, as `ray job submit` takes it, such as http://127.0.0.1:8265; by default that
+    in RAY_API_SERVER_ADDRESS or RAY_ADDRESS, else the cluster that runs on this machine."""
+    wait: bool = True
+    """Follow the job's logs until it ends; with --no-wait it is left alone at once."""
+    pass_on: str = ""
+    """Further environment variables to pass on: their names, with commas between them."""
+
+
+def submit(arguments: Sequence[str], parse: Parse) -> dict[str, Any]:
+    """Submits a job and, unless told otherwise, follows it.
+
+    Args:
+        arguments: of the command line.
+        parse: see `Parse`.
+
+    Returns:
+        The run's name, the job's submission id and its status in Ray's words, where to look at
+        it, and the exit code: 0, 1 if the job failed, 130 if it was stopped or is no longer
+        followed.
+
+    Raises:
+        BadInput: nothing has been sent, or the cluster no longer answers.
+    """
+    # First, as the rooms below settle MUJOCO_GL for this machine when they are imported.
+    environment = dict(os.environ)
+    own, others = _split(arguments)
+    if any(argument in ("-h", "--help") for argument in own):
+        parse(SubmitConfig, "submit", ["--help"])
+    config = parse(SubmitConfig, "submit", [*others[:1], *own])
+    job = parse(_config_class(config.command), config.command, others[1:])
+    address = _address(config)
+    planned = _plan(config.command, job, others[1:])
+    variables = _variables(environment, config, job)
+    folder = pathlib.Path.cwd()
+    excludes = [*_NOT_SENT, *_root_dir_of(job, folder)]
+    size = _size_of(folder, excludes, planned.files)
+    client = _connect(address)
+    _say(f"sending {size} to {_without_user(address)}")
+    return _Job(client, planned, config.wait).run(
+        {"working_dir": str(folder), "excludes": excludes, "env_vars": variables}
+    )
+
+
+def within(seconds: float, call: Callable[..., Value], *arguments: Any) -> Value:
+    """What `call(*arguments)` returns or raises, if it does so in time.
+
+    For calls that know no time limit of their own: one that is late goes on in a thread that
+    nobody waits for.
+
+    Raises:
+        TimeoutError: it did not.
+    """
+    results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            results.put((call(*arguments), None))
+        except BaseException as error:  # Whatever it is, it belongs to whoever waits.
+            results.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        value, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+    if error is not None:
+        raise error
+    return value
+
+
+# --- What is asked for ------------------------------------------------------------------
+
+
+class _Planned(NamedTuple):
+    """What the cluster is to run."""
+
+    command: str
+    name: str
+    """Of the run."""
+    arguments: list[str]
+    """Of the command, as they are meant on the cluster."""
+    files: list[str]
+    """That the job needs, relative to the working directory."""
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options of `pianist submit`, wherever they stand, and all the rest."""
+    with_value = {"--address": True, "--pass-on": True, "--wait": False, "--no-wait": False}
+    own: list[str] = []
+    others: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        flag, equals, _ = argument.partition("=")
+        flag = flag.replace("_", "-")
+        if flag in with_value or (flag in ("-h", "--help") and not others):
+            own.append(argument)
+            if with_value.get(flag) and not equals:
+                own.extend(value for value in [next(rest, None)] if value is not None)
+        else:
+            others.append(argument)
+    return own, others
+
+
+def _config_class(command: str) -> type[Any]:
+    if command == "segments":
+        from cluster.segments import SegmentsConfig
+
+        return SegmentsConfig
+    if command == "cpl":
+        from cluster.fine_tune import FineTuneConfig
+
+        return FineTuneConfig
+    from cluster.config import TrainConfig
+
+    return TrainConfig
+
+
+def _plan(command: str, job: Any, arguments: Sequence[str]) -> _Planned:
+    """Checks what can be checked here.
+
+    Raises:
+        BadInput: the songs cannot be played, or lie outside the working directory.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    if command == "segments":
+        _say_where_it_is_read(job.run)
+        return _Planned(command, _last_part(job.run), list(arguments), [])
+    if command == "cpl":
+        _say_where_it_is_read(job.collection, job.load_checkpoint)
+        return _with_name(command, job, f"CPL-{job.seed}-{stamp}", arguments, [])
+    from actors.repertoire import Repertoire
+    from actors.song import load_songs
+
+    title = Repertoire(load_songs(job.song), job.environment).title
+    piece = "-".join(title.split()).replace("/", "-")[:80]
+    files = {path: _inside(path) for path in job.song.midi_file}
+    there = [_with_path(argument, files) for argument in arguments]
+    return _with_name(command, job, f"SAC-{piece}-{job.seed}-{stamp}", there, list(files.values()))
+
+
+def _with_name(
+    command: str, job: Any, made_up: str, arguments: Sequence[str], files: list[str]
+) -> _Planned:
+    """A run of a name of its own, which is given to it if it has none."""
+    named = [] if job.name else ["--name", made_up]
+    return _Planned(command, job.name or made_up, [*arguments, *named], files)
+
+
+def _inside(path: pathlib.Path) -> str:
+    """The path relative to the working directory."""
+    relative = os.path.relpath(path)
+    require(
+        not relative.startswith(os.pardir),
+        f"--midi-file {path} lies outside the working directory {os.getcwd()}, which is all that "
+        "is sent: copy it there",
+    )
+    return relative
+
+
+def _with_path(argument: str, files: Mapping[pathlib.Path, str]) -> str:
+    """The argument, with the path of a file as it is on the cluster."""
+    if pathlib.Path(argument) in files:
+        return files[pathlib.Path(argument)]
+    flag, equals, value = argument.partition("=")
+    if equals and pathlib.Path(value) in files:
+        return f"{flag}={files[pathlib.Path(value)]}"
+    return argument
+
+
+def _last_part(run: Any) -> str:
+    return str(run).rstrip("/").rpartition("/")[2]
+
+
+def _say_where_it_is_read(*places: Any) -> None:
+    """Says so where somebody could believe that what lies here is sent."""
+    for place in map(str, places):
+        if "://" not in place and not os.path.isabs(place) and os.path.exists(place):
+            _say(f"{place} is read on the cluster (below the head's home folder); it is not sent")
+
+
+def _root_dir_of(job: Any, folder: pathlib.Path) -> list[str]:
+    """What excludes the folder of the runs, if it lies in the working directory."""
+    root_dir = str(job.root_dir)
+    if "://" in root_dir:
+        return []
+    relative = os.path.relpath(root_dir, folder)
+    return [] if relative.startswith(os.pardir) or relative == "." else [f"/{relative}/"]
+
+
+def _variables(environment: Mapping[str, str], config: SubmitConfig, job: Any) -> dict[str, str]:
+    """Environment variables of the job."""
+    further = [name for name in config.pass_on.split(",") if name]
+    absent = [name for name in further if name not in environment]
+    require(not absent, f"--pass-on: {', '.join(absent)} is not set here")
+    passed = {name: value for name, value in environment.items() if _PASSED_ON.fullmatch(name)}
+    wandb = getattr(job, "wandb", None)  # Recording segments has no use for it.
+    online = wandb is not None and wandb.mode == "online"
+    if not online:
+        passed.pop("WANDB_API_KEY", None)
+    elif "WANDB_API_KEY" not in passed:
+        _say("WANDB_API_KEY is not set here: --mode online needs a cluster that is logged in")
+    passed |= {name: environment[name] for name in further}
+    return {"RAY_JOB_STOP_WAIT_TIME_S": str(_SECONDS_TO_STOP)} | passed
+
+
+def _size_of(folder: pathlib.Path, excludes: list[str], needed: Sequence[str]) -> str:
+    """How much of the working directory is to be sent, for people.
+
+    Raises:
+        BadInput: it is too much, or leaves out what is needed.
+    """
+    # Ray's own walk: what it leaves out here it leaves out when it sends.
+    from ray._private import ray_constants
+    from ray._private.runtime_env import packaging
+
+    sizes: dict[str, int] = {}
+    total = 0
+
+    def count(path: pathlib.Path) -> None:
+        nonlocal total
+        if path.is_file():
+            size = path.stat().st_size
+            sizes[str(path.relative_to(folder))] = size
+            total += size
+            require(total < _MOST_BYTES, f"{folder} is too large to be sent: {largest()}")
+
+    def largest() -> str:
+        some = sorted(sizes, key=lambda name: -sizes[name])[:3]
+        names = ", ".join(f"{name} ({sizes[name] / 1e6:.0f} MB)" for name in some)
+        return f"name in a file .rayignore what the job can do without, such as {names}"
+
+    quiet = logging.getLogger("pianist.submit")
+    quiet.setLevel(logging.CRITICAL + 1)
+    everywhere = ray_constants.get_runtime_env_default_excludes()
+    packaging._dir_travel(
+        folder,
+        [packaging._get_excludes(folder, everywhere + excludes)],
+        count,
+        include_gitignore=os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "0") != "1",
+        logger=quiet,
+    )
+    for name in needed:
+        require(
+            name in sizes,
+            f"--midi-file {name} would not be sent: a .gitignore or .rayignore leaves it out",
+        )
+    much = f"; that is much: {largest()}" if total > _MANY_BYTES else ""
+    return f"{len(sizes)} files ({total / 1e6:.1f} MB{much})"
+
+
+# --- The cluster ------------------------------------------------------------------------
+
+
+def _address(config: SubmitConfig) -> str:
+    """The cluster's, as Ray's client takes it.
+
+    Raises:
+        BadInput: there is none.
+    """
+    variables = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+    address = config.address or next(filter(None, map(os.environ.get, variables)), "")
+    if address not in ("", "auto", "local"):
+        # Ray's client lets this variable go before everything else.
+        os.environ["RAY_API_SERVER_ADDRESS"] = address
+        return address
+    for name in variables:
+        os.environ.pop(name, None)
+    from cluster import ray_session
+
+    found = ray_session.cluster_address()
+    if found is None:
+        raise BadInput(
+            f"no cluster to submit to: run `pianist {config.command}` itself on this machine, or "
+            "start a cluster (`ray up`, `ray start --head`) or name one with --address"
+        )
+    # As Ray does for a cluster that it finds by itself: the token goes to no other machine.
+    from ray._private.authentication import authentication_token_setup
+
+    _quieten_ray()
+    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    return found
+
+
+def _connect(address: str) -> "JobSubmissionClient":
+    """A client of the cluster's job server.
+
+    Raises:
+        BadInput: it does not answer, or wants another token.
+    """
+    import ray.exceptions
+    from ray.job_submission import JobSubmissionClient
+
+    _quieten_ray()
+    shown = _without_user(address)
+    try:
+        headers = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}")
+    except ValueError as error:
+        raise BadInput(f"RAY_JOB_HEADERS is not JSON: {error}") from error
+    try:
+        _knock(address)
+        return within(
+            _CONNECT_SECONDS,
+            lambda: JobSubmissionClient(address, create_cluster_if_needed=True, headers=headers),
+        )
+    except ray.exceptions.AuthenticationError as error:
+        raise BadInput(
+            f"the cluster at {shown} refuses this machine's token: set RAY_AUTH_MODE=token, and "
+            "have the cluster's token in ~/.ray/auth_token, or in RAY_AUTH_TOKEN"
+        ) from error
+    except Exception as error:  # Ray's client lets through what its libraries raise.
+        raise BadInput(f"no Ray cluster answers at {shown}: {_gist(error)}") from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError if nothing listens there, which Ray's client finds out slowly and noisily."""
+    parts = urllib.parse.urlsplit(address if "://" in address else f"//{address}")
+    ports = {"http": 80, "https": 443, "ray": 10001, "": None}
+    port = parts.port or ports.get(parts.scheme)
+    if parts.hostname and port:
+        socket.create_connection((parts.hostname, port), timeout=_ANSWER_SECONDS).close()
+
+
+class _Job:
+    """A job from its submission to its end.
+
+    Args:
+        client: of the cluster's job server.
+        planned: what it is to run.
+        wait: whether it is followed.
+    """
+
+    def __init__(self, client: "JobSubmissionClient", planned: _Planned, wait: bool):
+        self._client = client
+        self._planned = planned
+        self._wait = wait
+        self._address = client.get_address()
+        self._status = "PENDING"
+        self._shown = 0
+        self._heard = time.monotonic()
+
+    def run(self, runtime_env: dict[str, Any]) -> dict[str, Any]:
+        """Submits the job and follows it."""
+        planned = self._planned
+        self._id = self._send(runtime_env)
+        there = f"{self._id} --address {shlex.quote(_without_user(self._address))}"
+        _say(f"run {planned.name}: job {self._id}, {self._dashboard}")
+        exit_code = 0
+        if self._wait:
+            _say("following it; Ctrl-C stops following, not the job")
+            try:
+                self._follow()
+                exit_code = _EXIT_CODES.get(self._status, 0)
+            except KeyboardInterrupt:
+                exit_code = 130
+                _say("")
+                with contextlib.suppress(ConnectionError):
+                    self._look()
+            except ConnectionError as error:
+                raise BadInput(
+                    f"{error}; what runs there goes on: ray job logs --follow {there}"
+                ) from error
+        if self._status not in _ENDED:
+            _say(f"the job goes on. To look again: ray job logs --follow {there}")
+            _say(f"to stop it, with a last checkpoint: ray job stop {there}")
+        return {
+            "name": planned.name,
+            "submission_id": self._id,
+            "status": self._status,
+            "dashboard": self._dashboard,
+            "exit_code": exit_code,
+        }
+
+    @property
+    def _dashboard(self) -> str:
+        return f"{_without_user(self._address)}/#/jobs/{self._id}"
+
+    def _send(self, runtime_env: dict[str, Any]) -> str:
+        planned = self._planned
+        # Other characters have a meaning in the addresses under which Ray has its jobs.
+        wanted = re.sub(r"[^\w.-]+", "-", planned.name, flags=re.ASCII)
+        if planned.command == "segments":
+            wanted += time.strftime("-segments-%Y%m%d-%H%M%S")
+        try:
+            return within(
+                _SEND_SECONDS,
+                lambda: self._client.submit_job(
+                    entrypoint=shlex.join(["pianist", planned.command, *planned.arguments]),
+                    submission_id=self._free_id(wanted),
+                    runtime_env=runtime_env,
+                    metadata={"run": planned.name},
+                ),
+            )
+        except BadInput:
+            raise
+        except Exception as error:
+            raise BadInput(
+                f"the cluster at {_without_user(self._address)} did not take the job: "
+                f"{_gist(error)}"
+            ) from error
+
+    def _free_id(self, wanted: str) -> str:
+        """The id itself or, after jobs of that name which have ended, with a number."""
+        taken = {job.submission_id: str(job.status) for job in self._client.list_jobs()}
+        name, number = wanted, 1
+        while name in taken:
+            require(
+                taken[name] in _ENDED,
+                f"the job {name} runs already on that cluster: choose another --name, or look at "
+                f"it with `ray job logs --follow {name}`",
+            )
+            number += 1
+            name = f"{wanted}-{number}"
+        return name
+
+    def _follow(self) -> None:
+        """Shows the job's logs until it ends.
+
+        Raises:
+            ConnectionError: the cluster has not answered for a minute.
+        """
+        while self._status not in _ENDED:
+            tail = _Tail(self._client, self._id)
+            seen, looks = 0, 0
+            try:
+                # A connection that a machine on the way has dropped would be silent for ever.
+                while looks < _LOOKS_UNTIL_NEW_TAIL:
+                    text = tail.next(_SECONDS_BETWEEN_LOOKS)
+                    if text is None:
+                        break
+                    # A tail begins with the first line, also when it follows another.
+                    self._show(text[max(0, self._shown - seen) :])
+                    seen += len(text)
+                    if text:
+                        looks, self._heard = 0, time.monotonic()
+                        continue
+                    looks += 1
+                    if self._look():
+                        break
+            finally:
+                tail.stop()
+            if not self._look():
+                time.sleep(1.0)
+        # What came when the tail had been broken off already.
+        with contextlib.suppress(Exception):  # The cluster has just gone: this is all there is.
+            logs = within(_ANSWER_SECONDS, self._client.get_job_logs, self._id)
+            self._show(logs[self._shown :])
+        if self._status == "FAILED":
+            _say(_gist(self._message or "the job failed").partition(", last available")[0])
+
+    def _show(self, text: str) -> None:
+        self._shown += len(text)
+        print(text, end="", file=sys.stderr, flush=True)
+
+    def _look(self) -> bool:
+        """Asks for the job's status; whether it has ended.
+
+        Raises:
+            ConnectionError: as in `_follow`.
+        """
+        try:
+            info = within(_ANSWER_SECONDS, self._client.get_job_info, self._id)
+        except Exception as error:
+            silence = time.monotonic() - self._heard
+            if silence > _AWAY_SECONDS:
+                raise ConnectionError(
+                    f"the cluster at {_without_user(self._address)} has not answered for "
+                    f"{silence:.0f} s"
+                ) from error
+            return False
+        self._heard = time.monotonic()
+        self._status, self._message = str(info.status), info.message
+        return self._status in _ENDED
+
+
+class _Tail:
+    """The logs of a job as they are written, read by a thread of its own."""
+
+    def __init__(self, client: "JobSubmissionClient", submission_id: str):
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._loop = asyncio.new_event_loop()
+        self._reading = self._loop.create_task(self._read(client, submission_id))
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def next(self, seconds: float) -> str | None:
+        """More of the logs, "" if there was none in time, None if no more will come."""
+        try:
+            return self._lines.get(timeout=seconds)
+        except queue.Empty:
+            return ""
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._reading.cancel)
+            self._thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._reading)
+        except (Exception, asyncio.CancelledError):  # The network's; whoever reads looks again.
+            pass
+        finally:
+            self._lines.put(None)
+            self._loop.close()
+
+    async def _read(self, client: "JobSubmissionClient", submission_id: str) -> None:
+        async for text in client.tail_job_logs(submission_id):
+            self._lines.put(text)
+
+
+def _quieten_ray() -> None:
+    """Keeps from people what Ray's client logs; what matters is said here."""
+    for name in (
+        "_private.authentication.authentication_token_setup",
+        "_private.runtime_env.packaging",
+        "_private.runtime_env.working_dir",
+        "dashboard.modules.dashboard_sdk",
+        "dashboard.modules.job.sdk",
+    ):
+        logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
+
+
+def _without_user(address: str) -> str:
+    """The address without a user's name and password."""
+    parts = urllib.parse.urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _gist(error: object) -> str:
+    """The line that says what is wrong: the last one of a traceback, else the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[-1 if "Traceback" in str(error) else 0]
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
