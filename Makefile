@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test browser check format study clean
+.PHONY: help setup train test hosts browser check format study clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/five_finger_scale.mid --max-minutes 8 --tqdm-bar \
@@ -23,6 +23,9 @@ train: setup ## learn to play five_finger_scale.mid; results go to runs/
 
 test: browser check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
 	.venv/bin/python -m pytest -n 2 $(ARGS)
+
+hosts: browser ## docs/cluster.md line by line on three hosts in network namespaces, as root
+	.venv/bin/python -m pytest -m hosts $(ARGS)
 
 browser:
 	@scripts/setup.sh test
