@@ -97,6 +97,7 @@ class Host:
             "LOGNAME": USER,
             "LANG": "C.UTF-8",
             "TERM": "dumb",
+            "PYTHONUNBUFFERED": "1",  # As if it was a terminal.
             "PATH": f"{PROJECT}/.venv/bin:{_PATH}",
         }
         return subprocess.Popen(

@@ -41,6 +41,7 @@ ADDED = {
 }
 PROCESSORS = len(os.sched_getaffinity(0))
 # What the guide promises, on two busy processors.
+STARTS_SECONDS = 180
 GIVEN_UP_SECONDS = 60
 LEARNER_STOPS_SECONDS = 60
 ENDS_SECONDS = 60
@@ -60,6 +61,14 @@ def wait_for(condition, seconds, what):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what()}"
         time.sleep(0.2)
     return value
+
+
+def until(beginning, lines):
+    """The lines up to the first that begins like that."""
+    for line in lines:
+        yield line
+        if line.startswith(beginning):
+            return
 
 
 class Desk:
@@ -222,14 +231,13 @@ def tunnel(cluster):
 def training(tunnel):
     """A training is under way, and whoever submitted it has gone away."""
     with tunnel.follow_elsewhere("ray job submit --submission-id scale") as submitter:
-        said = []
-        for line in submitter.stdout:
-            said.append(line)
-            if line.startswith("learner on"):
-                break
-        else:
-            raise AssertionError("".join(said))
+        # Nobody would wait for ever.
+        too_late = threading.Timer(STARTS_SECONDS, end, [submitter])
+        too_late.start()
+        said = list(until("learner on", submitter.stdout))
+        too_late.cancel()
         end(submitter)
+    assert said[-1].startswith("learner on"), "".join(said)
     tunnel.run = Run(tunnel.head)
     wait_for(lambda: tunnel.run.status()["learner_steps"], 120, tunnel.run.status)
     tunnel.said["logs"] = tunnel.follow("ray job logs scale")

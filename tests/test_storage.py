@@ -7,8 +7,8 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from replay import storage
-from replay.storage import Place
 from replay.errors import BadInput
+from replay.storage import Place
 
 
 @pytest.fixture(autouse=True)
