@@ -24,7 +24,7 @@ train: setup ## learn to play five_finger_scale.mid; results go to runs/
 test: browser check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
 	.venv/bin/python -m pytest -n 2 $(ARGS)
 
-hosts: browser ## docs/cluster.md line by line on three hosts in network namespaces, as root
+hosts: browser ## submit, doctor and docs/cluster.md on real clusters, some of three hosts, as root
 	.venv/bin/python -m pytest -m hosts $(ARGS)
 
 browser:

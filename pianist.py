@@ -174,6 +174,10 @@ def readable(answer: dict[str, Any]) -> str:
         from cluster.status import table
 
         return table(answer)
+    if "nodes" in answer:
+        from cluster.doctor import table as checks
+
+        return checks(answer)
 
     def lines(values: dict[str, Any], indent: str) -> Iterator[str]:
         for name, value in values.items():
@@ -235,7 +239,8 @@ def main() -> int:
         print("pianist: stopped", file=sys.stderr)
         return STOPPED_EXIT_CODE
     print(json.dumps(answer, indent=2) if as_json else readable(answer))
-    return STOPPED_EXIT_CODE if answer.get("state") == "stopped" else 0
+    stopped = STOPPED_EXIT_CODE if answer.get("state") == "stopped" else 0
+    return int(answer.get("exit_code", stopped))
 
 
 if __name__ == "__main__":

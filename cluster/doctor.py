@@ -34,7 +34,7 @@ import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import ray_session
-from cluster.submit import within
+from cluster.submit import gist, within
 from replay.errors import BadInput, require, require_range
 from replay.storage import Place
 
@@ -77,7 +77,8 @@ print(json.dumps(missing))
 class DoctorConfig:
     """Checks a cluster, or this machine where there is none, before it costs money.
 
-    The cluster is that of RAY_ADDRESS, else the one that runs on this machine.
+    The cluster is that of RAY_ADDRESS, else the one that runs on this machine. From elsewhere:
+    `ray job submit -- pianist doctor`. Warnings are of what a run can do without.
     """
 
     root_dir: str = "runs"
@@ -181,7 +182,8 @@ def table(answer: Mapping[str, Any]) -> str:
         for name, check in checks.items()
         if check["verdict"] != OK
     ]
-    return "\n".join(lines + (sorted(problems, reverse=True) or ["all is well"]))
+    problems.sort(key=lambda line: not line.startswith(_word(WRONG)))
+    return "\n".join(lines + (problems or ["all is well"]))
 
 
 def _word(verdict: str) -> str:
@@ -210,7 +212,7 @@ def _connected(address: str | None) -> Iterator[None]:
         within(_CONNECT_SECONDS, session.__enter__)
     except Exception as error:
         raise BadInput(
-            f"the Ray cluster at {address} lets nobody in: {_gist(error)}; if it has token "
+            f"the Ray cluster at {address} lets nobody in: {gist(error)}; if it has token "
             "authentication, set RAY_AUTH_MODE=token and have its token in ~/.ray/auth_token"
         ) from error
     try:
@@ -288,9 +290,9 @@ def _answer(future: ray.ObjectRef) -> dict[str, Any]:
     try:
         return dict(ray.get(future, timeout=1))
     except ray.exceptions.RayTaskError as error:
-        return {"error": _gist(error.cause)}
+        return {"error": gist(error.cause)}
     except Exception as error:  # Ray has many, for nodes and processes that are gone.
-        return {"error": _gist(error)}
+        return {"error": gist(error)}
 
 
 # --- On a node --------------------------------------------------------------------------
@@ -624,7 +626,7 @@ def check_storage(place: Place) -> Finding:
         return within(_STORAGE_SECONDS, _try_url if place.url else _try_folder, place)
     except Exception as error:  # Every file system has errors of its own.
         mend = "give this user the right to write there, or choose another --root-dir"
-        return Finding(WRONG, f"{place} cannot be written: {_gist(error)}", mend)
+        return Finding(WRONG, f"{place} cannot be written: {gist(error)}", mend)
 
 
 def _try_folder(place: Place) -> Finding:
@@ -714,7 +716,7 @@ def check_workers(wanted: Mapping[str, str], joined: Sequence[str]) -> Finding:
 
 
 def _workers_of(file: pathlib.Path) -> dict[str, str]:
-    """Addresses of head and workers in a file of `ray up`, and by what name it has them.
+    """Addresses of the workers in a file of `ray up`, and by what name it has them.
 
     Raises:
         BadInput: it cannot be read, or it is of a cloud and names no machines.
@@ -724,7 +726,7 @@ def _workers_of(file: pathlib.Path) -> dict[str, str]:
     except OSError as error:
         raise BadInput(f"--cluster-file {file} cannot be read: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"--cluster-file {file} is not YAML: {_gist(error)}") from error
+        raise BadInput(f"--cluster-file {file} is not YAML: {gist(error)}") from error
     provider = content.get("provider") if isinstance(content, dict) else None
     names = provider.get("worker_ips") if isinstance(provider, dict) else None
     require(
@@ -763,8 +765,3 @@ def _is_public(address: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(address).is_global
     return False
-
-
-def _gist(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -141,6 +141,14 @@ def within(seconds: float, call: Callable[..., Value], *arguments: Any) -> Value
     return value
 
 
+def gist(error: object) -> str:
+    """The line of an error that says what is wrong: of a traceback the last, else the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[-1 if "Traceback" in str(error) else 0]
+
+
 # --- What is asked for ------------------------------------------------------------------
 
 
@@ -381,7 +389,7 @@ def _connect(address: str) -> "JobSubmissionClient":
             "have the cluster's token in ~/.ray/auth_token, or in RAY_AUTH_TOKEN"
         ) from error
     except Exception as error:  # Ray's client lets through what its libraries raise.
-        raise BadInput(f"no Ray cluster answers at {shown}: {_gist(error)}") from error
+        raise BadInput(f"no Ray cluster answers at {shown}: {gist(error)}") from error
 
 
 def _knock(address: str) -> None:
@@ -467,8 +475,7 @@ class _Job:
             raise
         except Exception as error:
             raise BadInput(
-                f"the cluster at {_without_user(self._address)} did not take the job: "
-                f"{_gist(error)}"
+                f"the cluster at {_without_user(self._address)} did not take the job: {gist(error)}"
             ) from error
 
     def _free_id(self, wanted: str) -> str:
@@ -518,7 +525,7 @@ class _Job:
             logs = within(_ANSWER_SECONDS, self._client.get_job_logs, self._id)
             self._show(logs[self._shown :])
         if self._status == "FAILED":
-            _say(_gist(self._message or "the job failed").partition(", last available")[0])
+            _say(gist(self._message or "the job failed").partition(", last available")[0])
 
     def _show(self, text: str) -> None:
         self._shown += len(text)
@@ -598,14 +605,6 @@ def _without_user(address: str) -> str:
     """The address without a user's name and password."""
     parts = urllib.parse.urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _gist(error: object) -> str:
-    """The line that says what is wrong: the last one of a traceback, else the first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[-1 if "Traceback" in str(error) else 0]
 
 
 def _say(message: str) -> None:

@@ -615,9 +615,9 @@ def test_other_addresses_get_a_token_of_their_own(collection, tmp_path):
 
 def test_port_in_use_is_named(collection):
     with serving(collection) as served, pytest.raises(BadInput, match=r"in use.*--port"):
-        rate(RateConfig(collection.path, port=served.port))
+        rate(RateConfig(str(collection.path), port=served.port))
     with pytest.raises(BadInput, match=r"--host nowhere\.invalid"):
-        rate(RateConfig(collection.path, host="nowhere.invalid", port=0))
+        rate(RateConfig(str(collection.path), host="nowhere.invalid", port=0))
 
 
 @pytest.mark.parametrize(
