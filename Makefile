@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test hosts browser check format study clean
+.PHONY: help setup train test hosts browser check format study scaling clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/five_finger_scale.mid --max-minutes 8 --tqdm-bar \
@@ -41,6 +41,10 @@ format: setup ## format the source and put right what ruff can
 
 study: setup ## fine-tuning on preferences beside its baselines: the table of docs/results.md, two hours
 	scripts/preference_study.sh
+
+scaling: setup ## how many actors one replay server and one learner carry: figures and plot of docs/scaling.md
+	.venv/bin/pianist bench scale --json >docs/scaling.json
+	.venv/bin/python -m benchmarks.saturation_plot docs/scaling.json docs/scaling.png
 
 clean: ## remove .venv and caches, never runs/
 	rm -rf .venv/setup-stamp .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -26,6 +26,7 @@ _FOREARM_REWARD = 0.5
 _COLLISION_MARGIN = 1e-8
 # dm_control's tolerance is 0.1 at the margin.
 _SCALE = math.sqrt(-2 * math.log(0.1))
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 _ONE, _MINUS_ONE = np.float32(1), np.float32(-1)
 
 
@@ -99,6 +100,12 @@ class PianoEnvironment:
                 after_substep()
         self.read_keys()
         return self._conclude()
+
+    def simulator_state(self) -> np.ndarray:
+        """All that the physics goes on from, (numbers,) float64: MuJoCo's mjSTATE_INTEGRATION."""
+        state = np.empty(mujoco.mj_stateSize(self.piano.model, _STATE))
+        mujoco.mj_getState(self.piano.model, self.data, state, _STATE)
+        return state
 
     def read_keys(self) -> None:
         """Sets `key_state` (88,), 0 up to 1 down; `keys_down` (88,) bool; `pedal_down`."""

@@ -5,19 +5,24 @@ from typing import Any, Literal
 
 import tyro
 
-from replay.errors import require_range
+from replay.errors import require, require_range
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchConfig:
     """Measures a part beside what it would replace, in alternating rounds; prints medians."""
 
-    what: tyro.conf.Positional[Literal["environment", "render"]]
-    """environment: control steps a second; render: seconds for a video."""
+    what: tyro.conf.Positional[Literal["environment", "render", "scale"]]
+    """environment: control steps a second; render: seconds for a video; scale: how many actors
+    one replay server, one parameter server and one learner carry."""
     rounds: int = 5
     """Rounds that count; one more comes first."""
     seconds: float = 3.0
     """Of each measurement, where it can be chosen."""
+    actors: tuple[int, ...] = (1, 4, 16, 64, 256)
+    """scale: the numbers of actors to be measured; as many run as memory carries."""
+    step_milliseconds: float = 2.0
+    """scale: what a step of an environment takes."""
 
     def __post_init__(self) -> None:
         """Refuses values out of range.
@@ -27,6 +32,11 @@ class BenchConfig:
         """
         require_range(self, "rounds", least=1, most=100)
         require_range(self, "seconds", least=0.1, most=600)
+        require_range(self, "step_milliseconds", least=0.1, most=1000, unit="ms")
+        require(
+            len(self.actors) > 0 and all(1 <= number <= 4096 for number in self.actors),
+            f"--actors is {self.actors}, must be one or more of 1 to 4096",
+        )
 
 
 def bench(config: BenchConfig) -> dict[str, Any]:
@@ -35,6 +45,12 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         from benchmarks import environment
 
         return environment.measure(config.rounds, config.seconds)
+    if config.what == "scale":
+        from benchmarks import scale
+
+        return scale.measure(
+            config.rounds, config.seconds, config.actors, config.step_milliseconds / 1000
+        )
     from benchmarks import render
 
     return render.measure(config.rounds)

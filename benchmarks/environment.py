@@ -22,7 +22,7 @@ from actors.piano_model import PianoModel
 from actors.repertoire import Repertoire
 from actors.song import Song, load_songs
 from actors.stock_environment import StockEnvironment
-from benchmarks.rounds import alternate, machine
+from benchmarks.rounds import Figures, alternate, machine
 from cluster import ray_session
 from cluster.parts import ON_CPU, remote
 from learner.config import LearnerConfig
@@ -40,6 +40,7 @@ CONFIG = EnvironmentConfig(
     action_reward_observation=True,
 )
 _ENVIRONMENTS_PER_CORE = 8
+_UNIT = "control steps a second"
 
 
 def measure(rounds: int, seconds: float) -> dict[str, Any]:
@@ -82,24 +83,25 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
             data.ctrl[:] = control
             mujoco.mj_step(stock_model, data, piano.substeps)
 
-    def rate(episodes: Sequence[Callable[[], None]]) -> Callable[[], float]:
-        return lambda: _rate(episodes, len(actions), seconds)
+    def rate(episodes: Sequence[Callable[[], None]]) -> Callable[[], Figures]:
+        return lambda: {_UNIT: _rate(episodes, len(actions), seconds)}
 
     stock_side = rate([play_stock])
     fast = [functools.partial(play_fast, environment) for environment in environments]
     physics = [functools.partial(play_physics, mujoco.MjData(stock_model)) for _ in cores]
     with _actor(len(cores), song) as actor_rate:
-        steps = alternate(
+        sides = alternate(
             {
                 "stock": _on_one_core(cores, stock_side),
                 "fast": _on_one_core(cores, rate(fast[:1])),
                 "physics": _on_one_core(cores, rate(physics[:1])),
                 "fast_all_cores": rate(fast),
                 "physics_all_cores": rate(physics),
-                "actor": lambda: actor_rate(seconds),
+                "actor": lambda: {_UNIT: actor_rate(seconds)},
             },
             rounds,
         )
+    steps = {name: figures[_UNIT] for name, figures in sides.items()}
     return {
         "fast_over_physics": steps["fast"] / steps["physics"],
         "fast_over_stock": steps["fast"] / steps["stock"],
@@ -138,8 +140,8 @@ def _rate(episodes: Sequence[Callable[[], None]], length: int, seconds: float) -
     return steps / (time.perf_counter() - started)
 
 
-def _on_one_core(cores: list[int], measure_rate: Callable[[], float]) -> Callable[[], float]:
-    def on_one_core() -> float:
+def _on_one_core(cores: list[int], measure_rate: Callable[[], Figures]) -> Callable[[], Figures]:
+    def on_one_core() -> Figures:
         os.sched_setaffinity(0, cores[-1:])
         try:
             return measure_rate()

@@ -65,10 +65,13 @@ def measure(rounds: int) -> dict[str, Any]:
             )
             return _stock_seconds(recorded, actions) - playing
 
-    seconds = alternate({"render": ours, "stock_render": stock}, rounds)
+    sides = alternate(
+        {"render": lambda: {"seconds": ours()}, "stock_render": lambda: {"seconds": stock()}},
+        rounds,
+    )
     return {
-        "render_seconds": seconds["render"],
-        "stock_render_seconds": seconds["stock_render"],
+        "render_seconds": sides["render"]["seconds"],
+        "stock_render_seconds": sides["stock_render"]["seconds"],
         "video_seconds": performance.seconds,
         "rounds": rounds,
         "machine": machine(),

@@ -5,25 +5,36 @@ import pathlib
 import platform
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+Figures = dict[str, float]
 
-def alternate(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Measures every side once a round; returns each one's median.
+
+def alternate(sides: Mapping[str, Callable[[], Figures]], rounds: int) -> dict[str, Figures]:
+    """Measures every side once a round; returns the median of each of its figures.
 
     Args:
-        sides: by name, what measures a side and returns its figure.
+        sides: by name, what measures a side and returns its figures.
         rounds: how often; one more round comes first and does not count.
     """
-    figures: dict[str, list[float]] = {name: [] for name in sides}
+    measured: dict[str, list[Figures]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, measure in sides.items():
-            figure = measure()
+            figures = measure()
             if number:
-                figures[name].append(figure)
-            print(f"round {number} of {rounds}: {name} {figure:.4g}", file=sys.stderr, flush=True)
-    return {name: statistics.median(values) for name, values in figures.items()}
+                measured[name].append(figures)
+            shown = ", ".join(f"{value:.4g} {unit}" for unit, value in figures.items())
+            announce(f"round {number} of {rounds}: {name}: {shown}")
+    return {
+        name: {unit: statistics.median(row[unit] for row in rows) for unit in rows[0]}
+        for name, rows in measured.items()
+    }
+
+
+def announce(line: str) -> None:
+    """Tells people how far it is; standard output is for the answer."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def machine() -> dict[str, Any]:

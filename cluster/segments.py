@@ -13,7 +13,7 @@ import ray.util
 import tqdm
 import tyro
 
-from actors import recording
+from actors import graphics, recording
 from actors.config import RecordingConfig
 from actors.repertoire import Repertoire
 from actors.song import Song
@@ -158,6 +158,7 @@ def _record(
             (packed[folder], planned),
         )
     total = sum(len(planned) for _, planned in episodes)
+    pictures = graphics.why_no_pictures() is None  # Otherwise it has been said.
     with tqdm.tqdm(total=total, unit="segment", dynamic_ncols=True) as bar:
         while pool.has_next():
             try:
@@ -172,6 +173,13 @@ def _record(
                 ) from None
             for segment in recorded:
                 collection.add(segment)
+                if pictures and "video.mp4" not in segment.files:
+                    pictures = False
+                    bar.write(
+                        f"segment {segment.name} has no video, and others may have none: OpenGL "
+                        "does not work on each machine; `pianist doctor` says where",
+                        file=sys.stderr,
+                    )
             bar.update(len(recorded))
 
 

@@ -254,7 +254,7 @@ def _last_part(run: Any) -> str:
 
 def _say_where_it_is_read(*places: Any) -> None:
     """Says so where somebody could believe that what lies here is sent."""
-    for place in map(str, places):
+    for place in dict.fromkeys(map(str, places)):
         if "://" not in place and not os.path.isabs(place) and os.path.exists(place):
             _say(f"{place} is read on the cluster (below the head's home folder); it is not sent")
 
@@ -571,9 +571,10 @@ class _Tail:
 
     def stop(self) -> None:
         """Ends the thread."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._reading.cancel)
-            self._thread.join(timeout=1.0)
+        self._loop.call_soon_threadsafe(self._reading.cancel)
+        self._thread.join(timeout=1.0)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def _run(self) -> None:
         try:
@@ -582,7 +583,6 @@ class _Tail:
             pass
         finally:
             self._lines.put(None)
-            self._loop.close()
 
     async def _read(self, client: "JobSubmissionClient", submission_id: str) -> None:
         async for text in client.tail_job_logs(submission_id):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import mujoco
 import numpy as np
 
 from actors.config import RecordingConfig
@@ -22,8 +21,6 @@ from replay.files import PackedFolder
 from replay.transition import Observation
 from rlhf.collection import PlannedSegment, Trajectory, write_segment
 from rlhf.simulated_raters import QUALITIES, score
-
-_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class Audition(NamedTuple):
@@ -143,25 +140,19 @@ def perform(
     observations: list[Observation] = []
     actions, log_probabilities, states = [], [], []
 
-    def simulator_state() -> np.ndarray:
-        model = environment.piano.model
-        state = np.empty(mujoco.mj_stateSize(model, _STATE))
-        mujoco.mj_getState(model, environment.data, state, _STATE)
-        return state
-
     def act(observation: Observation) -> np.ndarray:
         nonlocal key
         action, log_probability, key = policy.perturbed(
             observation.batch_of_one(), key, temperature, noise
         )
         observations.append(observation)
-        states.append(simulator_state())
+        states.append(environment.simulator_state())
         actions.append(action[0])
         log_probabilities.append(log_probability[0])
         return action[0]
 
     performance = play(environment, act)
-    states.append(simulator_state())
+    states.append(environment.simulator_state())
     return performance, Trajectory(
         proprioception=np.array([observation.proprioception for observation in observations]),
         row=np.array([observation.row for observation in observations], np.int32),

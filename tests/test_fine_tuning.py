@@ -45,7 +45,7 @@ def tuned(carried, folder):
         folder,
         *("cpl", carried.path.name, "--load-checkpoint", "runs/scale", "--raters", SMOOTH),
         *("--root-dir", "tuned", "--name", "one", "--learning-rate", 1e-3),
-        *("--validation-fraction", 0.34, *QUICK, "--json"),
+        *("--validation-fraction", 0.5, *QUICK, "--json"),
         seconds=400,
     )
     assert result.returncode == 0, result.stderr

@@ -18,7 +18,10 @@ ALLOWED = {
     "learner": {"replay"},
     "replay": set(),
 }
+# MuJoCo looks for OpenGL when it is first imported, and `actors` has to settle before which.
 FOREIGN = {
+    "cluster": {"robopianist", "mujoco", "dm_control"},
+    "rlhf": {"robopianist", "mujoco", "dm_control"},
     "replay": {"robopianist", "mujoco", "dm_control", "jax", "flax"},
     "learner": {"robopianist", "mujoco", "dm_control"},
 }

@@ -1,0 +1,304 @@
+"""How much one replay server, one parameter server and one learner carry, by number of actors."""
+
+import contextlib
+import functools
+import itertools
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+import ray
+
+from actors.environment import PianoEnvironment
+from actors.piano_model import PianoModel
+from actors.repertoire import Repertoire
+from actors.song import Song, load_songs
+from benchmarks.environment import CONFIG, SONG
+from benchmarks.rounds import Figures, alternate, announce, machine
+from benchmarks.saturation import saturation
+from benchmarks.stand_ins import MEMORY_SHARE, Group, Step, sample, write
+from cluster import ray_session
+from cluster.parts import ON_CPU, answer, remote
+from learner.config import LearnerConfig
+from learner.learner import Learner
+from learner.parameters import ParameterServer, ParameterSubscription
+from learner.sac import initial_state
+from replay.config import ReplayConfig
+from replay.server import ReplayServer
+
+_ENVIRONMENTS = 4
+_BATCH_SIZE = 256
+_WARM_UP = 5_000
+_SUBSCRIBER_BYTES = 150_000_000  # Of a Ray worker that has nothing but Ray in it.
+_SUBSCRIBERS_AT_ONCE = 8
+_START_SECONDS = 180.0
+
+
+def measure(
+    rounds: int, seconds: float, actors: Sequence[int], step_seconds: float
+) -> dict[str, Any]:
+    """Measures writing, sampling, parameters on their way, and learning; all on this machine.
+
+    The actors are stand-ins that take no processor for playing, each a process of its own.
+    Where memory does not carry as many as asked for, fewer run, and the answer says how many.
+
+    Args:
+        rounds: that count; of every figure the median is taken.
+        seconds: of each measurement.
+        actors: the numbers of them to be measured.
+        step_seconds: that a step of an environment takes.
+
+    Returns:
+        `replay`, `parameters` and `learner` with what was measured; `saturation` with what
+        follows for runs of other sizes; see `benchmarks.saturation`.
+    """
+    song = load_songs(SONG)[0]
+    piano = PianoModel(song, CONFIG)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ray_session.connect(None, pathlib.Path(folder) / "logs"),
+    ):
+        replay = remote(ReplayServer, num_cpus=0).remote(
+            ReplayConfig(warmstart_steps=_WARM_UP, update_to_data_ratio="free"),
+            (piano.layout.frames, piano.layout.proprioception_dim),
+            piano.action_dim,
+            pathlib.Path(folder) / "replay",
+        )
+        address = answer(replay.address.remote(), "the replay server did not start", _START_SECONDS)
+        figures: dict[str, Any] = {
+            "replay": _replay(
+                piano, address, _process_of(replay), rounds, seconds, actors, step_seconds
+            ),
+            "learner": _learner(song, piano, address, rounds, seconds),
+        }
+        ray.kill(replay)
+        figures["parameters"] = _parameters(piano, rounds, actors)
+    figures |= {"step_seconds": step_seconds, "rounds": rounds, "seconds": seconds}
+    return figures | {"saturation": saturation(figures), "machine": machine()}
+
+
+# --- Writing and sampling -------------------------------------------------------------------
+
+
+def _replay(
+    piano: PianoModel,
+    address: str,
+    server: psutil.Process,
+    rounds: int,
+    seconds: float,
+    actors: Sequence[int],
+    step_seconds: float,
+) -> dict[str, Any]:
+    shape = (piano.layout.frames, piano.layout.proprioception_dim)
+    writers, samplers = Group(), Group()
+    with contextlib.closing(writers), contextlib.closing(samplers):
+        samplers.add(sample, address, shape, _BATCH_SIZE)
+        for number in range(1, max(actors) + 1):
+            if not writers.add(write, address, _episode(piano), _ENVIRONMENTS, step_seconds):
+                announce(f"memory carries {number - 1} of {max(actors)} actors")
+                break
+            if number % 32 == 0:
+                announce(f"{number} of {max(actors)} actors started")
+        _warm_up(writers)
+        numbers = sorted({min(number, len(writers)) for number in actors})
+        alone = {
+            number: functools.partial(_work, server, seconds, writers, number) for number in numbers
+        }
+        together = {
+            number: functools.partial(_together, seconds, writers, number, samplers)
+            for number in numbers
+        }
+        measured = alternate(
+            {"sampling": functools.partial(_work, server, seconds, samplers)}
+            | {f"{number} actors write": side for number, side in alone.items()}
+            | {f"{number} actors write beside sampling": side for number, side in together.items()},
+            rounds,
+        )
+        return {
+            "actors_run": len(writers),
+            "environments_per_actor": _ENVIRONMENTS,
+            "batch_size": _BATCH_SIZE,
+            "megabytes_per_actor": writers.bytes_each / 1e6,
+            "sampling": measured["sampling"],
+            "writing": [
+                {"actors": number, "offered_per_second": number / step_seconds}
+                | measured[f"{number} actors write"]
+                for number in numbers
+            ],
+            "writing_and_sampling": [
+                {"actors": number} | measured[f"{number} actors write beside sampling"]
+                for number in numbers
+            ],
+        }
+
+
+def _work(
+    server: psutil.Process, seconds: float, group: Group, number: int | None = None
+) -> Figures:
+    """What a group and the server do, and what each transition costs."""
+    started, before, bytes_before = time.perf_counter(), _processor(server), _loopback_bytes()
+    work = group.end(group.begin(seconds, number), seconds)
+    elapsed = time.perf_counter() - started
+    transitions = sum(one.transitions for one in work)
+    return {
+        "transitions_per_second": transitions / elapsed,
+        "server_microseconds": 1e6 * (_processor(server) - before) / transitions,
+        "client_microseconds": 1e6 * sum(one.processor_seconds for one in work) / transitions,
+        "bytes": (_loopback_bytes() - bytes_before) / transitions,
+    }
+
+
+def _together(seconds: float, writers: Group, number: int, samplers: Group) -> Figures:
+    writing, sampling = writers.begin(seconds, number), samplers.begin(seconds)
+    return {
+        "written_per_second": sum(one.transitions for one in writers.end(writing, seconds))
+        / seconds,
+        "sampled_per_second": sum(one.transitions for one in samplers.end(sampling, seconds))
+        / seconds,
+    }
+
+
+def _warm_up(writers: Group) -> None:
+    """Fills the table so far that it can be sampled."""
+    written = 0
+    while written < 2 * _WARM_UP:
+        written += sum(one.transitions for one in writers.end(writers.begin(2.0, 16), 2.0))
+
+
+def _episode(piano: PianoModel) -> list[Step]:
+    """An episode of the real environment, with actions that wander about."""
+    environment = PianoEnvironment(piano)
+    walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
+    observation, steps = environment.reset().observation, []
+    for action in np.sin(np.cumsum(walk, axis=0)).astype(np.float32):
+        timestep = environment.step(action)
+        steps.append(Step(observation, action, timestep.reward, timestep.discount))
+        observation = timestep.observation
+    return steps
+
+
+def _processor(process: psutil.Process) -> float:
+    return float(sum(process.cpu_times()[:2]))
+
+
+def _loopback_bytes() -> int:
+    return int(psutil.net_io_counters(pernic=True)["lo"].bytes_sent)
+
+
+def _process_of(handle: Any) -> psutil.Process:
+    number = handle.__ray_call__.remote(lambda _: os.getpid())
+    return psutil.Process(answer(number, "the replay server did not answer"))
+
+
+# --- Parameters -----------------------------------------------------------------------------
+
+
+class Subscriber:
+    """Stands in for an actor: it takes parameters as an actor does, and notes when."""
+
+    _LOOK_SECONDS = 0.02
+
+    def __init__(self, server: Any):
+        self._subscription = ParameterSubscription(server)
+
+    def wait(self, version: int, seconds: float) -> float:
+        """When parameters of this version were there, on the machine's monotonic clock.
+
+        Raises:
+            TimeoutError: they did not come in time.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            parameters = self._subscription.latest()
+            if parameters is not None and self._subscription.version == version:
+                return time.monotonic()
+            time.sleep(self._LOOK_SECONDS)
+        raise TimeoutError(f"no parameters of version {version} within {seconds:.0f} s")
+
+
+def _parameters(piano: PianoModel, rounds: int, actors: Sequence[int]) -> dict[str, Any]:
+    """Seconds from the learner's `put` until the actors have the parameters."""
+    parameters = jax.device_get(
+        initial_state(LearnerConfig(), piano.layout.observation_dim, piano.action_dim, 0).actor
+    )
+    server = remote(ParameterServer, num_cpus=0).remote()
+    start = remote(Subscriber, num_cpus=0, runtime_env=ON_CPU).remote
+    subscribers: list[Any] = []
+    rows: list[dict[str, Any]] = []
+    versions = itertools.count()
+    for wanted in sorted(set(actors)):
+        # One that has nothing to do would be told of every version all the same: they come later.
+        while len(subscribers) < wanted and _memory_for(_SUBSCRIBERS_AT_ONCE * _SUBSCRIBER_BYTES):
+            count = min(_SUBSCRIBERS_AT_ONCE, wanted - len(subscribers))
+            more = [start(server) for _ in range(count)]
+            for one in more:
+                answer(one.__ray_ready__.remote(), "an actor did not start", _START_SECONDS)
+            subscribers += more
+        if len(subscribers) < wanted:
+            announce(f"memory carries {len(subscribers)} of {wanted} actors")
+        name = f"parameters to {len(subscribers)} actors"
+        publish = functools.partial(_publish, server, parameters, subscribers, versions)
+        rows.append({"actors": len(subscribers)} | alternate({name: publish}, rounds)[name])
+        if len(subscribers) < wanted:
+            break
+    for handle in (*subscribers, server):
+        ray.kill(handle)
+    return {
+        "actors_run": len(subscribers),
+        "bytes": sum(array.nbytes for array in jax.tree.leaves(parameters)),
+        "by_actors": rows,
+    }
+
+
+def _publish(server: Any, parameters: Any, subscribers: list[Any], versions: Any) -> Figures:
+    version = next(versions)
+    waiting = [one.wait.remote(version, _START_SECONDS) for one in subscribers]
+    time.sleep(0.5)  # All look already when it comes.
+    published = time.monotonic()
+    server.publish.remote(version, [ray.put(parameters)])
+    arrived = [moment - published for moment in ray.get(waiting, timeout=_START_SECONDS)]
+    return {
+        "seconds_until_half_have_them": statistics.median(arrived),
+        "seconds_until_all_have_them": max(arrived),
+    }
+
+
+def _memory_for(size: float) -> bool:
+    return size < MEMORY_SHARE * psutil.virtual_memory().available
+
+
+# --- Learning -------------------------------------------------------------------------------
+
+
+def _learner(
+    song: Song, piano: PianoModel, address: str, rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Learner steps a second where there is always enough to sample."""
+    server = remote(ParameterServer, num_cpus=0).remote()
+    learner = remote(Learner, num_cpus=0).remote(
+        LearnerConfig(),
+        piano.layout,
+        Repertoire([song], CONFIG).table,
+        piano.action_dim,
+        0,
+        address,
+        _BATCH_SIZE,
+        server,
+    )
+    device = answer(learner.device.remote(), "the learner did not start", _START_SECONDS)
+
+    def learn() -> Figures:
+        report = answer(learner.learn.remote(seconds), "no learner step", 60 + 10 * seconds)
+        return {"steps_per_second": report.steps / report.seconds}
+
+    steps = alternate({"learner": learn}, rounds)["learner"]
+    for handle in (learner, server):
+        ray.kill(handle)
+    return {"device": device, "batch_size": _BATCH_SIZE} | steps
