@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -15,6 +16,9 @@ from replay.errors import BadInput
 
 _OBJECT_STORE_BYTES = 300_000_000
 _CONNECT_SECONDS = 10.0
+# On a busy machine Ray's processes may need longer than the half minute that it gives them.
+_ATTEMPTS = 3
+_TOO_SLOW = "timed out during startup"
 
 
 def cluster_address() -> str | None:
@@ -65,16 +69,7 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
     # Short: the paths of Ray's sockets are limited to 107 characters.
     folder = pathlib.Path(tempfile.mkdtemp(prefix="pianist-"))
     try:
-        ray.init(
-            address="local",
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=str(folder),
-            # What a process leaves when it is ended goes with all the rest.
-            runtime_env={"env_vars": {"TMPDIR": str(folder)}},
-        )
+        _start(folder)
         try:
             yield
         finally:
@@ -86,3 +81,26 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: pathlib.Path) -> None:
+    """Starts a Ray of our own, whose files lie in the folder."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(folder),
+                # What a process leaves when it is ended goes with all the rest.
+                runtime_env={"env_vars": {"TMPDIR": str(folder)}},
+            )
+        except Exception as error:  # Ray raises nothing more special.
+            if _TOO_SLOW not in str(error) or attempt == _ATTEMPTS:
+                raise
+            ray.shutdown()
+            print("Ray did not start in its half minute; trying again", file=sys.stderr)
+        else:
+            return

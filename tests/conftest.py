@@ -1,6 +1,7 @@
 """For all tests."""
 
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -28,16 +29,22 @@ import pianist
 
 _SHARED_MEMORY = pathlib.Path("/dev/shm")
 _BEFORE = pytest.StashKey[set]()
+_COMPILED = "JAX_COMPILATION_CACHE_DIR"
 
 
 def pytest_sessionstart(session):
     session.config.stash[_BEFORE] = set(_SHARED_MEMORY.iterdir())
+    if not hasattr(session.config, "workerinput"):
+        # All runs learn with the same small networks: what one has compiled serves the others.
+        os.environ[_COMPILED] = tempfile.mkdtemp(prefix="p-")
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
     """After all tests, those of other processes too, no shared memory is left behind."""
     if not hasattr(session.config, "workerinput"):
+        shutil.rmtree(os.environ[_COMPILED])
         left = set(_SHARED_MEMORY.iterdir()) - session.config.stash[_BEFORE]
         if left:
             print(f"\nshared memory left behind: {sorted(map(str, left))}")

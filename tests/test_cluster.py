@@ -47,7 +47,7 @@ PROCESSORS = len(os.sched_getaffinity(0))
 STARTS_SECONDS = 180
 GIVEN_UP_SECONDS = 60
 LEARNER_STOPS_SECONDS = 60
-ENDS_SECONDS = 120
+ENDS_SECONDS = 60
 
 
 def commands_of_the_guide():

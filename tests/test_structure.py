@@ -62,3 +62,29 @@ def test_the_front_door_imports_nothing_heavy():
         check=False,
     )
     assert output.stdout.strip() == "[]", output.stderr
+
+
+def test_what_only_notebooks_need_is_imported_when_it_is_called():
+    code = """
+import sys
+from actors import song
+import note_seq
+print("bokeh" in sys.modules)
+try:
+    note_seq.play_sequence(note_seq.NoteSequence(), synth=print)
+except TypeError:  # The synthesiser is none; what matters is that it was asked.
+    pass
+print("bokeh" in sys.modules, sys.modules["note_seq.notebook_utils"].__file__)
+"""
+    output = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    lines = output.stdout.splitlines()
+    assert lines[0] == "False", output.stderr
+    assert lines[-1].startswith("True "), output.stderr
+    assert lines[-1].endswith("notebook_utils.py")
