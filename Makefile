@@ -43,7 +43,7 @@ study: setup ## fine-tuning on preferences beside its baselines: the table of do
 	scripts/preference_study.sh
 
 scaling: setup ## how many actors one replay server and one learner carry: figures and plot of docs/scaling.md
-	.venv/bin/pianist bench scale --json >docs/scaling.json
+	.venv/bin/pianist bench scale --rounds 3 --json >docs/scaling.json
 	.venv/bin/python -m benchmarks.saturation_plot docs/scaling.json docs/scaling.png
 
 clean: ## remove .venv and caches, never runs/

@@ -24,11 +24,12 @@ from benchmarks.environment import CONFIG, SONG
 from benchmarks.rounds import Figures, alternate, announce, machine
 from benchmarks.saturation import saturation
 from benchmarks.stand_ins import MEMORY_SHARE, Group, Step, sample, write
+from benchmarks.subscriber import Subscriber
 from cluster import ray_session
 from cluster.parts import ON_CPU, answer, remote
 from learner.config import LearnerConfig
 from learner.learner import Learner
-from learner.parameters import ParameterServer, ParameterSubscription
+from learner.parameters import ParameterServer
 from learner.sac import initial_state
 from replay.config import ReplayConfig
 from replay.server import ReplayServer
@@ -198,29 +199,6 @@ def _process_of(handle: Any) -> psutil.Process:
 
 
 # --- Parameters -----------------------------------------------------------------------------
-
-
-class Subscriber:
-    """Stands in for an actor: it takes parameters as an actor does, and notes when."""
-
-    _LOOK_SECONDS = 0.02
-
-    def __init__(self, server: Any):
-        self._subscription = ParameterSubscription(server)
-
-    def wait(self, version: int, seconds: float) -> float:
-        """When parameters of this version were there, on the machine's monotonic clock.
-
-        Raises:
-            TimeoutError: they did not come in time.
-        """
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            parameters = self._subscription.latest()
-            if parameters is not None and self._subscription.version == version:
-                return time.monotonic()
-            time.sleep(self._LOOK_SECONDS)
-        raise TimeoutError(f"no parameters of version {version} within {seconds:.0f} s")
 
 
 def _parameters(piano: PianoModel, rounds: int, actors: Sequence[int]) -> dict[str, Any]:

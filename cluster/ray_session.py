@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+import psutil
 import ray
 
 from replay.errors import BadInput
@@ -19,6 +20,7 @@ _CONNECT_SECONDS = 10.0
 # On a busy machine Ray's processes may need longer than the half minute that it gives them.
 _ATTEMPTS = 3
 _TOO_SLOW = "timed out during startup"
+_END_SECONDS = 10.0
 
 
 def cluster_address() -> str | None:
@@ -98,9 +100,20 @@ def _start(folder: pathlib.Path) -> None:
                 runtime_env={"env_vars": {"TMPDIR": str(folder)}},
             )
         except Exception as error:  # Ray raises nothing more special.
+            _end_processes_of(folder)
             if _TOO_SLOW not in str(error) or attempt == _ATTEMPTS:
                 raise
-            ray.shutdown()
             print("Ray did not start in its half minute; trying again", file=sys.stderr)
         else:
             return
+
+
+def _end_processes_of(folder: pathlib.Path) -> None:
+    """Ends what a Ray that did not start has started; Ray itself would when this process ends."""
+    ended = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any(str(folder) in argument for argument in process.cmdline()):
+                process.kill()
+                ended.append(process)
+    psutil.wait_procs(ended, timeout=_END_SECONDS)

@@ -219,9 +219,7 @@ def cluster():
     """A cluster that has a head only."""
     require_hosts()
     with Network() as network:
-        cluster = Cluster(network.desk)
-        cluster.status_at_first = cluster.status()
-        yield cluster
+        yield Cluster(network.desk)
 
 
 @pytest.fixture(scope="module")

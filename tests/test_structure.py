@@ -69,12 +69,12 @@ def test_what_only_notebooks_need_is_imported_when_it_is_called():
 import sys
 from actors import song
 import note_seq
-print("bokeh" in sys.modules)
+print("without", "bokeh" in sys.modules)
 try:
     note_seq.play_sequence(note_seq.NoteSequence(), synth=print)
 except TypeError:  # The synthesiser is none; what matters is that it was asked.
     pass
-print("bokeh" in sys.modules, sys.modules["note_seq.notebook_utils"].__file__)
+print("with", "bokeh" in sys.modules, sys.modules["note_seq.notebook_utils"].__file__)
 """
     output = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
@@ -84,7 +84,8 @@ print("bokeh" in sys.modules, sys.modules["note_seq.notebook_utils"].__file__)
         timeout=60,
         check=False,
     )
-    lines = output.stdout.splitlines()
-    assert lines[0] == "False", output.stderr
-    assert lines[-1].startswith("True "), output.stderr
+    # pyfluidsynth, too, prints something where CI is set.
+    lines = [line for line in output.stdout.splitlines() if line.startswith("with")]
+    assert lines[0] == "without False", output.stderr
+    assert lines[-1].startswith("with True "), output.stderr
     assert lines[-1].endswith("notebook_utils.py")
