@@ -32,7 +32,8 @@ def saturation(figures: dict[str, Any], cores: Sequence[int] = CORES) -> list[di
 
     Returns:
         For each number of cores and each ratio: what the actors could make, what each part
-        carries (environment steps a second), what comes of it, and the part that limits it.
+        carries (environment steps a second), what comes of it, the part that limits it, and how
+        many learner steps a second a learner would have to make for another part to do so.
     """
     replay, batch_size = figures["replay"], figures["replay"]["batch_size"]
     # Where most actors wrote: a busy server has no slack in its figures.
@@ -52,6 +53,7 @@ def saturation(figures: dict[str, Any], cores: Sequence[int] = CORES) -> list[di
                 "learner": figures["learner"]["steps_per_second"] / ratio,
             }
             limiting = min(limits, key=lambda name: limits[name])
+            others = min(limit for name, limit in limits.items() if name != "learner")
             rows.append(
                 {
                     "cores": number,
@@ -59,6 +61,7 @@ def saturation(figures: dict[str, Any], cores: Sequence[int] = CORES) -> list[di
                     "limits": limits,
                     "environment_steps_per_second": limits[limiting],
                     "limited_by": limiting,
+                    "learner_steps_per_second_wanted": ratio * others,
                 }
             )
     return rows

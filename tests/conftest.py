@@ -51,14 +51,22 @@ def pytest_sessionfinish(session):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+_LOOK_AT_ONE_RUN = ("test_training.py", "test_segments.py", "test_fine_tuning.py")
+_TAKE_LONGEST = ("test_cluster.py", *_LOOK_AT_ONE_RUN, "test_submit.py", "test_scale.py")
+
+
 class _ByFile(LoadScopeScheduling):
     """Of tests that run side by side, those of a file, or that look at one run, stay together."""
 
-    _LOOK_AT_ONE_RUN = ("test_training.py", "test_segments.py", "test_fine_tuning.py")
-
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0].rpartition("/")[2]
-        return "trained" if file in self._LOOK_AT_ONE_RUN else file
+        return "trained" if file in _LOOK_AT_ONE_RUN else file
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest comes first, so that no process is left alone with it at the end."""
+    order = {name: number for number, name in enumerate(_TAKE_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 def pytest_xdist_make_scheduler(config, log):

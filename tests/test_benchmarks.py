@@ -7,24 +7,33 @@ import subprocess
 import sys
 
 import pytest
+from runs_for_tests import wait_until_nothing_is_left
+
+from benchmarks.saturation import saturation
+from benchmarks.saturation_plot import draw
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def test_bench_environment_measures_every_side():
+def bench(folder, *arguments):
     result = subprocess.run(
         [
-            *(sys.executable, str(ROOT / "pianist.py"), "bench", "environment"),
-            *("--rounds", "1", "--seconds", "0.3", "--json"),
+            *(sys.executable, str(ROOT / "pianist.py"), "bench"),
+            *(*arguments, "--rounds", "1", "--seconds", "0.3", "--json"),
         ],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         timeout=280,
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    answer = json.loads(result.stdout)
+    wait_until_nothing_is_left(folder)
+    return json.loads(result.stdout)
+
+
+def test_bench_environment_measures_every_side(folder):
+    answer = bench(folder, "environment")
     steps = answer["control_steps_per_second"]
     assert set(steps) == {
         "stock",
@@ -37,3 +46,57 @@ def test_bench_environment_measures_every_side():
     assert all(value > 1 for value in steps.values())
     assert answer["fast_over_stock"] == pytest.approx(steps["fast"] / steps["stock"])
     assert answer["bytes_per_transition"] == 4 * (175 + 39 + 4)
+
+
+def test_bench_scale_measures_every_part_and_its_plot_is_drawn(folder, tmp_path):
+    answer = bench(folder, "scale", "--actors", "1", "2", "--step-milliseconds", "5")
+    replay, parameters = answer["replay"], answer["parameters"]
+    assert (replay["actors_run"], parameters["actors_run"]) == (2, 2)
+    assert [row["actors"] for row in replay["writing"]] == [1, 2]
+    for row in replay["writing"]:
+        # A stand-in sleeps as long as its steps are to take, so it never makes more.
+        assert 1 < row["transitions_per_second"] <= row["offered_per_second"]
+        assert row["bytes"] > 100
+    assert replay["sampling"]["transitions_per_second"] > 1
+    for row in parameters["by_actors"]:
+        assert 0 < row["seconds_until_half_have_them"] <= row["seconds_until_all_have_them"]
+    # One layer of the actor, at least.
+    assert parameters["bytes"] > 4 * 256 * 256
+    assert answer["learner"]["steps_per_second"] > 0
+    (tmp_path / "figures.json").write_text(json.dumps(answer))
+    draw(tmp_path / "figures.json", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_saturation_follows_from_what_was_measured():
+    figures = {
+        "step_seconds": 0.0015,
+        "replay": {
+            "batch_size": 100,
+            "writing": [
+                {"server_microseconds": 1, "client_microseconds": 1, "bytes": 1},
+                {"server_microseconds": 20, "client_microseconds": 500, "bytes": 1000},
+            ],
+            "sampling": {"server_microseconds": 10},
+        },
+        "parameters": {"bytes": 1_000_000},
+        "learner": {"steps_per_second": 700},
+    }
+    rows = {
+        (row["cores"], row["update_to_data_ratio"]): row for row in saturation(figures, (16, 1024))
+    }
+    few = rows[16, 0.1]
+    assert few["limits"] == pytest.approx(
+        {
+            "actors": 16 / 0.002,
+            "replay": 8 / (20e-6 + 0.1 * 100 * 10e-6),
+            "network": (1.25e9 - 1e6) / 1000,
+            "learner": 7000,
+        }
+    )
+    assert (few["limited_by"], few["environment_steps_per_second"]) == ("learner", 7000)
+    assert few["learner_steps_per_second_wanted"] == pytest.approx(800)
+    many = rows[1024, 0.01]
+    assert many["limited_by"] == "learner"
+    assert many["limits"]["network"] == pytest.approx((1.25e9 - 64e6) / 1000)
+    assert rows[1024, 1.0]["learner_steps_per_second_wanted"] == pytest.approx(8 / 1020e-6)
