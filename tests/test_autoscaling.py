@@ -107,6 +107,7 @@ class Cluster:
             "ray stop --force\n"  # Which ends what is on this host only.
             "done; exit 1"
         )
+        self.status_at_first = self.status()
 
     def type(self, command, seconds=STEP_SECONDS):
         """Types a command; what it printed."""
@@ -225,9 +226,7 @@ def cluster():
     """A cluster that has a head only."""
     require_hosts()
     with Network() as network:
-        cluster = Cluster(network.desk)
-        cluster.status_at_first = cluster.status()
-        yield cluster
+        yield Cluster(network.desk)
 
 
 @pytest.fixture(scope="module")
