@@ -22,7 +22,7 @@ train: setup ## learn to play five_finger_scale.mid; results go to runs/
 	.venv/bin/pianist train $(TRAIN_FLAGS) $(ARGS)
 
 test: browser check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
-	.venv/bin/python -m pytest -n 2 $(ARGS)
+	.venv/bin/python -m pytest -n 3 $(ARGS)
 
 browser:
 	@scripts/setup.sh test
