@@ -15,7 +15,7 @@ import pytest
 from hosts_for_tests import Network, end, require_hosts
 from runs_for_tests import FLAGS
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.hosts]
 
 RUN = "elastic"
 WORKER = "actors"
