@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,12 +14,12 @@ import numpy as np
 from actors.environment import PianoEnvironment
 from actors.repertoire import Repertoire
 from learner.config import SACConfig
+from learner.live_inputs import LiveInputs
 from learner.parameters import ParameterSubscription
 from learner.policy import Policy
+from replay.client import Replay
 from replay.transition import Observation
-
-if TYPE_CHECKING:
-    from replay.client import Writer
+from replay.writer import StepWriter
 
 _SWITCH_SECONDS = 0.0002
 
@@ -44,7 +44,7 @@ class CollectReport(NamedTuple):
 class _Rollout:
     """One environment, its writer, and the episode under way."""
 
-    def __init__(self, environment: PianoEnvironment, writer: "Writer"):
+    def __init__(self, environment: PianoEnvironment, writer: StepWriter):
         self.environment = environment
         self.writer = writer
         self._begin()
@@ -143,7 +143,7 @@ class Actor:
         environments: how many.
         number: of the actor, from 0.
         seed: of the run.
-        replay_address: of the replay server, "host:port".
+        replay: where transitions go.
         parameter_server: handle of the `ParameterServer` actor.
     """
 
@@ -154,18 +154,16 @@ class Actor:
         environments: int,
         number: int,
         seed: int,
-        replay_address: str,
+        replay: Replay,
         parameter_server: Any,
     ):
-        from replay.client import Writer  # Brings TensorFlow: for this process only.
-
         # So that a thread back from the physics soon gets the lock.
         sys.setswitchinterval(_SWITCH_SECONDS)
         first = number * environments
         songs = min(environments, len(repertoire.songs))
         pianos = [repertoire.piano(first + i) for i in range(songs)]
         rollouts = [
-            _Rollout(PianoEnvironment(pianos[i % songs]), Writer(replay_address))
+            _Rollout(PianoEnvironment(pianos[i % songs]), replay.writer())
             for i in range(environments)
         ]
         threads = min(environments, len(os.sched_getaffinity(0)))
@@ -173,7 +171,9 @@ class Actor:
         self._shares = [
             _Share(rollouts[i::threads], seed + 1000 * (number + 1) + i) for i in range(threads)
         ]
-        self._policy_parts = (agent_config, pianos[0].layout, repertoire.table)
+        # The learner publishes the weights of these inputs alone.
+        live = LiveInputs(pianos[0].layout, repertoire.table)
+        self._policy_parts = (agent_config, live.layout, live.table)
         self._policy: Policy | None = None
         self._parameters = ParameterSubscription(parameter_server)
         self._lock = threading.Lock()

@@ -55,6 +55,10 @@ class StockEnvironment:
         wrapped = wrappers.CanonicalSpecWrapper(wrapped, clip=config.clip)
         self._wrapped = wrappers.SinglePrecisionWrapper(wrapped)
 
+    def action_spec(self) -> dm_env.specs.BoundedArray:
+        """Of the canonical action, between -1 and 1."""
+        return self._wrapped.action_spec()
+
     def reset(self) -> dm_env.TimeStep:
         """Begins an episode."""
         return self._wrapped.reset()

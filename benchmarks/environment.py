@@ -24,13 +24,13 @@ from actors.song import Song, load_songs
 from actors.stock_environment import StockEnvironment
 from benchmarks.rounds import Figures, alternate, machine
 from cluster import ray_session
-from cluster.parts import ON_CPU, remote
+from cluster.parts import ON_CPU, remote, start_replay
 from learner.config import LearnerConfig
+from learner.live_inputs import LiveInputs
 from learner.parameters import ParameterServer
 from learner.sac import initial_state
 from replay.config import ReplayConfig
 from replay.packing import pack_step
-from replay.server import ReplayServer
 
 SONG = SongConfig(trim_silence=True)
 CONFIG = EnvironmentConfig(
@@ -160,24 +160,21 @@ def _actor(cores: int, song: Song) -> Iterator[Callable[[float], float]]:
         tempfile.TemporaryDirectory() as folder,
         ray_session.connect(None, pathlib.Path(folder) / "logs"),
     ):
-        replay = remote(ReplayServer, num_cpus=0).remote(
-            ReplayConfig(update_to_data_ratio="free"),
-            (piano.layout.frames, piano.layout.proprioception_dim),
-            piano.action_dim,
-            pathlib.Path(folder) / "replay",
+        replay = start_replay(
+            ReplayConfig(update_to_data_ratio="free"), piano, pathlib.Path(folder), num_cpus=0
         )
         server = remote(ParameterServer, num_cpus=0).remote()
-        parameters = initial_state(
-            config, piano.layout.observation_dim, piano.action_dim, seed=0
-        ).actor
+        repertoire = Repertoire([song], CONFIG)
+        whole = initial_state(config, piano.layout.observation_dim, piano.action_dim, seed=0)
+        parameters = LiveInputs(piano.layout, repertoire.table).restrict(whole).actor
         ray.get(server.publish.remote(0, [ray.put(parameters)]))
         actor = remote(Actor, num_cpus=1, runtime_env=ON_CPU).remote(
-            Repertoire([song], CONFIG),
+            repertoire,
             config.agent_config,
             _ENVIRONMENTS_PER_CORE * cores,
             0,
             0,
-            ray.get(replay.address.remote(), timeout=120),
+            replay,
             server,
         )
 
@@ -187,7 +184,7 @@ def _actor(cores: int, song: Song) -> Iterator[Callable[[float], float]]:
 
         rate(2.0)  # Takes the parameters and compiles the policy.
         yield rate
-        for handle in (actor, server, replay):
+        for handle in (actor, server, replay.server):
             ray.kill(handle)
 
 

@@ -8,7 +8,7 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,16 +23,17 @@ from actors.song import Song, load_songs
 from benchmarks.environment import CONFIG, SONG
 from benchmarks.rounds import Figures, alternate, announce, machine
 from benchmarks.saturation import saturation
-from benchmarks.stand_ins import MEMORY_SHARE, Group, Step, sample, write
+from benchmarks.stand_ins import MEMORY_SHARE, Group, Step, Work, sample, write
 from benchmarks.subscriber import Subscriber
 from cluster import ray_session
-from cluster.parts import ON_CPU, answer, remote
+from cluster.parts import ON_CPU, answer, remote, start_replay
 from learner.config import LearnerConfig
 from learner.learner import Learner
+from learner.live_inputs import LiveInputs
 from learner.parameters import ParameterServer
 from learner.sac import initial_state
+from replay.client import Replay, Sampler
 from replay.config import ReplayConfig
-from replay.server import ReplayServer
 
 _ENVIRONMENTS = 4
 _BATCH_SIZE = 256
@@ -66,21 +67,18 @@ def measure(
         tempfile.TemporaryDirectory() as folder,
         ray_session.connect(None, pathlib.Path(folder) / "logs"),
     ):
-        replay = remote(ReplayServer, num_cpus=0).remote(
+        replay = start_replay(
             ReplayConfig(warmstart_steps=_WARM_UP, update_to_data_ratio="free"),
-            (piano.layout.frames, piano.layout.proprioception_dim),
-            piano.action_dim,
+            piano,
             pathlib.Path(folder) / "replay",
+            num_cpus=0,
         )
-        address = answer(replay.address.remote(), "the replay server did not start", _START_SECONDS)
         figures: dict[str, Any] = {
-            "replay": _replay(
-                piano, address, _process_of(replay), rounds, seconds, actors, step_seconds
-            ),
-            "learner": _learner(song, piano, address, rounds, seconds),
+            "replay": _replay(piano, replay, rounds, seconds, actors, step_seconds),
+            "learner": _learner(song, piano, replay, rounds, seconds),
         }
-        ray.kill(replay)
-        figures["parameters"] = _parameters(piano, rounds, actors)
+        ray.kill(replay.server)
+        figures["parameters"] = _parameters(song, piano, rounds, actors)
     figures |= {"step_seconds": step_seconds, "rounds": rounds, "seconds": seconds}
     return figures | {"saturation": saturation(figures), "machine": machine()}
 
@@ -90,19 +88,16 @@ def measure(
 
 def _replay(
     piano: PianoModel,
-    address: str,
-    server: psutil.Process,
+    replay: Replay,
     rounds: int,
     seconds: float,
     actors: Sequence[int],
     step_seconds: float,
 ) -> dict[str, Any]:
-    shape = (piano.layout.frames, piano.layout.proprioception_dim)
-    writers, samplers = Group(), Group()
-    with contextlib.closing(writers), contextlib.closing(samplers):
-        samplers.add(sample, address, shape, _BATCH_SIZE)
+    server, sampler = _process_of(replay.server), replay.sampler()
+    with contextlib.closing(Group()) as writers:
         for number in range(1, max(actors) + 1):
-            if not writers.add(write, address, _episode(piano), _ENVIRONMENTS, step_seconds):
+            if not writers.add(write, replay.address, _episode(piano), _ENVIRONMENTS, step_seconds):
                 announce(f"memory carries {number - 1} of {max(actors)} actors")
                 break
             if number % 32 == 0:
@@ -110,14 +105,21 @@ def _replay(
         _warm_up(writers)
         numbers = sorted({min(number, len(writers)) for number in actors})
         alone = {
-            number: functools.partial(_work, server, seconds, writers, number) for number in numbers
+            number: functools.partial(
+                _work, server, functools.partial(writers.work, seconds, number)
+            )
+            for number in numbers
         }
         together = {
-            number: functools.partial(_together, seconds, writers, number, samplers)
+            number: functools.partial(_together, seconds, writers, number, sampler)
             for number in numbers
         }
         measured = alternate(
-            {"sampling": functools.partial(_work, server, seconds, samplers)}
+            {
+                "sampling": functools.partial(
+                    _work, server, lambda: [sample(sampler, _BATCH_SIZE, seconds)]
+                )
+            }
             | {f"{number} actors write": side for number, side in alone.items()}
             | {f"{number} actors write beside sampling": side for number, side in together.items()},
             rounds,
@@ -140,29 +142,28 @@ def _replay(
         }
 
 
-def _work(
-    server: psutil.Process, seconds: float, group: Group, number: int | None = None
-) -> Figures:
-    """What a group and the server do, and what each transition costs."""
+def _work(server: psutil.Process, work: Callable[[], Sequence[Work]]) -> Figures:
+    """What clients and the server do, and what each transition costs."""
     started, before, bytes_before = time.perf_counter(), _processor(server), _loopback_bytes()
-    work = group.end(group.begin(seconds, number), seconds)
+    done = work()
     elapsed = time.perf_counter() - started
-    transitions = sum(one.transitions for one in work)
+    # On a very busy machine nothing at all may come through in a short time.
+    transitions = max(1, sum(one.transitions for one in done))
     return {
         "transitions_per_second": transitions / elapsed,
         "server_microseconds": 1e6 * (_processor(server) - before) / transitions,
-        "client_microseconds": 1e6 * sum(one.processor_seconds for one in work) / transitions,
+        "client_microseconds": 1e6 * sum(one.processor_seconds for one in done) / transitions,
         "bytes": (_loopback_bytes() - bytes_before) / transitions,
     }
 
 
-def _together(seconds: float, writers: Group, number: int, samplers: Group) -> Figures:
-    writing, sampling = writers.begin(seconds, number), samplers.begin(seconds)
+def _together(seconds: float, writers: Group, number: int, sampler: Sampler) -> Figures:
+    writing = writers.begin(seconds, number)
+    sampled = sample(sampler, _BATCH_SIZE, seconds)
     return {
         "written_per_second": sum(one.transitions for one in writers.end(writing, seconds))
         / seconds,
-        "sampled_per_second": sum(one.transitions for one in samplers.end(sampling, seconds))
-        / seconds,
+        "sampled_per_second": sampled.transitions / seconds,
     }
 
 
@@ -170,7 +171,7 @@ def _warm_up(writers: Group) -> None:
     """Fills the table so far that it can be sampled."""
     written = 0
     while written < 2 * _WARM_UP:
-        written += sum(one.transitions for one in writers.end(writers.begin(2.0, 16), 2.0))
+        written += sum(one.transitions for one in writers.work(2.0, 16))
 
 
 def _episode(piano: PianoModel) -> list[Step]:
@@ -201,11 +202,13 @@ def _process_of(handle: Any) -> psutil.Process:
 # --- Parameters -----------------------------------------------------------------------------
 
 
-def _parameters(piano: PianoModel, rounds: int, actors: Sequence[int]) -> dict[str, Any]:
+def _parameters(
+    song: Song, piano: PianoModel, rounds: int, actors: Sequence[int]
+) -> dict[str, Any]:
     """Seconds from the learner's `put` until the actors have the parameters."""
-    parameters = jax.device_get(
-        initial_state(LearnerConfig(), piano.layout.observation_dim, piano.action_dim, 0).actor
-    )
+    whole = initial_state(LearnerConfig(), piano.layout.observation_dim, piano.action_dim, 0)
+    live = LiveInputs(piano.layout, Repertoire([song], CONFIG).table)
+    parameters = jax.device_get(live.restrict(whole).actor)
     server = remote(ParameterServer, num_cpus=0).remote()
     start = remote(Subscriber, num_cpus=0, runtime_env=ON_CPU).remote
     subscribers: list[Any] = []
@@ -256,7 +259,7 @@ def _memory_for(size: float) -> bool:
 
 
 def _learner(
-    song: Song, piano: PianoModel, address: str, rounds: int, seconds: float
+    song: Song, piano: PianoModel, replay: Replay, rounds: int, seconds: float
 ) -> dict[str, Any]:
     """Learner steps a second where there is always enough to sample."""
     server = remote(ParameterServer, num_cpus=0).remote()
@@ -266,7 +269,7 @@ def _learner(
         Repertoire([song], CONFIG).table,
         piano.action_dim,
         0,
-        address,
+        replay,
         _BATCH_SIZE,
         server,
     )

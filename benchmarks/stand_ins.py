@@ -1,8 +1,8 @@
 """Stand-ins for actors, many on one machine: they take the time of an actor, not its processor.
 
 Each is a process of its own that writes to a real replay server as an actor does, through one
-`replay.client.Writer` an environment. What it writes are the steps of an episode that was really
-played, again and again; a step takes a set time, in which the process sleeps.
+`replay.reverb_table.ReverbWriter` an environment. What it writes are the steps of an episode that
+was really played, again and again; a step takes a set time, in which the process sleeps.
 """
 
 import multiprocessing
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from replay.client import Sampler, Writer
+from replay.client import Sampler
+from replay.reverb_table import ReverbWriter
 from replay.transition import Array, Observation
 
 _START_SECONDS = 120.0
@@ -59,7 +60,7 @@ def write(
         environments: that one actor plays in turn.
         step_seconds: that a step of one environment takes.
     """
-    writers = [Writer(address) for _ in range(environments)]
+    writers = [ReverbWriter(address) for _ in range(environments)]
     position = len(episode)
 
     def play(seconds: float) -> int:
@@ -84,27 +85,15 @@ def write(
     _serve(connection, play)
 
 
-def sample(connection: Connection, address: str, shape: tuple[int, int], batch_size: int) -> None:
-    """Samples as fast as it can whenever it is told to, as `write` does.
-
-    Args:
-        connection: to whoever measures.
-        address: of the replay server, "host:port".
-        shape: frames of an observation, and numbers in a frame.
-        batch_size: transitions in a batch.
-    """
-
-    def take(seconds: float) -> int:
-        # Closed in between: it would go on filling what is kept ready.
-        sampler = Sampler(address, shape, batch_size)
-        transitions, deadline = 0, time.monotonic() + seconds
-        while (now := time.monotonic()) < deadline:
-            if sampler.sample(deadline - now) is not None:
-                transitions += batch_size
-        sampler.close()
-        return transitions
-
-    _serve(connection, take)
+def sample(sampler: Sampler, batch_size: int, seconds: float) -> Work:
+    """Samples as fast as it can, in this process."""
+    process = psutil.Process()
+    before = sum(process.cpu_times()[:2])
+    transitions, deadline = 0, time.monotonic() + seconds
+    while (now := time.monotonic()) < deadline:
+        if sampler.sample(deadline - now) is not None:
+            transitions += batch_size
+    return Work(transitions, sum(process.cpu_times()[:2]) - before)
 
 
 def _serve(connection: Connection, work: Callable[[float], int]) -> None:
@@ -126,8 +115,7 @@ class Group:
         self._connections: list[Connection] = []
         self._processes: list[Any] = []
         self._bytes_each = 0
-        # All that a process imports is imported once, and shared by all of them: TensorFlow,
-        # which comes with Reverb, takes 660 MB.
+        # All that a process imports is imported once, and shared by all of them.
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__])
 
@@ -143,7 +131,7 @@ class Group:
         """Starts a process and waits until it is ready; not if memory does not carry it.
 
         Args:
-            target: `write` or `sample`.
+            target: such as `write`.
             arguments: all but the connection.
         """
         if self._bytes_each > MEMORY_SHARE * psutil.virtual_memory().available:
@@ -175,6 +163,10 @@ class Group:
         return [
             self._receive(connection, _GRACE_SECONDS + 10 * seconds) for connection in connections
         ]
+
+    def work(self, seconds: float, number: int | None = None) -> list[Work]:
+        """Lets the first so many, or all, work; what they did."""
+        return self.end(self.begin(seconds, number), seconds)
 
     def close(self) -> None:
         """Ends all of them."""

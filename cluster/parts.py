@@ -1,6 +1,7 @@
 """The parts of a training run, each a Ray actor, and how they are started and asked."""
 
 import dataclasses
+import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import ray
 from actors import recording
 from actors.actor import Actor
 from actors.evaluator import Evaluation, Evaluator
+from actors.piano_model import PianoModel
 from actors.pool import ActorPool
 from actors.repertoire import Repertoire
 from cluster.config import TrainConfig
@@ -19,6 +21,8 @@ from cluster.run import RunFolder
 from cluster.scale import Autoscaler
 from learner.learner import Learner
 from learner.parameters import ParameterServer
+from replay.client import Replay
+from replay.config import ReplayConfig
 from replay.errors import BadInput
 from replay.server import ReplayServer
 
@@ -78,26 +82,25 @@ def start(
     piano = repertoire.piano(0)
     layout = piano.layout
     where = placement(on_cluster)
-    replay = remote(ReplayServer, **where.beside_learner).remote(
-        config.replay,
-        (layout.frames, layout.proprioception_dim),
-        piano.action_dim,
-        folder.replay,
-    )
+    replay = start_replay(config.replay, piano, folder.replay, **where.beside_learner)
+    if not replay.address and config.replay.replay == "auto":
+        announce(
+            "Reverb is not installed here (it has wheels for Linux on x86-64 only): transitions "
+            "are kept in the replay server's memory"
+        )
     parameter_server = remote(ParameterServer, **where.beside_learner).remote()
     evaluator = remote(Evaluator, **where.beside_learner, runtime_env=ON_CPU).remote(
         repertoire,
         config.learner.agent_config,
         _NICENESS,
     )
-    address = answer(replay.address.remote(), "the replay server did not start", _START_SECONDS)
     learner = remote(Learner, **where.learner).remote(
         config.learner,
         layout,
         repertoire.table,
         piano.action_dim,
         config.seed,
-        address,
+        replay,
         config.replay.batch_size,
         parameter_server,
     )
@@ -110,7 +113,7 @@ def start(
             config.actor.environments_per_actor,
             number,
             config.seed,
-            address,
+            replay,
             parameter_server,
         )
 
@@ -138,7 +141,31 @@ def start(
     for line in missing:
         announce(line)
     autoscaler = Autoscaler(where, on_cluster)
-    return Parts(replay, parameter_server, learner, evaluator, pool, autoscaler, record)
+    return Parts(replay.server, parameter_server, learner, evaluator, pool, autoscaler, record)
+
+
+def start_replay(
+    config: ReplayConfig, piano: PianoModel, folder: pathlib.Path, **options: Any
+) -> Replay:
+    """Starts a replay server for transitions of a piano.
+
+    Args:
+        config: of the server.
+        piano: that is played.
+        folder: for Reverb's own files.
+        options: of its Ray actor.
+
+    Raises:
+        RuntimeError: it did not start.
+    """
+    server = remote(ReplayServer, **options, max_concurrency=ReplayServer.CALLS_AT_ONCE).remote(
+        config,
+        (piano.layout.frames, piano.layout.proprioception_dim),
+        piano.action_dim,
+        folder,
+    )
+    address = answer(server.address.remote(), "the replay server did not start", _START_SECONDS)
+    return Replay(server, address)
 
 
 def answer(future: ray.ObjectRef, what: str, seconds: float = _ANSWER_SECONDS) -> Any:

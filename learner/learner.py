@@ -10,9 +10,11 @@ import ray
 
 from learner import checkpoint, sac
 from learner.config import LearnerConfig
+from learner.live_inputs import LiveInputs
 from learner.observation import ObservationLayout, unfold
+from replay.client import Replay
 from replay.files import PackedFolder
-from replay.transition import Observation, Transition
+from replay.packing import packed_size, unpack_batch
 
 
 class LearnReport(NamedTuple):
@@ -33,7 +35,7 @@ class LearnReport(NamedTuple):
 @functools.partial(jax.jit, static_argnames=("config", "layout"), donate_argnames="state")
 def learner_step(
     state: sac.TrainingState,
-    batch: Transition,
+    steps: jax.Array,
     table: jax.Array,
     config: LearnerConfig,
     layout: ObservationLayout,
@@ -42,7 +44,7 @@ def learner_step(
 
     Args:
         state: given away; use the one returned.
-        batch: of transitions with folded observations.
+        steps: (batch, 2, packed size) float32, see `replay.packing`.
         table: (rows, features) uint8, see `learner.observation.unfold`.
         config: of the algorithm.
         layout: of the observations.
@@ -50,6 +52,7 @@ def learner_step(
     Returns:
         As `sac.update` does.
     """
+    batch = unpack_batch(steps, layout.frames, layout.proprioception_dim)
     unfolded = sac.Batch(
         observation=unfold(layout, table, batch.observation),
         action=batch.action,
@@ -78,7 +81,7 @@ class Learner:
         table: (rows, features) uint8, what of them is a function of time.
         action_dim: numbers in an action.
         seed: of the initial parameters and of all sampling in the updates.
-        replay_address: of the replay server, "host:port".
+        replay: where transitions are.
         batch_size: transitions in a learner step.
         parameter_server: handle of the `ParameterServer` actor.
     """
@@ -92,21 +95,21 @@ class Learner:
         table: np.ndarray,
         action_dim: int,
         seed: int,
-        replay_address: str,
+        replay: Replay,
         batch_size: int,
         parameter_server: Any,
     ):
-        from replay.client import Sampler  # Brings TensorFlow: for this process only.
-
         self._config = config
-        self._state = sac.initial_state(config, layout.observation_dim, action_dim, seed)
+        self._live = LiveInputs(layout, table)
+        whole = sac.initial_state(config, layout.observation_dim, action_dim, seed)
+        self._state = jax.device_put(self._live.restrict(whole))
+        self._whole = jax.device_get(whole)
         self._step = 0
         self._parameter_server = parameter_server
         self._published_at = 0.0
-        self._table = jax.device_put(table)
-        self._compiled_step = self._compile(layout, action_dim, batch_size)
-        shape = (layout.frames, layout.proprioception_dim)
-        self._sampler = Sampler(replay_address, shape, batch_size)
+        self._table = jax.device_put(self._live.table)
+        self._compiled_step = self._compile(action_dim, batch_size)
+        self._sampler = replay.sampler()
 
     def device(self) -> str:
         """See `device_name`."""
@@ -116,7 +119,7 @@ class Learner:
         """Takes learner steps for about `seconds`, publishing parameters on the way.
 
         Raises:
-            reverb.errors.ReverbError: the replay server is gone.
+            ray.exceptions.RayError: the replay server is gone.
         """
         started, first_step, waiting = time.monotonic(), self._step, 0.0
         metrics: dict[str, jax.Array] = {}
@@ -150,28 +153,17 @@ class Learner:
         Args:
             description: see `learner.checkpoint.pack`; the number of learner steps is added.
         """
-        return checkpoint.pack(self._state, description | {"learner_steps": self._step})
+        whole = self._live.restore(self._state, self._whole)
+        return checkpoint.pack(whole, description | {"learner_steps": self._step})
 
     def _publish(self) -> None:
         reference = ray.put(jax.device_get(self._state.actor))
         self._parameter_server.publish.remote(self._step, [reference])
         self._published_at = time.monotonic()
 
-    def _compile(self, layout: ObservationLayout, action_dim: int, batch_size: int) -> Any:
+    def _compile(self, action_dim: int, batch_size: int) -> Any:
         """Compiles the learner step before the first batch is there."""
-
-        def shape(*dimensions: int, dtype: str = "float32") -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((batch_size, *dimensions), dtype)
-
-        observation = Observation(
-            shape(layout.frames, layout.proprioception_dim), shape(dtype="int32")
-        )
-        batch = Transition(
-            observation=observation,
-            action=shape(action_dim),
-            reward=shape(),
-            discount=shape(),
-            next_observation=observation,
-            parameter_version=shape(dtype="int32"),
-        )
-        return learner_step.lower(self._state, batch, self._table, self._config, layout).compile()
+        layout = self._live.layout
+        size = packed_size((layout.frames, layout.proprioception_dim), action_dim)
+        steps = jax.ShapeDtypeStruct((batch_size, 2, size), "float32")
+        return learner_step.lower(self._state, steps, self._table, self._config, layout).compile()

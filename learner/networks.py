@@ -8,10 +8,14 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from learner.config import SACConfig
 
 Parameters = Any
+
+FIRST_KERNEL = "['Dense_0']['kernel']"
+"""Ends the names of the weights that read observations and, behind them, actions."""
 
 _LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0
 # Actions are drawn back by a two-thousandth of their range before the tanh is undone: that no
@@ -64,16 +68,59 @@ class MLP(nn.Module):
     layer_norm: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (..., inputs) to (..., hidden_dims[-1])."""
-        for units in self.hidden_dims:
-            x = nn.Dense(units, kernel_init=nn.initializers.xavier_uniform())(x)
+    def __call__(self, *inputs: jax.Array) -> jax.Array:
+        """Maps the concatenation of (batch, numbers) arrays to (batch, hidden_dims[-1])."""
+        x = JointDense(self.hidden_dims[0], name="Dense_0")(*inputs)
+        for layer, units in enumerate(self.hidden_dims):
+            if layer:
+                kernel_init = nn.initializers.xavier_uniform()
+                x = nn.Dense(units, kernel_init=kernel_init, name=f"Dense_{layer}")(x)
             if self.dropout_rate > 0:
-                x = nn.Dropout(self.dropout_rate, deterministic=False)(x)
+                x = dropout(x, self.dropout_rate, self.make_rng("dropout"))
             if self.layer_norm:
                 x = nn.LayerNorm()(x)
             x = self.activation(x)
         return x
+
+
+class JointDense(nn.Module):
+    """A dense layer on the concatenation of its inputs, which is never made.
+
+    So a gradient towards one input alone, the action, costs no product for the others.
+    """
+
+    units: int
+
+    @nn.compact
+    def __call__(self, *inputs: jax.Array) -> jax.Array:
+        """Maps the concatenation of (batch, numbers) arrays to (batch, units)."""
+        size = sum(x.shape[-1] for x in inputs)
+        kernel = self.param("kernel", nn.initializers.xavier_uniform(), (size, self.units))
+        result = self.param("bias", nn.initializers.zeros_init(), (self.units,))
+        end = 0
+        for x in inputs:
+            begin, end = end, end + x.shape[-1]
+            result = result + x @ kernel[begin:end]
+        return cast(jax.Array, result)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+    """Zeros each number with a probability of `rate`, a multiple of 2**-32, and scales the rest.
+
+    The bits are a hash of the number's place and the key, C. Wellons' lowbias32
+    (github.com/skeeto/hash-prospector), with the key's second half put in between. JAX's own
+    are made for more than dropout needs and take a fifth of a learner step on a CPU.
+
+    Args:
+        x: of any shape.
+        rate: 0 or more, below 1.
+        key: (2,) uint32.
+    """
+    bits = jax.lax.iota(jnp.uint32, math.prod(x.shape)) * np.uint32(0x9E3779B9) + key[0]
+    bits = (bits ^ (bits >> 16)) * np.uint32(0x7FEB352D) ^ key[1]
+    bits = (bits ^ (bits >> 15)) * np.uint32(0x846CA68B)
+    bits = (bits ^ (bits >> 16)).reshape(x.shape)
+    return jnp.where(bits >= np.uint32(round(rate * 2**32)), x / (1 - rate), 0.0)
 
 
 class Actor(nn.Module):
@@ -111,28 +158,24 @@ class Critic(nn.Module):
             getattr(nn, self.config.activation),
             dropout_rate=self.config.critic_dropout_rate,
             layer_norm=self.config.critic_layer_norm,
-        )(jnp.concatenate([observation, action], axis=-1))
+        )(observation, action)
         value = nn.Dense(1, kernel_init=nn.initializers.xavier_uniform(), name="value")(hidden)
         return jnp.squeeze(value, axis=-1)
 
 
 class CriticEnsemble(nn.Module):
-    """`num_qs` critics that differ in their initial parameters and dropout."""
+    """`num_qs` critics that differ in their initial parameters and dropout.
+
+    Each is computed by itself: for a few critics that is faster than `vmap`, on a CPU.
+    """
 
     config: SACConfig
 
     @nn.compact
     def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
         """Maps (batch, observation dimension), (batch, action dimension) to (ensemble, batch)."""
-        critics = nn.vmap(
-            Critic,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=None,
-            out_axes=0,
-            axis_size=self.config.num_qs,
-        )
-        values = critics(self.config)(observation, action)
+        critics = [Critic(self.config, name=f"critic_{i}") for i in range(self.config.num_qs)]
+        values = jnp.stack([critic(observation, action) for critic in critics])
         chex.assert_shape(values, (self.config.num_qs, observation.shape[0]))
         return values
 

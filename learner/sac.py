@@ -49,14 +49,17 @@ class Batch(NamedTuple):
     """(batch, observation dimension) float32."""
 
 
+# Adam treats every number alike: as one vector, all parameters take one pass instead of one each.
+
+
 def actor_optimiser(config: LearnerConfig) -> optax.GradientTransformation:
     """Optimiser of the actor."""
-    return optax.adam(config.agent_config.actor_lr)
+    return optax.flatten(optax.adam(config.agent_config.actor_lr))
 
 
 def critic_optimiser(config: LearnerConfig) -> optax.GradientTransformation:
     """Optimiser of the critics."""
-    return optax.adam(config.agent_config.critic_lr)
+    return optax.flatten(optax.adam(config.agent_config.critic_lr))
 
 
 def temperature_optimiser(config: LearnerConfig) -> optax.GradientTransformation:

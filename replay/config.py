@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 from replay.errors import require, require_range
 
@@ -10,6 +11,9 @@ from replay.errors import require, require_range
 class ReplayConfig:
     """Settings of the replay server."""
 
+    replay: Literal["auto", "reverb", "memory"] = "auto"
+    """Where transitions are kept: by Reverb, or in the replay server's own memory; `auto` takes
+    Reverb where it is installed."""
     replay_capacity: int = 1_000_000
     """Transitions kept; the oldest are removed first."""
     batch_size: int = 256

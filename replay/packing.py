@@ -7,7 +7,7 @@ All float32 but the last two, which are int32 bit by bit in the same place.
 
 import numpy as np
 
-from replay.transition import Observation, Transition
+from replay.transition import Array, Observation, Transition
 
 _SCALARS = 4  # Reward, discount, row, parameter version.
 
@@ -38,30 +38,29 @@ def pack_step(
     return step
 
 
-def unpack_batch(steps: np.ndarray, frames: int, proprioception_dim: int) -> Transition:
-    """Unpacks transitions.
+def unpack_batch(steps: Array, frames: int, proprioception_dim: int) -> Transition:
+    """Unpacks transitions; arrays may be NumPy's or JAX's.
 
     Args:
-        steps: (batch, 2, packed size) float32, the step of o[t] and that of o[t+1].
+        steps: (..., 2, packed size) float32, the step of o[t] and that of o[t+1].
         frames: of an observation.
         proprioception_dim: numbers in a frame.
 
     Returns:
-        Transitions with leading axis batch.
+        Transitions with the leading axes of `steps`.
     """
-    now, then = steps[:, 0], steps[:, 1]
-    integers = now.view(np.int32)
+    now, then = steps[..., 0, :], steps[..., 1, :]
     end = frames * proprioception_dim
 
-    def observation(step: np.ndarray) -> Observation:
-        proprioception = step[:, :end].reshape(-1, frames, proprioception_dim)
-        return Observation(proprioception, np.ascontiguousarray(step.view(np.int32)[:, -2]))
+    def observation(step: Array) -> Observation:
+        shape = (*step.shape[:-1], frames, proprioception_dim)
+        return Observation(step[..., :end].reshape(shape), step[..., -2:].view(np.int32)[..., 0])
 
     return Transition(
         observation=observation(now),
-        action=now[:, end:-_SCALARS],
-        reward=now[:, -4],
-        discount=now[:, -3],
+        action=now[..., end:-_SCALARS],
+        reward=now[..., -4],
+        discount=now[..., -3],
         next_observation=observation(then),
-        parameter_version=integers[:, -1],
+        parameter_version=now[..., -2:].view(np.int32)[..., 1],
     )

@@ -1,24 +1,47 @@
-"""The replay server."""
+"""The replay server: a table of transitions in a process of its own."""
 
 import pathlib
+import queue
+import threading
+from importlib import util
+from typing import TYPE_CHECKING
 
+import numpy as np
 import ray
 
 from replay.config import ReplayConfig
+from replay.errors import require
+from replay.memory_table import MemoryTable
+from replay.packing import packed_size
+
+if TYPE_CHECKING:
+    from replay.reverb_table import ReverbTable
+
+_BATCHES_READY = 4
+
+
+def has_reverb() -> bool:
+    """Whether Reverb is installed here."""
+    return util.find_spec("reverb") is not None
 
 
 class ReplayServer:
-    """Keeps transitions: one Reverb server with one table.
+    """Keeps transitions (a Ray actor); everybody else reaches it through `replay.client`.
 
-    Meant to live in a process of its own (a Ray actor); everybody else connects to
-    `address()` through `replay.client`.
+    Batches are drawn on a thread of their own, a few ahead of their use.
 
     Args:
-        config: capacity, warm-up and update-to-data ratio.
+        config: where transitions are kept, capacity, warm-up, ratio and batch size.
         proprioception_shape: frames, and numbers in a frame.
         action_dim: numbers in an action.
         folder: for Reverb's own files; made if missing.
+
+    Raises:
+        BadInput: Reverb is wanted, and is not installed here.
     """
+
+    CALLS_AT_ONCE = 8
+    """Of its methods, as Ray's `max_concurrency`: a call of `sample` waits."""
 
     def __init__(
         self,
@@ -27,34 +50,77 @@ class ReplayServer:
         action_dim: int,
         folder: pathlib.Path,
     ):
-        # Reverb brings all of TensorFlow: seconds and 660 MB, for this process only.
-        import reverb
-
-        from replay.tables import TABLE, table
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self._table = TABLE
-        self._server = reverb.Server(
-            [table(config, proprioception_shape, action_dim)],
-            # Reverb's default is a temporary folder that it never removes.
-            checkpointer=reverb.platform.checkpointers_lib.DefaultCheckpointer(str(folder)),
+        size = packed_size(proprioception_shape, action_dim)
+        in_memory = config.replay == "memory" or (config.replay == "auto" and not has_reverb())
+        require(
+            in_memory or has_reverb(),
+            "--replay reverb: dm-reverb is not installed here; it has wheels for Linux on x86-64 "
+            "only. --replay memory goes without",
         )
-        self._client = reverb.Client(f"localhost:{self._server.port}")
+        self._table: MemoryTable | ReverbTable
+        if in_memory:
+            self._table = MemoryTable(config, size)
+        else:
+            from replay import reverb_table
+
+            self._table = reverb_table.ReverbTable(config, folder)
+        self._batch_shape = (config.batch_size, 2, size)
+        self._ready: queue.Queue[np.ndarray | BaseException] = queue.Queue(_BATCHES_READY)
+        threading.Thread(target=self._draw, name="replay-draw", daemon=True).start()
 
     def address(self) -> str:
-        """Where clients find it, "host:port"."""
-        return f"{ray.util.get_node_ip_address()}:{self._server.port}"
+        """Where writers find Reverb, "host:port"; empty where transitions are kept in memory."""
+        if isinstance(self._table, MemoryTable):
+            return ""
+        return f"{ray.util.get_node_ip_address()}:{self._table.port}"
 
     def counts(self) -> dict[str, int]:
         """Transitions in the table now, ever inserted, and ever sampled."""
-        table = self._client.server_info(timeout=10)[self._table]
-        limiter = table.rate_limiter_info
-        return {
-            "size": table.current_size,
-            "inserted": limiter.insert_stats.completed,
-            "sampled": limiter.sample_stats.completed,
-        }
+        return self._table.counts()
+
+    def insert(self, items: np.ndarray) -> int:
+        """See `MemoryTable.insert`."""
+        assert isinstance(self._table, MemoryTable)
+        return self._table.insert(items)
+
+    def sample(self, batches: int, seconds: float) -> list[np.ndarray]:
+        """Batches, (batch, 2, packed size) float32 each, as `replay.packing` packs them.
+
+        Args:
+            batches: at most.
+            seconds: to wait for the first, at most; the others are those that are ready.
+
+        Returns:
+            None at all, if none was ready in time.
+
+        Raises:
+            RuntimeError: the table has failed.
+        """
+        taken: list[np.ndarray] = []
+        try:
+            taken.append(self._take(seconds))
+            while len(taken) < batches:
+                taken.append(self._take(0))
+        except queue.Empty:
+            pass
+        return taken
 
     def stop(self) -> None:
-        """Ends the server; blocked writers and samplers get an error."""
-        self._server.stop()
+        """Ends the table; blocked writers get an error."""
+        self._table.stop()
+
+    def _take(self, seconds: float) -> np.ndarray:
+        batch = self._ready.get(timeout=seconds) if seconds > 0 else self._ready.get_nowait()
+        if isinstance(batch, BaseException):
+            self._ready.put(batch)  # For whoever asks next.
+            raise batch
+        return batch
+
+    def _draw(self) -> None:
+        try:
+            while True:
+                batch = np.empty(self._batch_shape, np.float32)
+                self._table.draw(batch)
+                self._ready.put(batch)
+        except BaseException as error:  # Handed to whoever samples.
+            self._ready.put(error)

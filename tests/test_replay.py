@@ -1,22 +1,70 @@
-"""The replay room on a real Reverb server."""
+"""The replay room: Reverb and the table in memory, behind the same doors of a real Ray actor."""
 
+import collections
+
+import jax
 import numpy as np
 import pytest
+import ray
+from runs_for_tests import wait_until_nothing_is_left
 
-from replay.client import Sampler, Writer
+from cluster import ray_session
+from cluster.parts import remote
+from replay import server as server_module
+from replay.client import Replay
 from replay.config import ReplayConfig
 from replay.errors import BadInput
+from replay.pacing import BATCHES_ON_THEIR_WAY, pacing
+from replay.packing import pack_step, unpack_batch
+from replay.reverb_table import rate_limiter
 from replay.server import ReplayServer
-from replay.tables import rate_limiter
 from replay.transition import Observation
 
 FRAMES, PROPRIOCEPTION_DIM, ACTION_DIM = 2, 3, 2
+BATCH = 4
 
 
-def serve(folder, **settings):
-    settings = {"warmstart_steps": 10, "batch_size": 4, "replay_capacity": 1000} | settings
-    shape = (FRAMES, PROPRIOCEPTION_DIM)
-    return ReplayServer(ReplayConfig(**settings), shape, ACTION_DIM, folder)
+@pytest.fixture(scope="module")
+def session(folder):
+    with ray_session.connect(None, folder / "logs"):
+        yield
+    wait_until_nothing_is_left(folder)
+
+
+@pytest.fixture(params=["reverb", "memory"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def serve(session, kind, tmp_path):  # noqa: ARG001
+    """Starts a replay server with some settings."""
+    servers = []
+
+    def start(**settings):
+        settings = {"warmstart_steps": 10, "batch_size": BATCH, "replay_capacity": 1000} | settings
+        server = remote(ReplayServer, num_cpus=0, max_concurrency=8).remote(
+            ReplayConfig(replay=kind, **settings),
+            (FRAMES, PROPRIOCEPTION_DIM),
+            ACTION_DIM,
+            tmp_path,
+        )
+        servers.append(server)
+        return Replay(server, ray.get(server.address.remote(), timeout=60))
+
+    yield start
+    for server in servers:
+        ray.kill(server)
+
+
+def counts(replay):
+    return ray.get(replay.server.counts.remote(), timeout=20)
+
+
+def unpacked(batch):
+    assert batch is not None
+    assert batch.dtype == np.float32
+    return unpack_batch(batch, FRAMES, PROPRIOCEPTION_DIM)
 
 
 def observation(episode, step):
@@ -25,7 +73,7 @@ def observation(episode, step):
 
 
 def write_episodes(writer, episodes, steps, seconds=5.0):
-    """Writes what tells its origin; returns how many transitions the server took in time."""
+    """Writes what tells its origin, until the server takes no more in time."""
     for episode in episodes:
         writer.begin(observation(episode, 0))
         for step in range(steps):
@@ -38,26 +86,20 @@ def write_episodes(writer, episodes, steps, seconds=5.0):
                 return
 
 
-@pytest.fixture
-def server(tmp_path, request):
-    replay = serve(tmp_path, **getattr(request, "param", {}))
-    yield replay
-    replay.stop()
-
-
-@pytest.mark.parametrize("server", [{"update_to_data_ratio": "free"}], indirect=True)
-def test_transitions_come_back_whole_and_never_span_two_episodes(server):
-    address = server.address()
-    writer = Writer(address)
+def test_transitions_come_back_whole_and_never_span_two_episodes(serve, kind):
+    replay = serve(update_to_data_ratio="free")
+    assert bool(replay.address) == (kind == "reverb")
+    writer = replay.writer()
     write_episodes(writer, episodes=range(5), steps=4)
     assert writer.wait(5.0, everything=True)
-    assert server.counts()["inserted"] == 20
-    sampler = Sampler(address, (FRAMES, PROPRIOCEPTION_DIM), batch_size=4)
-    seen = set()
+    assert counts(replay)["inserted"] == 20
+    sampler = replay.sampler()
+    seen: collections.Counter[tuple[int, int]] = collections.Counter()
+    for _ in range(BATCHES_ON_THEIR_WAY):  # Some were drawn before all was written.
+        sampler.sample(seconds=10.0)
     for _ in range(100):
-        batch = sampler.sample(seconds=10.0)
-        assert batch is not None
-        for i in range(4):
+        batch = unpacked(sampler.sample(seconds=10.0))
+        for i in range(BATCH):
             episode, step = (int(x) for x in batch.action[i])
             for stored, written in (
                 (batch.observation, observation(episode, step)),
@@ -68,52 +110,69 @@ def test_transitions_come_back_whole_and_never_span_two_episodes(server):
             assert batch.reward[i] == 10.0 * step
             assert batch.discount[i] == (0.0 if step == 3 else 1.0)
             assert batch.parameter_version[i] == episode
-            seen.add((episode, step))
+            seen[episode, step] += 1
     assert len(seen) == 20
-    assert batch is not None
+    # Uniform: 400 draws of 20, each with a mean of 20 and a standard deviation of 4.4.
+    assert max(seen.values()) < 20 + 6 * 4.4
     assert batch.reward.dtype == np.float32
     assert batch.parameter_version.dtype == np.int32
-    sampler.close()
+    assert counts(replay)["sampled"] >= 400
 
 
-@pytest.mark.parametrize(
-    "server", [{"update_to_data_ratio": "free", "replay_capacity": 30}], indirect=True
-)
-def test_oldest_transitions_leave_first(server):
-    address = server.address()
-    writer = Writer(address)
+def test_oldest_transitions_leave_first(serve):
+    replay = serve(update_to_data_ratio="free", replay_capacity=30)
+    writer = replay.writer()
     write_episodes(writer, episodes=range(20), steps=5)
     assert writer.wait(5.0, everything=True)
-    assert server.counts()["size"] == 30
-    sampler = Sampler(address, (FRAMES, PROPRIOCEPTION_DIM), batch_size=4)
-    batches = [sampler.sample(seconds=10.0) for _ in range(50)]
-    assert min(int(batch.action[:, 0].min()) for batch in batches if batch) == 14
-    sampler.close()
+    assert counts(replay)["size"] == 30
+    sampler = replay.sampler()
+    # What was drawn ahead may be older.
+    for _ in range(2 * BATCHES_ON_THEIR_WAY):
+        sampler.sample(seconds=10.0)
+    batches = [unpacked(sampler.sample(seconds=10.0)) for _ in range(50)]
+    assert min(int(batch.action[:, 0].min()) for batch in batches) == 14
 
 
-@pytest.mark.parametrize("server", [{"update_to_data_ratio": "0.5"}], indirect=True)
-def test_writers_wait_for_a_learner_that_lags(server):
-    writer = Writer(server.address())
-    write_episodes(writer, episodes=range(100), steps=5, seconds=0.5)
-    # n * s <= s * warmstart_steps + e, with e = 8 batches = 32 samples and s = 2.
-    assert server.counts()["inserted"] == 10 + 32 // 2
+def test_writers_wait_for_a_learner_that_lags(serve):
+    replay = serve(update_to_data_ratio="0.5")
+    write_episodes(replay.writer(), episodes=range(100), steps=5, seconds=0.5)
+    # n * s - m <= s * warmstart_steps + e, with s = 2 and e = 16 batches; m is what the server
+    # has drawn ahead.
+    most = 10 + (BATCHES_ON_THEIR_WAY * BATCH + counts(replay)["sampled"]) // 2
+    assert counts(replay)["inserted"] == most
 
 
-@pytest.mark.parametrize("server", [{"update_to_data_ratio": "0.5"}], indirect=True)
-def test_learner_waits_for_actors_that_lag(server):
-    address = server.address()
-    sampler = Sampler(address, (FRAMES, PROPRIOCEPTION_DIM), batch_size=4)
+def test_learner_waits_for_actors_that_lag(serve):
+    replay = serve(update_to_data_ratio="0.5")
+    sampler = replay.sampler()
     assert sampler.sample(seconds=0.3) is None
-    writer = Writer(address)
+    writer = replay.writer()
     write_episodes(writer, episodes=range(2), steps=10)
     assert writer.wait(5.0, everything=True)
     batches = 0
     while sampler.sample(seconds=1.0) is not None:
         batches += 1
-    # m <= s * n - s * warmstart_steps + e = 2 * 20 - 2 * 10 + 32 samples.
-    assert batches <= 52 // 4
-    assert batches >= 52 // 4 - 2  # What Reverb has in flight stays below two batches.
-    sampler.close()
+    # m <= s * (n - warmstart_steps) + e = 2 * 10 + 16 batches.
+    most = (2 * 10 + BATCHES_ON_THEIR_WAY * BATCH) // BATCH
+    assert most - 1 <= batches <= most
+
+
+@pytest.mark.parametrize("ratio", ["0.1", "1", "20", "free"])
+def test_neither_side_ever_waits_for_itself(serve, ratio):
+    """Actors and learner in turn, each as long as it can: both get on, and the ratio is held."""
+    replay = serve(update_to_data_ratio=ratio, warmstart_steps=50, replay_capacity=10_000)
+    writer, sampler = replay.writer(), replay.sampler()
+    batches = rounds = 0
+    while batches < 100:
+        rounds += 1
+        assert rounds < 50, (counts(replay), batches)
+        write_episodes(writer, range(10 * rounds, 10 * rounds + 10), steps=5, seconds=0.2)
+        while batches < 100 and sampler.sample(seconds=0.2) is not None:
+            batches += 1
+    if ratio != "free":
+        wanted = (counts(replay)["inserted"] - 50) * float(ratio)
+        buffer = max(BATCHES_ON_THEIR_WAY, 0.1 * 50 * float(ratio), 2 * float(ratio))
+        assert abs(batches - wanted) <= 2 * buffer
 
 
 @pytest.mark.parametrize("ratio", ["0.1", "1", "20"])
@@ -123,6 +182,50 @@ def test_error_buffer_is_never_one_that_can_deadlock(ratio, warmstart_steps):
         warmstart_steps=warmstart_steps, batch_size=256, update_to_data_ratio=ratio
     )
     rate_limiter(config)  # Reverb itself refuses a buffer below 2 * max(1, samples per insert).
+    wanted = pacing(config)
+    assert wanted.samples_per_insert is not None
+    assert wanted.error_buffer >= 2 * max(1.0, wanted.samples_per_insert)
+
+
+def test_a_server_that_is_gone_is_noticed_by_whoever_samples(serve):
+    replay = serve(update_to_data_ratio="free")
+    sampler = replay.sampler()
+    write_episodes(replay.writer(), episodes=range(5), steps=4)
+    ray.kill(replay.server)
+    with pytest.raises(ray.exceptions.RayError):
+        list(iter(lambda: sampler.sample(seconds=20.0), None))
+
+
+def test_memory_is_taken_where_there_is_no_reverb(monkeypatch, tmp_path):
+    monkeypatch.setattr(server_module, "has_reverb", lambda: False)
+
+    def serve(replay):
+        shape = (FRAMES, PROPRIOCEPTION_DIM)
+        return ReplayServer(ReplayConfig(replay=replay), shape, ACTION_DIM, tmp_path)
+
+    server = serve("auto")
+    assert server.address() == ""
+    server.stop()
+    with pytest.raises(BadInput, match="--replay reverb: dm-reverb is not installed"):
+        serve("reverb")
+
+
+def test_packed_steps_are_read_alike_on_the_device():
+    steps = np.stack(
+        [
+            [
+                pack_step(observation(i, step), np.array([i, -i], np.float32), 0.5, 1.0, i - 1)
+                for step in range(2)
+            ]
+            for i in range(3)
+        ]
+    )
+    here = unpacked(steps)
+    there = jax.jit(lambda array: unpack_batch(array, FRAMES, PROPRIOCEPTION_DIM))(steps)
+    for ours, theirs in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert here.observation.row.tolist() == [0, 100, 200]
+    assert here.parameter_version.tolist() == [-1, 0, 1]
 
 
 @pytest.mark.parametrize(

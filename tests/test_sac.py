@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from learner import sac
 from learner.config import LearnerConfig, SACConfig
-from learner.networks import CriticEnsemble, TanhGaussian, critic_values, policy
+from learner.networks import CriticEnsemble, TanhGaussian, critic_values, dropout, policy
 from replay.errors import BadInput
 
 OBSERVATION_DIM, ACTION_DIM, BATCH = 5, 3, 4
@@ -65,8 +65,7 @@ def plain_critics(parameters, observation, action):
     """Values (ensemble, batch) without dropout."""
     values = []
     for member in range(CONFIG.agent_config.num_qs):
-        (stacked,) = parameters["params"].values()
-        critic = jax.tree.map(lambda leaf, i=member: np.asarray(leaf[i]), stacked)
+        critic = jax.tree.map(np.asarray, parameters["params"][f"critic_{member}"])
         mlp = critic["MLP_0"]
         x = np.concatenate([observation, action], axis=-1).astype(np.float64)
         for i in range(2):
@@ -113,7 +112,7 @@ def test_dropout_is_on_and_differs_between_critics(batch):
     keys = {"params": jax.random.PRNGKey(0), "dropout": jax.random.PRNGKey(0)}
     parameters = critics.init(keys, batch.observation, batch.action)
     # Equal parameters in both critics: what differs then is dropout alone.
-    parameters = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0]]), parameters)
+    parameters["params"]["critic_1"] = parameters["params"]["critic_0"]
     first, second = critic_values(
         agent, parameters, batch.observation, batch.action, jax.random.PRNGKey(1)
     )
@@ -140,6 +139,30 @@ def test_log_probability_and_its_gradient_are_finite_at_the_edge_of_the_tanh(mea
     value, gradient = jax.value_and_grad(log_probability)(parameters)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in gradient)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3])
+def test_dropout_drops_at_its_rate_and_independently(rate):
+    shape = (256, 256)
+
+    def dropped(key):
+        result = np.asarray(dropout(jnp.ones(shape), rate, key))
+        assert np.unique(result).tolist() == [0.0, np.float32(1 / (1 - rate))]
+        return result == 0
+
+    keys = jax.random.split(jax.random.PRNGKey(0), 20)
+    masks = np.stack([dropped(key) for key in keys]).astype(float)
+    assert masks.mean() == pytest.approx(rate, abs=5 * np.sqrt(rate / masks.size))
+    # Rows, columns and masks differ by no more than chance: means of n have a deviation of
+    # sqrt(rate * (1 - rate) / n), and the greatest of some thousands lies below 6 of them.
+    for axes in ((0, 1), (0, 2), (1, 2)):
+        means = masks.mean(axis=axes)
+        deviation = np.sqrt(rate * (1 - rate) / (masks.size / means.size))
+        assert np.abs(means - rate).max() < 6 * deviation
+        assert means.std() == pytest.approx(deviation, rel=0.5)
+    centred = (masks - rate) / np.sqrt(rate * (1 - rate))
+    for moved in (np.roll(centred, 1, axis=i) for i in range(3)):
+        assert abs((centred * moved).mean()) < 6 / np.sqrt(masks.size)
 
 
 # --- Losses -----------------------------------------------------------------------------
@@ -240,7 +263,7 @@ def test_it_learns_where_reward_is_to_be_had():
     random = np.random.default_rng(0)
     state = sac.initial_state(config, OBSERVATION_DIM, 1, seed=0)
     observation = jnp.zeros((64, OBSERVATION_DIM))
-    for _ in range(400):
+    for _ in range(600):
         action = jnp.asarray(random.uniform(-1, 1, (64, 1)), jnp.float32)
         batch = sac.Batch(
             observation=observation,
