@@ -2,12 +2,11 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test hosts browser check format study scaling clean
+.PHONY: help setup train test browser check format study scaling evidence peers clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/five_finger_scale.mid --max-minutes 8 --tqdm-bar \
-	--max-steps 5000000 --eval-interval 10000 --warmstart-steps 1000 \
-	--update-to-data-ratio 0.5 --batch-size 64 --environments-per-actor 4 \
+	--preset few-cores --max-steps 5000000 --eval-interval 10000 \
 	--trim-silence --gravity-compensation --reduced-action-space \
 	--action-reward-observation --primitive-fingertip-collisions
 ARGS ?=
@@ -22,10 +21,7 @@ train: setup ## learn to play five_finger_scale.mid; results go to runs/
 	.venv/bin/pianist train $(TRAIN_FLAGS) $(ARGS)
 
 test: browser check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
-	.venv/bin/python -m pytest -n 2 $(ARGS)
-
-hosts: browser ## submit, doctor, autoscaling and docs/cluster.md on real clusters, some of three hosts, as root
-	CI=true .venv/bin/python -m pytest -m hosts $(ARGS)
+	.venv/bin/python -m pytest -n 3 $(ARGS)
 
 browser:
 	@scripts/setup.sh test
@@ -46,6 +42,13 @@ scaling: setup ## how many actors one replay server and one learner carry: figur
 	.venv/bin/pianist bench scale --rounds 3 --json >docs/scaling.json
 	.venv/bin/python -m benchmarks.saturation_plot docs/scaling.json docs/scaling.png
 
+evidence: setup ## learning beside the straightforward loop: table and figure of docs/results.md, three hours
+	scripts/learning_evidence.sh
+
+peers: setup ## SBX in an environment of its own, for pianist bench learner
+	test -x benchmarks/.venv-sbx/bin/python || .venv/bin/python -m venv benchmarks/.venv-sbx
+	benchmarks/.venv-sbx/bin/python -m pip install -q -r benchmarks/sbx_requirements.txt
+
 clean: ## remove .venv and caches, never runs/
-	rm -rf .venv/setup-stamp .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf .venv/setup-stamp .venv benchmarks/.venv-sbx .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -path ./runs -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -26,8 +26,9 @@ STOPPED_EXIT_CODE = 130  # As shells have it for a command that a signal ended.
 def train(arguments: Sequence[str]) -> dict[str, Any]:
     """Trains two hands to play a song, then plays it."""
     from cluster.config import TrainConfig
+    from cluster.presets import default_for
 
-    config = parse(TrainConfig, "train", arguments)
+    config = parse(TrainConfig, "train", arguments, default_for(arguments))
     from cluster.train import train
 
     return train(config)

@@ -1,10 +1,9 @@
 """The actor: plays in several environments at once and writes what happens to the replay."""
 
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -14,8 +13,9 @@ import numpy as np
 from actors.environment import PianoEnvironment
 from actors.repertoire import Repertoire
 from learner.config import SACConfig
+from learner.cores import keep_to, usable
 from learner.live_inputs import LiveInputs
-from learner.parameters import ParameterSubscription
+from learner.parameters import Arrived, ParameterSubscription
 from learner.policy import Policy
 from replay.client import Replay
 from replay.transition import Observation
@@ -39,6 +39,8 @@ class CollectReport(NamedTuple):
     """Of the episodes that ended in this call."""
     episode_lengths: list[int]
     """Of the same episodes, in control steps."""
+    parameter_delays: list[float]
+    """Seconds from the publication of parameters to their first use, of those new in this call."""
 
 
 class _Rollout:
@@ -86,21 +88,26 @@ class _Share:
         self._rollouts = rollouts
         self._random = np.random.default_rng(seed)
         self._key = jax.random.PRNGKey(seed)
+        self._version = -1
 
     def collect(
-        self, deadline: float, newest_policy: Callable[[], tuple[Policy | None, int]]
+        self, deadline: float, newest_policy: Callable[[], tuple[Policy | None, Arrived | None]]
     ) -> CollectReport:
         """Plays until the deadline, or until the replay server takes no more."""
-        started, waiting, steps, version = time.monotonic(), 0.0, 0, -1
+        started, waiting, steps = time.monotonic(), 0.0, 0
+        delays: list[float] = []
         ended: list[tuple[float, int]] = []
         while (now := time.monotonic()) < deadline:
             room = all(rollout.writer.wait(deadline - now) for rollout in self._rollouts)
             waiting += time.monotonic() - now
             if not room:
                 break
-            policy, version = newest_policy()
+            policy, parameters = newest_policy()
+            if parameters is not None and parameters.version != self._version:
+                self._version = parameters.version
+                delays.append(time.time() - parameters.published)
             for rollout, action in zip(self._rollouts, self._act(policy), strict=True):
-                episode = rollout.step(action, version)
+                episode = rollout.step(action, self._version)
                 if episode is not None:
                     ended.append(episode)
             steps += len(self._rollouts)
@@ -108,9 +115,10 @@ class _Share:
             steps=steps,
             seconds=time.monotonic() - started,
             waiting_seconds=waiting,
-            parameter_version=version,
+            parameter_version=self._version,
             episode_returns=[episode_return for episode_return, _ in ended],
             episode_lengths=[length for _, length in ended],
+            parameter_delays=delays,
         )
 
     def _act(self, policy: Policy | None) -> np.ndarray:
@@ -145,6 +153,7 @@ class Actor:
         seed: of the run.
         replay: where transitions go.
         parameter_server: handle of the `ParameterServer` actor.
+        cores: to play on, see `learner.cores`; none means all.
     """
 
     def __init__(
@@ -156,7 +165,9 @@ class Actor:
         seed: int,
         replay: Replay,
         parameter_server: Any,
+        cores: Collection[int] = (),
     ):
+        keep_to(cores)
         # So that a thread back from the physics soon gets the lock.
         sys.setswitchinterval(_SWITCH_SECONDS)
         first = number * environments
@@ -166,7 +177,7 @@ class Actor:
             _Rollout(PianoEnvironment(pianos[i % songs]), replay.writer())
             for i in range(environments)
         ]
-        threads = min(environments, len(os.sched_getaffinity(0)))
+        threads = min(environments, len(usable()))
         self._threads = ThreadPoolExecutor(threads)
         self._shares = [
             _Share(rollouts[i::threads], seed + 1000 * (number + 1) + i) for i in range(threads)
@@ -174,7 +185,7 @@ class Actor:
         # The learner publishes the weights of these inputs alone.
         live = LiveInputs(pianos[0].layout, repertoire.table)
         self._policy_parts = (agent_config, live.layout, live.table)
-        self._policy: Policy | None = None
+        self._acting: tuple[Policy | None, Arrived | None] = (None, None)
         self._parameters = ParameterSubscription(parameter_server)
         self._lock = threading.Lock()
 
@@ -193,14 +204,18 @@ class Actor:
             parameter_version=min(report.parameter_version for report in reports),
             episode_returns=[value for report in reports for value in report.episode_returns],
             episode_lengths=[value for report in reports for value in report.episode_lengths],
+            parameter_delays=[value for report in reports for value in report.parameter_delays],
         )
 
-    def _newest_policy(self) -> tuple[Policy | None, int]:
-        """The newest policy that has arrived, and its version."""
+    def _newest_policy(self) -> tuple[Policy | None, Arrived | None]:
+        """The newest policy that has arrived, and its parameters."""
+        arrived = self._parameters.newest()
         with self._lock:
-            parameters = self._parameters.latest()
-            if parameters is not None and self._policy is not None:
-                self._policy = self._policy.with_parameters(parameters)
-            elif parameters is not None:
-                self._policy = Policy(*self._policy_parts, parameters)
-            return self._policy, self._parameters.version
+            policy, used = self._acting
+            if arrived is not None and arrived is not used:
+                if policy is None:
+                    policy = Policy(*self._policy_parts, arrived.parameters)
+                else:
+                    policy = policy.with_parameters(arrived.parameters)
+                self._acting = (policy, arrived)
+            return self._acting

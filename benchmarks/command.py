@@ -12,9 +12,12 @@ from replay.errors import require, require_range
 class BenchConfig:
     """Measures a part beside what it would replace, in alternating rounds; prints medians."""
 
-    what: tyro.conf.Positional[Literal["environment", "render", "scale"]]
-    """environment: control steps a second; render: seconds for a video; scale: how many actors
-    one replay server, one parameter server and one learner carry."""
+    what: tyro.conf.Positional[
+        Literal["environment", "learner", "replay", "end-to-end", "render", "scale"]
+    ]
+    """environment: control steps a second; learner: milliseconds an update; replay: transitions a
+    second; end-to-end: a whole training beside the straightforward loop; render: seconds for a
+    video; scale: how many actors one replay server, one parameter server and one learner carry."""
     rounds: int = 5
     """Rounds that count; one more comes first."""
     seconds: float = 3.0
@@ -23,6 +26,8 @@ class BenchConfig:
     """scale: the numbers of actors to be measured; as many run as memory carries."""
     step_milliseconds: float = 2.0
     """scale: what a step of an environment takes."""
+    replay_size: int = 200_000
+    """end-to-end: transitions in the replay while memory is measured."""
 
     def __post_init__(self) -> None:
         """Refuses values out of range.
@@ -32,6 +37,7 @@ class BenchConfig:
         """
         require_range(self, "rounds", least=1, most=100)
         require_range(self, "seconds", least=0.1, most=600)
+        require_range(self, "replay_size", least=1)
         require_range(self, "step_milliseconds", least=0.1, most=1000, unit="ms")
         require(
             len(self.actors) > 0 and all(1 <= number <= 4096 for number in self.actors),
@@ -41,10 +47,23 @@ class BenchConfig:
 
 def bench(config: BenchConfig) -> dict[str, Any]:
     """Runs the benchmark; returns its figures by name."""
+    # What one of them imports takes seconds.
     if config.what == "environment":
         from benchmarks import environment
 
         return environment.measure(config.rounds, config.seconds)
+    if config.what == "learner":
+        from benchmarks import learner
+
+        return learner.measure(config.rounds, config.seconds)
+    if config.what == "replay":
+        from benchmarks import replay
+
+        return replay.measure(config.rounds, config.seconds)
+    if config.what == "end-to-end":
+        from benchmarks import end_to_end
+
+        return end_to_end.measure(config.rounds, config.seconds, config.replay_size)
     if config.what == "scale":
         from benchmarks import scale
 

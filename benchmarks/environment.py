@@ -23,11 +23,13 @@ from actors.repertoire import Repertoire
 from actors.song import Song, load_songs
 from actors.stock_environment import StockEnvironment
 from benchmarks.rounds import Figures, alternate, machine
+from benchmarks.stand_ins import Step
 from cluster import ray_session
 from cluster.parts import ON_CPU, remote, start_replay
 from learner.config import LearnerConfig
+from learner.cores import usable
 from learner.live_inputs import LiveInputs
-from learner.parameters import ParameterServer
+from learner.parameters import ParameterServer, Published
 from learner.sac import initial_state
 from replay.config import ReplayConfig
 from replay.packing import pack_step
@@ -56,10 +58,9 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     song = load_songs(SONG)[0]
     piano = PianoModel(song, CONFIG)
     stock = StockEnvironment(song, CONFIG)
-    cores = sorted(os.sched_getaffinity(0))
+    cores = usable()
     environments = [PianoEnvironment(piano) for _ in cores]
-    walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
-    actions = np.sin(np.cumsum(walk, axis=0)).astype(np.float32)
+    actions = _wandering_actions(piano)
 
     # Bare physics gets the controls that come of the actions, and the model as robopianist
     # has it, sensors and all.
@@ -167,7 +168,7 @@ def _actor(cores: int, song: Song) -> Iterator[Callable[[float], float]]:
         repertoire = Repertoire([song], CONFIG)
         whole = initial_state(config, piano.layout.observation_dim, piano.action_dim, seed=0)
         parameters = LiveInputs(piano.layout, repertoire.table).restrict(whole).actor
-        ray.get(server.publish.remote(0, [ray.put(parameters)]))
+        ray.get(server.publish.remote(Published(0, time.time(), [ray.put(parameters)])))
         actor = remote(Actor, num_cpus=1, runtime_env=ON_CPU).remote(
             repertoire,
             config.agent_config,
@@ -186,6 +187,23 @@ def _actor(cores: int, song: Song) -> Iterator[Callable[[float], float]]:
         yield rate
         for handle in (actor, server, replay.server):
             ray.kill(handle)
+
+
+def played_episode(piano: PianoModel) -> list[Step]:
+    """An episode of the real environment, with actions that wander about."""
+    environment = PianoEnvironment(piano)
+    observation, steps = environment.reset().observation, []
+    for action in _wandering_actions(piano):
+        timestep = environment.step(action)
+        steps.append(Step(observation, action, timestep.reward, timestep.discount))
+        observation = timestep.observation
+    return steps
+
+
+def _wandering_actions(piano: PianoModel) -> np.ndarray:
+    """(control steps, action dimension) float32: a random walk within the range of actions."""
+    walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
+    return np.sin(np.cumsum(walk, axis=0)).astype(np.float32)
 
 
 def _bytes_per_transition(piano: PianoModel) -> int:

@@ -1,12 +1,13 @@
 """Fair comparisons on noisy machines: all sides in turn, again and again, medians."""
 
-import os
 import pathlib
 import platform
 import statistics
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from learner.cores import usable
 
 Figures = dict[str, float]
 
@@ -44,4 +45,4 @@ def machine() -> dict[str, Any]:
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
-    return {"processor": model, "cores": len(os.sched_getaffinity(0))}
+    return {"processor": model, "cores": len(usable())}

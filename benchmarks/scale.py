@@ -12,25 +12,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import psutil
 import ray
 
-from actors.environment import PianoEnvironment
 from actors.piano_model import PianoModel
 from actors.repertoire import Repertoire
 from actors.song import Song, load_songs
-from benchmarks.environment import CONFIG, SONG
+from benchmarks.environment import CONFIG, SONG, played_episode
 from benchmarks.rounds import Figures, alternate, announce, machine
 from benchmarks.saturation import saturation
-from benchmarks.stand_ins import MEMORY_SHARE, Group, Step, Work, sample, write
+from benchmarks.stand_ins import MEMORY_SHARE, Group, Work, sample, write
 from benchmarks.subscriber import Subscriber
 from cluster import ray_session
 from cluster.parts import ON_CPU, answer, remote, start_replay
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.live_inputs import LiveInputs
-from learner.parameters import ParameterServer
+from learner.parameters import ParameterServer, Published
 from learner.sac import initial_state
 from replay.client import Replay, Sampler
 from replay.config import ReplayConfig
@@ -95,9 +93,10 @@ def _replay(
     step_seconds: float,
 ) -> dict[str, Any]:
     server, sampler = _process_of(replay.server), replay.sampler()
+    episode = played_episode(piano)
     with contextlib.closing(Group()) as writers:
         for number in range(1, max(actors) + 1):
-            if not writers.add(write, replay.address, _episode(piano), _ENVIRONMENTS, step_seconds):
+            if not writers.add(write, replay.address, episode, _ENVIRONMENTS, step_seconds):
                 announce(f"memory carries {number - 1} of {max(actors)} actors")
                 break
             if number % 32 == 0:
@@ -174,18 +173,6 @@ def _warm_up(writers: Group) -> None:
         written += sum(one.transitions for one in writers.work(2.0, 16))
 
 
-def _episode(piano: PianoModel) -> list[Step]:
-    """An episode of the real environment, with actions that wander about."""
-    environment = PianoEnvironment(piano)
-    walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
-    observation, steps = environment.reset().observation, []
-    for action in np.sin(np.cumsum(walk, axis=0)).astype(np.float32):
-        timestep = environment.step(action)
-        steps.append(Step(observation, action, timestep.reward, timestep.discount))
-        observation = timestep.observation
-    return steps
-
-
 def _processor(process: psutil.Process) -> float:
     return float(sum(process.cpu_times()[:2]))
 
@@ -243,7 +230,7 @@ def _publish(server: Any, parameters: Any, subscribers: list[Any], versions: Any
     waiting = [one.wait.remote(version, _START_SECONDS) for one in subscribers]
     time.sleep(0.5)  # All look already when it comes.
     published = time.monotonic()
-    server.publish.remote(version, [ray.put(parameters)])
+    server.publish.remote(Published(version, time.time(), [ray.put(parameters)]))
     arrived = [moment - published for moment in ray.get(waiting, timeout=_START_SECONDS)]
     return {
         "seconds_until_half_have_them": statistics.median(arrived),
@@ -273,7 +260,7 @@ def _learner(
         _BATCH_SIZE,
         server,
     )
-    device = answer(learner.device.remote(), "the learner did not start", _START_SECONDS)
+    device = answer(learner.start.remote(), "the learner did not start", _START_SECONDS)
 
     def learn() -> Figures:
         report = answer(learner.learn.remote(seconds), "no learner step", 60 + 10 * seconds)

@@ -30,8 +30,8 @@ class Subscriber:
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            parameters = self._subscription.latest()
-            if parameters is not None and self._subscription.version == version:
+            newest = self._subscription.newest()
+            if newest is not None and newest.version == version:
                 return time.monotonic()
             time.sleep(self._LOOK_SECONDS)
         raise TimeoutError(f"no parameters of version {version} within {seconds:.0f} s")

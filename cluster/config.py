@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 import tyro
 
 from actors.config import ActorConfig, EnvironmentConfig, RecordingConfig, SongConfig
-from learner.config import LearnerConfig
+from learner.config import LearnerConfig, Platform
 from replay.config import ReplayConfig
 from replay.errors import BadInput, require, require_range
 
@@ -71,6 +71,9 @@ def require_seed_and_name(config: RunConfig) -> None:
 class TrainConfig:
     """Trains two Shadow hands to play a song."""
 
+    preset: Literal["default", "few-cores"] = "default"
+    """A recipe for settings that are not given: `default` is what robopianist-rl's users know,
+    `few-cores` learns fastest on a laptop (docs/results.md)."""
     root_dir: str = "runs"
     """Folder or URL (s3://, gs://, ...) that holds the runs. In a job that was submitted to a
     cluster a relative one is below the home folder."""
@@ -90,6 +93,8 @@ class TrainConfig:
     """Episodes in an evaluation."""
     tqdm_bar: bool = False
     """A progress bar instead of lines."""
+    platform: Platform = "auto"
+    """What learns: an NVIDIA GPU, Apple's Metal, or processors; `auto` takes the first there is."""
     wandb: Annotated[WandbConfig, tyro.conf.arg(name="")] = WandbConfig()
     song: Annotated[SongConfig, tyro.conf.arg(name="")] = SongConfig()
     environment: Annotated[EnvironmentConfig, tyro.conf.arg(name="")] = EnvironmentConfig()

@@ -32,6 +32,7 @@ from cluster.parts import ON_CPU, answer, remote
 from cluster.placement import Placement, placement
 from cluster.report.page import write_report
 from learner import checkpoint
+from learner.config import Platform
 from replay.errors import require, require_range
 from replay.files import PackedFolder, write_files, write_json
 from replay.storage import Place
@@ -76,6 +77,8 @@ class FineTuneConfig:
     """Whose ratings count; by default those of all people. Simulated raters have to be named."""
     validation_fraction: float = 0.2
     """Share of the segments that is held out, to see whether preferences are understood."""
+    platform: Platform = "auto"
+    """What learns: an NVIDIA GPU, Apple's Metal, or processors; `auto` takes the first there is."""
     cpl: Annotated[CPLConfig, tyro.conf.arg(name="")] = CPLConfig()
     wandb: Annotated[WandbConfig, tyro.conf.arg(name="")] = WandbConfig()
     recording: Annotated[RecordingConfig, tyro.conf.arg(name="")] = RecordingConfig()
@@ -130,7 +133,7 @@ def fine_tune(config: FineTuneConfig) -> dict[str, Any]:
         ray_session.connect(address, folder.process_logs),
         contextlib.closing(Logbook(folder, config)) as logbook,
     ):
-        where = placement(on_cluster=address is not None)
+        where = placement(address is not None, config.platform)
         job = _FineTuning(config, folder, logbook, collection, base, description, trained, where)
         return job.run(repertoire, trajectories, weights)
 

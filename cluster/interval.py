@@ -49,6 +49,15 @@ class Interval:
             (learner_steps - self._steps[1]) / seconds,
         )
 
+    def learner_fractions(self) -> dict[str, float]:
+        """What share of its time the learner spent on what; see `LearnReport.spent`."""
+        seconds = max(sum(report.seconds for report in self._learnt), 1e-6)
+        spent: dict[str, float] = {}
+        for report in self._learnt:
+            for what, value in report.spent.items():
+                spent[what] = spent.get(what, 0.0) + value / seconds
+        return spent
+
     def values(self) -> dict[str, float | None]:
         """Values for the logbook, by name."""
         values: dict[str, float | None] = {}
@@ -58,15 +67,18 @@ class Interval:
             values["train/episode_length"] = float(np.mean(lengths))
         if self._lags:
             values["actors/policy_lag"] = float(np.mean(self._lags))
+        delays = [value for report in self._collected for value in report.parameter_delays]
+        if delays:
+            values["actors/parameter_delay_ms"] = 1000 * float(np.median(delays))
         if self._collected:
             values["actors/waiting_fraction"] = _waiting_fraction(self._collected)
-        if self._learnt:
-            values["learner/waiting_fraction"] = _waiting_fraction(self._learnt)
+        for what, fraction in self.learner_fractions().items():
+            values[f"learner/{what}_fraction"] = fraction
         for report in self._learnt:
             values |= {f"learner/{name}": value for name, value in report.metrics.items()}
         return values
 
 
-def _waiting_fraction(reports: Sequence[CollectReport | LearnReport]) -> float:
+def _waiting_fraction(reports: Sequence[CollectReport]) -> float:
     seconds = sum(report.seconds for report in reports)
     return sum(report.waiting_seconds for report in reports) / max(seconds, 1e-6)

@@ -19,6 +19,7 @@ from cluster.config import TrainConfig
 from cluster.placement import placement
 from cluster.run import RunFolder
 from cluster.scale import Autoscaler
+from learner.cores import shared_out
 from learner.learner import Learner
 from learner.parameters import ParameterServer
 from replay.client import Replay
@@ -39,7 +40,8 @@ ON_CPU = {"env_vars": {"JAX_PLATFORMS": "cpu"}}
 class Parts:
     """Handles of the Ray actors that make up a run."""
 
-    replay: Any
+    replay: Replay
+    """To the replay."""
     parameter_server: Any
     learner: Any
     evaluator: Any
@@ -53,7 +55,7 @@ class Parts:
         """Ends all parts, and waits until those of this machine are gone."""
         self.pool.stop()
         self.autoscaler.ask(0)
-        for handle in (self.evaluator, self.learner, self.parameter_server, self.replay):
+        for handle in (self.evaluator, self.learner, self.parameter_server, self.replay.server):
             ray.kill(handle)
         deadline = time.monotonic() + _STOP_SECONDS
         while _ray_actors_of_this_process() and time.monotonic() < deadline:
@@ -81,13 +83,14 @@ def start(
     """
     piano = repertoire.piano(0)
     layout = piano.layout
-    where = placement(on_cluster)
+    where = placement(on_cluster, config.platform)
     replay = start_replay(config.replay, piano, folder.replay, **where.beside_learner)
     if not replay.address and config.replay.replay == "auto":
         announce(
             "Reverb is not installed here (it has wheels for Linux on x86-64 only): transitions "
             "are kept in the replay server's memory"
         )
+    learner_cores, actor_cores = _cores(config, on_cluster)
     parameter_server = remote(ParameterServer, **where.beside_learner).remote()
     evaluator = remote(Evaluator, **where.beside_learner, runtime_env=ON_CPU).remote(
         repertoire,
@@ -115,6 +118,7 @@ def start(
             config.seed,
             replay,
             parameter_server,
+            actor_cores,
         )
 
     recorder = remote(recording.record, **where.beside_learner, max_calls=1, runtime_env=ON_CPU)
@@ -128,7 +132,9 @@ def start(
         ]
 
     pool = ActorPool(start_actor, config.actor.actors, SLICE_SECONDS, announce)
-    device = answer(learner.device.remote(), "the learner did not start", _START_SECONDS)
+    device = answer(
+        learner.start.remote(learner_cores), "the learner did not start", _START_SECONDS
+    )
     missing = answer(
         remote(recording.what_is_missing, **where.beside_learner, max_calls=1).remote(),
         "the recorder did not start",
@@ -141,7 +147,18 @@ def start(
     for line in missing:
         announce(line)
     autoscaler = Autoscaler(where, on_cluster)
-    return Parts(replay.server, parameter_server, learner, evaluator, pool, autoscaler, record)
+    return Parts(replay, parameter_server, learner, evaluator, pool, autoscaler, record)
+
+
+def _cores(config: TrainConfig, on_cluster: bool) -> tuple[list[int], list[int]]:
+    """Cores of learner and actors; none where they do not fight over them.
+
+    Where a ratio is held, whoever lags gets all: the other side waits for it.
+    """
+    learns_on_cpu = config.platform == "cpu" or not ray.cluster_resources().get("GPU")
+    if on_cluster or config.replay.ratio is not None or not learns_on_cpu:
+        return [], []
+    return shared_out()
 
 
 def start_replay(

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 import ray
 
+from learner.config import Platform
+from learner.device import variables
+
 # Resources of a node are a mark here, not a measure: any number of runs finds room.
 _A_LITTLE = 0.001
 
@@ -40,15 +43,18 @@ class Placement(NamedTuple):
         return max(1, int(min(whole.get(name, 0) // need for name, need in needed.items())))
 
 
-def placement(on_cluster: bool) -> Placement:
+def placement(on_cluster: bool, platform: Platform = "auto") -> Placement:
     """The placement for the Ray that we are connected to.
 
     Args:
         on_cluster: whether it is a cluster's, not our own.
+        platform: that is to learn.
     """
     resources = ray.cluster_resources()
-    gpus = min(1, resources.get("GPU", 0))
+    gpus = 0 if platform == "cpu" else min(1, resources.get("GPU", 0))
     learner: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus}
+    if platform != "auto":
+        learner["runtime_env"] = {"env_vars": variables(platform)}
     beside: dict[str, Any] = {"num_cpus": 0}
     actor: dict[str, Any] = {"num_cpus": int(on_cluster), "scheduling_strategy": "SPREAD"}
     if "learner" in resources:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 
 import tqdm
 
@@ -37,11 +38,20 @@ class Progress:
             self._bar.clear()
         print(message, file=sys.stderr, flush=True)
 
-    def show(self, status: Status, episode_return: float | None) -> None:
-        """Shows where the run is."""
+    def show(
+        self, status: Status, episode_return: float | None, learner_fractions: Mapping[str, float]
+    ) -> None:
+        """Shows where the run is.
+
+        Args:
+            status: of the run.
+            episode_return: of the episodes that ended last, if any.
+            learner_fractions: what share of its time the learner spends on what.
+        """
         facts = [
             f"{status.environment_steps_per_second:.0f} steps/s",
             f"{status.updates_per_second:.1f} updates/s",
+            *_spent(learner_fractions),
             f"return {_number(episode_return, 1)}",
             f"note F1 {_number(status.note_f1, 2)}",
         ]
@@ -69,6 +79,13 @@ class Progress:
         """Leaves the bar as it is."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _spent(fractions: Mapping[str, float]) -> list[str]:
+    """What the learner spends at least a hundredth of its time on, most first."""
+    most = sorted(fractions.items(), key=lambda item: -item[1])
+    shown = " ".join(f"{what} {share:.0%}" for what, share in most if share >= 0.01)
+    return [f"learner: {shown}"] if shown else []
 
 
 def _number(value: float | None, digits: int) -> str:

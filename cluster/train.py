@@ -167,7 +167,9 @@ class _TrainingRun:
         self._status.learner_steps = report.step
 
     def _update_status(self) -> None:
-        counts = answer(self._parts.replay.counts.remote(), "the replay server does not answer")
+        counts = answer(
+            self._parts.replay.server.counts.remote(), "the replay server does not answer"
+        )
         status = self._status
         status.environment_steps = counts["inserted"]
         status.replay_size = counts["size"]
@@ -175,7 +177,9 @@ class _TrainingRun:
             status.environment_steps, status.learner_steps
         )
         status.write(self._folder.status)
-        self._progress.show(status, self._interval.episode_return)
+        self._progress.show(
+            status, self._interval.episode_return, self._interval.learner_fractions()
+        )
 
     def _log(self) -> None:
         status = self._status

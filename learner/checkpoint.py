@@ -24,6 +24,7 @@ from replay.errors import BadInput, require
 from replay.files import PackedFolder, read_json
 
 _STATE, _DESCRIPTION = "training_state.safetensors", "checkpoint.json"
+_ACTOR, _STEP = ".actor", ".step"  # Names in the state.
 _FOLDER_NAME = re.compile(r"step_(\d{9,})")
 
 
@@ -37,12 +38,38 @@ def pack(state: TrainingState, description: dict[str, Any]) -> PackedFolder:
     Returns:
         A folder named "step_000012345", after the learner step.
     """
-    name = f"step_{int(state.step):09d}"
-    files = {
-        _STATE: safetensors.numpy.save(_named_arrays(state)),
-        _DESCRIPTION: json.dumps(description, indent=2).encode(),
-    }
-    return PackedFolder(name, files, name)
+    return _pack(_named_arrays(state), int(state.step), description)
+
+
+def with_actor(
+    saved: PackedFolder, actor: Parameters, step: int, description: dict[str, Any]
+) -> PackedFolder:
+    """A checkpoint or snapshot with another policy, and all else as it was.
+
+    Args:
+        saved: the other.
+        actor: parameters of the same network.
+        step: that names the new one.
+        description: see `pack`.
+
+    Raises:
+        BadInput: the other is damaged.
+    """
+    named = {_ACTOR + jax.tree_util.keystr(path): leaf for path, leaf in _leaves(actor)}
+    arrays = _arrays(saved)
+    if _STEP in arrays:  # It is no snapshot.
+        arrays[_STEP] = np.array(step, np.int32)
+    return _pack(arrays | _on_host(named), step, description)
+
+
+def snapshot(saved: PackedFolder) -> PackedFolder:
+    """Of a checkpoint what plays, a tenth of it: it can be played and fine-tuned, not resumed.
+
+    Raises:
+        BadInput: the checkpoint is damaged.
+    """
+    arrays = {name: array for name, array in _arrays(saved).items() if name.startswith(_ACTOR)}
+    return saved._replace(files=saved.files | {_STATE: safetensors.numpy.save(arrays)})
 
 
 def remove_all_but_newest(folder: pathlib.Path, keep: int) -> None:
@@ -110,17 +137,12 @@ def load_state(checkpoint: PackedFolder, template: TrainingState) -> TrainingSta
 
 def load_actor(checkpoint: PackedFolder, template: Parameters) -> Parameters:
     """The parameters of the actor network alone; arguments and errors as in `load_state`."""
-    return _load(checkpoint, template, prefix=".actor")
+    return _load(checkpoint, template, prefix=_ACTOR)
 
 
 def _load(checkpoint: PackedFolder, template: Any, prefix: str) -> Any:
-    leaves, structure = jax.tree_util.tree_flatten_with_path(template)
-    try:
-        arrays = safetensors.numpy.load(checkpoint.files[_STATE])
-    except (KeyError, SafetensorError) as error:
-        raise BadInput(f"checkpoint {checkpoint.origin} is damaged: {_STATE}: {error}") from error
-    loaded = []
-    for path, leaf in leaves:
+    arrays, loaded = _arrays(checkpoint), []
+    for path, leaf in _leaves(template):
         name = prefix + jax.tree_util.keystr(path)
         require(
             name in arrays,
@@ -133,13 +155,35 @@ def _load(checkpoint: PackedFolder, template: Any, prefix: str) -> Any:
             f"this configuration needs {np.shape(leaf)}",
         )
         loaded.append(jax.numpy.asarray(arrays[name], dtype=leaf.dtype))
-    return jax.tree_util.tree_unflatten(structure, loaded)
+    return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(template), loaded)
+
+
+def _pack(arrays: dict[str, np.ndarray], step: int, description: dict[str, Any]) -> PackedFolder:
+    name = f"step_{step:09d}"
+    files = {
+        _STATE: safetensors.numpy.save(arrays),
+        _DESCRIPTION: json.dumps(description, indent=2).encode(),
+    }
+    return PackedFolder(name, files, name)
+
+
+def _arrays(saved: PackedFolder) -> dict[str, np.ndarray]:
+    """All arrays of a checkpoint, by their path in the state."""
+    try:
+        arrays: dict[str, np.ndarray] = safetensors.numpy.load(saved.files[_STATE])
+    except (KeyError, SafetensorError) as error:
+        raise BadInput(f"checkpoint {saved.origin} is damaged: {_STATE}: {error}") from error
+    return arrays
+
+
+def _leaves(tree: Any) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+def _on_host(named: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.array(jax.device_get(leaf), order="C") for name, leaf in named.items()}
 
 
 def _named_arrays(state: TrainingState) -> dict[str, np.ndarray]:
     """Arrays by their path in the state, such as `.actor['params']['mean']['kernel']`."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {
-        jax.tree_util.keystr(path): np.array(jax.device_get(leaf), order="C")
-        for path, leaf in leaves
-    }
+    return _on_host({jax.tree_util.keystr(path): leaf for path, leaf in _leaves(state)})

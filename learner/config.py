@@ -5,6 +5,9 @@ from typing import Literal
 
 from replay.errors import require
 
+Platform = Literal["auto", "gpu", "metal", "cpu"]
+"""What learns: see `learner.device`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SACConfig:

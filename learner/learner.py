@@ -1,7 +1,9 @@
 """The learner: batches in, parameters and checkpoints out."""
 
+import contextlib
 import functools
 import time
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +12,18 @@ import ray
 
 from learner import checkpoint, sac
 from learner.config import LearnerConfig
+from learner.cores import keep_to
+from learner.device import device_name
 from learner.live_inputs import LiveInputs
 from learner.observation import ObservationLayout, unfold
+from learner.parameters import Published
 from replay.client import Replay
 from replay.files import PackedFolder
 from replay.packing import packed_size, unpack_batch
+
+# Updates in one dispatch. On a CPU a dispatch costs next to nothing, measured.
+_UPDATES_AT_ONCE = {"cpu": 1}
+_UPDATES_AT_ONCE_ELSEWHERE = 8
 
 
 class LearnReport(NamedTuple):
@@ -26,47 +35,69 @@ class LearnReport(NamedTuple):
     """Learner steps in this call."""
     seconds: float
     """Length of this call."""
-    waiting_seconds: float
-    """Of which spent waiting for data."""
+    spent: dict[str, float]
+    """Seconds of it: waiting for data, transfer to the device, arithmetic, publishing
+    parameters; and, since the call before, checkpointing."""
     metrics: dict[str, float]
     """Of the last learner step; empty if there was none."""
 
+    @property
+    def waiting_seconds(self) -> float:
+        """Spent waiting for data."""
+        return self.spent["waiting"]
+
+
+class _Stopwatch:
+    """Seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(
+            ("waiting", "transfer", "arithmetic", "publishing", "checkpointing"), 0.0
+        )
+
+    @contextlib.contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[what] += time.monotonic() - started
+
 
 @functools.partial(jax.jit, static_argnames=("config", "layout"), donate_argnames="state")
-def learner_step(
+def learner_steps(
     state: sac.TrainingState,
     steps: jax.Array,
     table: jax.Array,
     config: LearnerConfig,
     layout: ObservationLayout,
 ) -> tuple[sac.TrainingState, sac.Metrics]:
-    """One update on a batch as it comes from the replay.
+    """Updates on batches as they come from the replay, one after the other.
 
     Args:
         state: given away; use the one returned.
-        steps: (batch, 2, packed size) float32, see `replay.packing`.
+        steps: (updates, batch, 2, packed size) float32, see `replay.packing`.
         table: (rows, features) uint8, see `learner.observation.unfold`.
         config: of the algorithm.
         layout: of the observations.
 
     Returns:
-        As `sac.update` does.
+        As `sac.update` does, the metrics of the last.
     """
-    batch = unpack_batch(steps, layout.frames, layout.proprioception_dim)
-    unfolded = sac.Batch(
-        observation=unfold(layout, table, batch.observation),
-        action=batch.action,
-        reward=batch.reward,
-        discount=batch.discount,
-        next_observation=unfold(layout, table, batch.next_observation),
-    )
-    return sac.update(state, unfolded, config)
 
+    def update(state: sac.TrainingState, steps: jax.Array) -> tuple[sac.TrainingState, sac.Metrics]:
+        batch = unpack_batch(steps, layout.frames, layout.proprioception_dim)
+        unfolded = sac.Batch(
+            observation=unfold(layout, table, batch.observation),
+            action=batch.action,
+            reward=batch.reward,
+            discount=batch.discount,
+            next_observation=unfold(layout, table, batch.next_observation),
+        )
+        return sac.update(state, unfolded, config)
 
-def device_name() -> str:
-    """The device that learns in this process, for people: "cpu", "gpu NVIDIA A100" and the like."""
-    device = jax.devices()[0]
-    return device.platform if device.platform == "cpu" else f"{device.platform} {device}"
+    if len(steps) == 1:  # A loop of one would cost a tenth of the time.
+        return update(state, steps[0])
+    state, metrics = jax.lax.scan(update, state, steps)
+    return state, jax.tree.map(lambda values: values[-1], metrics)
 
 
 class Learner:
@@ -101,19 +132,42 @@ class Learner:
     ):
         self._config = config
         self._live = LiveInputs(layout, table)
-        whole = sac.initial_state(config, layout.observation_dim, action_dim, seed)
+        self._dimensions = (layout.observation_dim, action_dim)
+        self._seed = seed
+        self._replay = replay
+        self._batch_size = batch_size
+        self._parameter_server = parameter_server
+        self._step = 0
+        self._published_at = 0.0
+        self._watch = _Stopwatch()
+        self._batches: list[np.ndarray] = []
+
+    def start(self, cores: Collection[int] = ()) -> str:
+        """Makes the training state and compiles the update; comes before everything else.
+
+        It is no part of the constructor, of whose errors Ray passes on the text alone.
+
+        Args:
+            cores: to learn on, see `learner.cores`; none means all.
+
+        Returns:
+            The device that learns, for people.
+
+        Raises:
+            BadInput: there is no device of the platform that was asked for.
+        """
+        keep_to(cores)
+        device = device_name()
+        whole = sac.initial_state(self._config, *self._dimensions, self._seed)
         self._state = jax.device_put(self._live.restrict(whole))
         self._whole = jax.device_get(whole)
-        self._step = 0
-        self._parameter_server = parameter_server
-        self._published_at = 0.0
         self._table = jax.device_put(self._live.table)
-        self._compiled_step = self._compile(action_dim, batch_size)
-        self._sampler = replay.sampler()
-
-    def device(self) -> str:
-        """See `device_name`."""
-        return device_name()
+        self._updates_at_once = _UPDATES_AT_ONCE.get(
+            jax.default_backend(), _UPDATES_AT_ONCE_ELSEWHERE
+        )
+        self._compiled = self._compile()
+        self._sampler = self._replay.sampler()
+        return device
 
     def learn(self, seconds: float) -> LearnReport:
         """Takes learner steps for about `seconds`, publishing parameters on the way.
@@ -121,29 +175,33 @@ class Learner:
         Raises:
             ray.exceptions.RayError: the replay server is gone.
         """
-        started, first_step, waiting = time.monotonic(), self._step, 0.0
-        metrics: dict[str, jax.Array] = {}
+        started, first_step, watch = time.monotonic(), self._step, self._watch
+        metrics: sac.Metrics = {}
         while (elapsed := time.monotonic() - started) < seconds:
-            wait_started = time.monotonic()
-            batch = self._sampler.sample(seconds - elapsed)
-            waiting += time.monotonic() - wait_started
-            if batch is None:
+            with watch.on("waiting"):
+                steps = self._next_batches(seconds - elapsed)
+            if steps is None:
                 break
             if self._step == 0:
                 self._publish()  # Ends the warm-up: actors act at random until now.
+            with watch.on("transfer"):
+                on_device = jax.device_put(steps)
             previous = metrics
-            self._state, metrics = self._compiled_step(self._state, batch, self._table)
-            self._step += 1
-            # At most two steps are under way: dispatch is asynchronous and would run ahead.
-            jax.block_until_ready(previous)
+            with watch.on("arithmetic"):
+                self._state, metrics = self._compiled(self._state, on_device, self._table)
+                # At most two dispatches are under way: they are asynchronous, and would run ahead.
+                jax.block_until_ready(previous)
+            self._step += len(steps)
             if time.monotonic() - self._published_at >= self._PUBLISH_SECONDS:
                 self._publish()
-        values = {name: float(value) for name, value in metrics.items()}
+        with watch.on("arithmetic"):
+            values = {name: float(value) for name, value in metrics.items()}
+        self._watch = _Stopwatch()
         return LearnReport(
             step=self._step,
             steps=self._step - first_step,
             seconds=time.monotonic() - started,
-            waiting_seconds=waiting,
+            spent=watch.seconds,
             metrics=values,
         )
 
@@ -153,17 +211,32 @@ class Learner:
         Args:
             description: see `learner.checkpoint.pack`; the number of learner steps is added.
         """
-        whole = self._live.restore(self._state, self._whole)
-        return checkpoint.pack(whole, description | {"learner_steps": self._step})
+        with self._watch.on("checkpointing"):
+            whole = self._live.restore(self._state, self._whole)
+            return checkpoint.pack(whole, description | {"learner_steps": self._step})
+
+    def _next_batches(self, seconds: float) -> np.ndarray | None:
+        """As many as one dispatch takes, (updates, batch, 2, packed size); None if not in time."""
+        deadline = time.monotonic() + seconds
+        while len(self._batches) < self._updates_at_once:
+            batch = self._sampler.sample(deadline - time.monotonic())
+            if batch is None:
+                return None
+            self._batches.append(batch)
+        steps = self._batches[0][None] if len(self._batches) == 1 else np.stack(self._batches)
+        self._batches.clear()
+        return steps
 
     def _publish(self) -> None:
-        reference = ray.put(jax.device_get(self._state.actor))
-        self._parameter_server.publish.remote(self._step, [reference])
-        self._published_at = time.monotonic()
+        with self._watch.on("publishing"):
+            reference = ray.put(jax.device_get(self._state.actor))
+            self._parameter_server.publish.remote(Published(self._step, time.time(), [reference]))
+            self._published_at = time.monotonic()
 
-    def _compile(self, action_dim: int, batch_size: int) -> Any:
-        """Compiles the learner step before the first batch is there."""
+    def _compile(self) -> Any:
+        """Compiles the learner steps before the first batch is there."""
         layout = self._live.layout
-        size = packed_size((layout.frames, layout.proprioception_dim), action_dim)
-        steps = jax.ShapeDtypeStruct((batch_size, 2, size), "float32")
-        return learner_step.lower(self._state, steps, self._table, self._config, layout).compile()
+        size = packed_size((layout.frames, layout.proprioception_dim), self._dimensions[1])
+        shape = (self._updates_at_once, self._batch_size, 2, size)
+        steps = jax.ShapeDtypeStruct(shape, "float32")
+        return learner_steps.lower(self._state, steps, self._table, self._config, layout).compile()

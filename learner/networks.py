@@ -95,8 +95,9 @@ class JointDense(nn.Module):
     def __call__(self, *inputs: jax.Array) -> jax.Array:
         """Maps the concatenation of (batch, numbers) arrays to (batch, units)."""
         size = sum(x.shape[-1] for x in inputs)
-        kernel = self.param("kernel", nn.initializers.xavier_uniform(), (size, self.units))
-        result = self.param("bias", nn.initializers.zeros_init(), (self.units,))
+        shape, dtype = (size, self.units), jnp.float32
+        kernel = self.param("kernel", nn.initializers.xavier_uniform(), shape, dtype)
+        result = self.param("bias", nn.initializers.zeros_init(), (self.units,), dtype)
         end = 0
         for x in inputs:
             begin, end = end, end + x.shape[-1]
@@ -137,6 +138,12 @@ class Actor(nn.Module):
         mean = nn.Dense(self.action_dim, kernel_init=initializer, name="mean")(hidden)
         log_std = nn.Dense(self.action_dim, kernel_init=initializer, name="log_std")(hidden)
         return TanhGaussian(mean, jnp.clip(log_std, _LOG_STD_MIN, _LOG_STD_MAX))
+
+
+def actor_shapes(config: SACConfig, observation_dim: int, action_dim: int) -> Parameters:
+    """What parameters of the actor look like: shapes and dtypes in their places."""
+    observation = jax.ShapeDtypeStruct((1, observation_dim), jnp.float32)
+    return jax.eval_shape(Actor(config, action_dim).init, jax.random.PRNGKey(0), observation)
 
 
 def policy(config: SACConfig, parameters: Parameters, observation: jax.Array) -> TanhGaussian:

@@ -1,8 +1,8 @@
 """From the learner to the actors: versioned policy parameters in Ray's object store."""
 
 import asyncio
-import time
-from typing import Any
+import threading
+from typing import Any, NamedTuple
 
 import ray
 
@@ -15,66 +15,85 @@ class ParameterServer:
     """
 
     def __init__(self) -> None:
-        self._version = -1
-        self._reference: list[ray.ObjectRef] = []
+        self._newest = Published(-1, 0.0, [])
         self._published = asyncio.Condition()
 
-    async def publish(self, version: int, reference: list[ray.ObjectRef]) -> None:
-        """Makes parameters the newest.
-
-        Args:
-            version: the learner step they come from.
-            reference: one reference, in a list so that Ray passes it on unread.
-        """
+    async def publish(self, newest: "Published") -> None:
+        """Makes parameters the newest."""
         async with self._published:
-            self._version, self._reference = version, reference
+            self._newest = newest
             self._published.notify_all()
 
-    async def newer_than(
-        self, version: int, seconds: float
-    ) -> tuple[int, list[ray.ObjectRef]] | None:
+    async def newer_than(self, version: int, seconds: float) -> "Published | None":
         """Parameters newer than `version`, as soon as there are any; None after `seconds`."""
         async with self._published:
             try:
                 await asyncio.wait_for(
-                    self._published.wait_for(lambda: self._version != version), timeout=seconds
+                    self._published.wait_for(lambda: self._newest.version != version),
+                    timeout=seconds,
                 )
             except asyncio.TimeoutError:
                 return None
-            return self._version, self._reference
+            return self._newest
+
+
+class Published(NamedTuple):
+    """Parameters in the object store."""
+
+    version: int
+    """The learner step they come from."""
+    time: float
+    """When they were published, in Unix seconds."""
+    reference: list[ray.ObjectRef]
+    """One reference, in a list so that Ray passes it on unread."""
+
+
+class Arrived(NamedTuple):
+    """Parameters that are here."""
+
+    version: int
+    """The learner step they come from."""
+    published: float
+    """When they were published, in Unix seconds."""
+    parameters: Any
+    """NumPy arrays."""
 
 
 class ParameterSubscription:
-    """An actor's end: always a request under way, never a wait for it.
+    """An actor's end: a thread always has a request under way, so that nobody waits for it.
 
     Args:
         server: handle of the `ParameterServer` actor.
     """
 
     _REQUEST_SECONDS = 30.0
-    _LOOK_SECONDS = 0.05  # Looking takes half a millisecond.
+    _ANSWER_SECONDS = 120.0
 
     def __init__(self, server: Any):
         self._server = server
-        self.version = -1
-        """Version of the parameters got last; -1 before the first."""
-        self._look_again = 0.0
-        self._request()
+        self._newest: Arrived | None = None
+        self._error: ray.exceptions.RayError | None = None
+        threading.Thread(target=self._listen, name="parameters", daemon=True).start()
 
-    def latest(self) -> Any | None:
-        """Parameters newer than those got last, as NumPy arrays; None if there are none."""
-        if time.monotonic() < self._look_again:
-            return None
-        self._look_again = time.monotonic() + self._LOOK_SECONDS
-        if not ray.wait([self._pending], timeout=0)[0]:
-            return None
-        answer = ray.get(self._pending)
-        parameters = None
-        if answer is not None:
-            self.version, (reference,) = answer
-            parameters = ray.get(reference, timeout=self._REQUEST_SECONDS)
-        self._request()
-        return parameters
+    def newest(self) -> Arrived | None:
+        """The newest parameters; None before the first.
 
-    def _request(self) -> None:
-        self._pending = self._server.newer_than.remote(self.version, self._REQUEST_SECONDS)
+        Raises:
+            ray.exceptions.RayError: the server is gone.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._newest
+
+    def _listen(self) -> None:
+        version = -1
+        try:
+            while True:
+                request = self._server.newer_than.remote(version, self._REQUEST_SECONDS)
+                answer = ray.get(request, timeout=self._ANSWER_SECONDS)
+                if answer is not None:
+                    version, published, (reference,) = answer
+                    parameters = ray.get(reference, timeout=self._ANSWER_SECONDS)
+                    self._newest = Arrived(version, published, parameters)
+        except ray.exceptions.RayError as error:  # Handed to whoever asks for parameters.
+            self._error = error

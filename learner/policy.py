@@ -9,7 +9,7 @@ import numpy as np
 
 from learner import checkpoint
 from learner.config import SACConfig
-from learner.networks import Actor, Parameters, policy
+from learner.networks import Parameters, actor_shapes, policy
 from learner.observation import ObservationLayout, unfold
 from replay.files import PackedFolder
 from replay.transition import Observation
@@ -102,9 +102,7 @@ class Policy:
         Raises:
             BadInput: the checkpoint is damaged or of another network.
         """
-        observation = np.zeros((1, layout.observation_dim), np.float32)
-        network = Actor(config, action_dim)
-        template = jax.eval_shape(network.init, jax.random.PRNGKey(0), observation)
+        template = actor_shapes(config, layout.observation_dim, action_dim)
         return cls(config, layout, table, checkpoint.load_actor(saved, template))
 
     def with_parameters(self, parameters: Parameters) -> "Policy":

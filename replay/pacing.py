@@ -7,7 +7,7 @@ from replay.config import ReplayConfig
 # How far either side may run ahead of the wanted ratio: a share of the warm-up, and never
 # less than the batches that are on their way to the learner, or it would wait for itself.
 _TOLERANCE = 0.1
-BATCHES_ON_THEIR_WAY = 16
+BATCHES_ON_THEIR_WAY = 32
 
 
 class Pacing(NamedTuple):

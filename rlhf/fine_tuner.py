@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from learner import checkpoint, sac
+from learner import checkpoint
 from learner.config import LearnerConfig
-from learner.learner import device_name
+from learner.device import device_name
+from learner.networks import actor_shapes
 from learner.observation import ObservationLayout
 from replay.files import PackedFolder
 from rlhf import cpl, preferences
@@ -77,25 +78,25 @@ class FineTuner:
             The device that learns, for people.
 
         Raises:
-            BadInput: the checkpoint is damaged, or checkpoint and trajectories do not belong
-                together.
+            BadInput: the checkpoint is damaged, checkpoint and trajectories do not belong
+                together, or there is no device of the platform that was asked for.
         """
+        device = device_name()
         config, _, layout = self._static
         trajectories = list(self._trajectories.values())
-        dimensions = (layout.observation_dim, trajectories[0].action.shape[-1])
-        template = jax.eval_shape(
-            lambda: sac.initial_state(self._learner_config, *dimensions, self._seed)
-        )
-        self._trained = checkpoint.load_state(self._checkpoint, template)
+        action_dim = trajectories[0].action.shape[-1]
+        agent_config = self._learner_config.agent_config
+        template = actor_shapes(agent_config, layout.observation_dim, action_dim)
+        trained = checkpoint.load_actor(self._checkpoint, template)
         self._problem = cpl.make_problem(
             trajectories,
             self._weights["training"],
             self._table,
-            self._trained.actor,
+            trained,
             *self._static,
         )
-        self._state = cpl.initial_state(self._trained.actor, config, self._seed)
-        return device_name()
+        self._state = cpl.initial_state(trained, config, self._seed)
+        return device
 
     def tune(self, steps: int) -> TuneReport:
         """Takes `steps` steps.
@@ -156,14 +157,16 @@ class FineTuner:
         return values
 
     def checkpoint(self, description: dict[str, Any]) -> PackedFolder:
-        """An ordinary checkpoint: the policy as it is now, all else as it was.
+        """A checkpoint: the policy as it is now, all else as it was.
 
         Args:
             description: see `learner.checkpoint.pack`; the number of steps is added.
         """
-        state = self._trained._replace(
-            actor=self._state.parameters, step=jax.numpy.int32(self._step)
+        packed = checkpoint.with_actor(
+            self._checkpoint,
+            self._state.parameters,
+            self._step,
+            description | {"learner_steps": self._step},
         )
-        packed = checkpoint.pack(state, description | {"learner_steps": self._step})
         self._last_good = packed.name
         return packed

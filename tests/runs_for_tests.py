@@ -46,7 +46,7 @@ def environment_variables(folder):
     return os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "CI": "true"}
 
 
-def run(folder, *arguments, seconds=240):
+def run(folder, *arguments, seconds=480):
     return subprocess.run(
         command(*arguments),
         cwd=folder,

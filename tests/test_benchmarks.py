@@ -9,8 +9,10 @@ import sys
 import pytest
 from runs_for_tests import wait_until_nothing_is_left
 
+from benchmarks.learner import _product_shapes
 from benchmarks.saturation import saturation
 from benchmarks.saturation_plot import draw
+from learner.config import LearnerConfig
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -19,12 +21,12 @@ def bench(folder, *arguments):
     result = subprocess.run(
         [
             *(sys.executable, str(ROOT / "pianist.py"), "bench"),
-            *(*arguments, "--rounds", "1", "--seconds", "0.3", "--json"),
+            *(*map(str, arguments), "--rounds", "1", "--seconds", "0.3", "--json"),
         ],
         env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=480,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -46,6 +48,43 @@ def test_bench_environment_measures_every_side(folder):
     assert all(value > 1 for value in steps.values())
     assert answer["fast_over_stock"] == pytest.approx(steps["fast"] / steps["stock"])
     assert answer["bytes_per_transition"] == 4 * (175 + 39 + 4)
+
+
+def test_bench_learner_measures_every_side(folder):
+    answer = bench(folder, "learner")
+    milliseconds = answer["milliseconds"]
+    assert {"ours", "reference", "products", "products_of_live_inputs"} <= set(milliseconds)
+    assert all(value > 0 for value in milliseconds.values())
+    assert answer["reference_over_ours"] == pytest.approx(
+        milliseconds["reference"] / milliseconds["ours"]
+    )
+    assert answer["share_of_floor"] == pytest.approx(
+        milliseconds["products"] / milliseconds["ours"]
+    )
+    assert answer["live_inputs"] < answer["inputs"] == 1164
+
+
+def test_the_products_of_an_update_are_those_of_the_layers():
+    shapes = _product_shapes(LearnerConfig(), observation_dim=1164, action_dim=39)
+    # By hand: 2.84 GFLOP, with 2 for a multiplication and an addition.
+    assert sum(2 * m * k * n for m, k, n in shapes) == pytest.approx(2.84e9, rel=0.01)
+
+
+def test_bench_replay_measures_both_kinds(folder):
+    answer = bench(folder, "replay")
+    for kind in ("reverb", "memory"):
+        assert answer[kind]["writing"]["transitions_per_second"] > 1
+        assert answer[kind]["sampling"]["transitions_per_second"] > 1
+        assert set(answer[kind]["both"]) == {"written_per_second", "sampled_per_second"}
+
+
+def test_bench_end_to_end_measures_a_training_beside_the_plain_loop(folder):
+    answer = bench(folder, "end-to-end", "--replay-size", 2000)
+    for side in ("ours", "reference"):
+        assert answer[side]["environment_steps_per_second"] > 0.1
+        assert answer[side]["updates_per_second"] > 0.1
+    assert 0 <= answer["learner_waiting"] <= 1
+    assert 300 < answer["megabytes"] < 8000
 
 
 def test_bench_scale_measures_every_part_and_its_plot_is_drawn(folder, tmp_path):

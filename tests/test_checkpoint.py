@@ -32,6 +32,30 @@ def test_state_comes_back_to_the_bit(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, actor, state.actor)
 
 
+def test_a_snapshot_has_the_policy_alone_and_can_have_another(tmp_path):
+    state, other = make_state(seed=1), make_state(seed=2)
+    saved = checkpoint.pack(state, {"song": "x"})
+    snapshot = checkpoint.snapshot(saved)
+    size = {name: len(content) for name, content in snapshot.files.items()}
+    assert size["training_state.safetensors"] < 0.3 * len(saved.files["training_state.safetensors"])
+    assert checkpoint.find(snapshot.write(tmp_path)).name == "step_000000012"
+    assert checkpoint.description_of(snapshot) == {"song": "x"}
+    jax.tree.map(
+        np.testing.assert_array_equal, checkpoint.load_actor(snapshot, other.actor), state.actor
+    )
+    with pytest.raises(BadInput, match=r"it has no \.critic"):
+        checkpoint.load_state(snapshot, other)
+    for origin in (snapshot, saved):
+        tuned = checkpoint.with_actor(origin, other.actor, 7, {"song": "y"})
+        assert (tuned.name, checkpoint.description_of(tuned)) == ("step_000000007", {"song": "y"})
+        jax.tree.map(
+            np.testing.assert_array_equal, checkpoint.load_actor(tuned, state.actor), other.actor
+        )
+    whole = checkpoint.load_state(tuned, other)
+    assert int(whole.step) == 7
+    jax.tree.map(np.testing.assert_array_equal, whole.critic, state.critic)
+
+
 def test_a_run_s_folder_means_its_newest_checkpoint(tmp_path):
     for step in (9, 100, 20):
         checkpoint.pack(make_state(step=step), {}).write(tmp_path / "checkpoints")

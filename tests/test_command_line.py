@@ -11,6 +11,8 @@ import time
 import pytest
 
 import pianist
+from cluster.config import TrainConfig
+from cluster.presets import default_for
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCALE = ROOT / "example_midis" / "five_finger_scale.mid"
@@ -156,3 +158,29 @@ def test_status_without_runs_says_what_to_do(tmp_path):
     assert result.returncode == 0
     assert "pianist train" in result.stdout
     assert json.loads(run("status", "--json", cwd=tmp_path).stdout) == {"runs": []}
+
+
+# --- Presets ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", [("--preset", "few-cores"), ("--preset=few-cores",)])
+def test_a_preset_gives_what_is_not_given(written):
+    config = default_for(["--batch-size", "32", *written])
+    assert config.preset == "few-cores"
+    assert config.replay.ratio is None
+    parsed = pianist.parse(
+        TrainConfig, "train", ["--batch-size", "32", *written], default_for(written)
+    )
+    assert parsed.replay.batch_size == 32
+    assert parsed.actor == config.actor
+    assert parsed.learner == config.learner
+
+
+def test_without_a_preset_all_is_as_users_of_robopianist_rl_know_it():
+    config = default_for(["--batch-size", "32"])
+    assert config == TrainConfig()
+    assert (config.replay.ratio, config.replay.batch_size) == (1.0, 256)
+
+
+def test_an_unknown_preset_is_refused():
+    assert_refused(run("train", "--preset", "fast"), "preset", "few-cores")

@@ -12,7 +12,7 @@ from actors.song import load_songs
 from benchmarks import reference
 from learner import sac
 from learner.config import LearnerConfig, SACConfig
-from learner.learner import learner_step
+from learner.learner import learner_steps
 from learner.live_inputs import LiveInputs
 from learner.networks import policy
 from learner.observation import unfold
@@ -81,7 +81,7 @@ def test_steps_on_live_inputs_are_the_plain_ones_on_whole_observations(repertoir
     )
     state = live.restrict(whole)
     for steps in batches:
-        state, metrics = learner_step(state, steps, live.table, CONFIG, live.layout)
+        state, metrics = learner_steps(state, steps[None], live.table, CONFIG, live.layout)
         batch = unpack_batch(steps, layout.frames, layout.proprioception_dim)
         plain_batch = sac.Batch(
             unfold(layout, repertoire.table, batch.observation),
@@ -114,7 +114,7 @@ def test_whole_states_come_back_to_the_bit(repertoire, batches):
     live = LiveInputs(layout, repertoire.table)
     whole = jax.device_get(sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3))
     # Restricting copies: the step below gives its input away.
-    state, _ = learner_step(live.restrict(whole), batches[0], live.table, CONFIG, live.layout)
+    state, _ = learner_steps(live.restrict(whole), batches[:1], live.table, CONFIG, live.layout)
     state = jax.device_get(state)
     once = live.restore(state, whole)
     assert jax.tree.structure(once) == jax.tree.structure(whole)
@@ -122,6 +122,22 @@ def test_whole_states_come_back_to_the_bit(repertoire, batches):
         assert np.shape(ours) == np.shape(theirs)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(live.restrict(once)), state)
     jax.tree.map(np.testing.assert_array_equal, live.restore(live.restrict(once), whole), once)
+
+
+def test_several_updates_in_one_dispatch_are_those_of_several_dispatches(repertoire, batches):
+    layout, action_dim = repertoire.piano(0).layout, repertoire.piano(0).action_dim
+    live = LiveInputs(layout, repertoire.table)
+    whole = jax.device_get(sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3))
+    together, metrics = learner_steps(
+        live.restrict(whole), batches, live.table, CONFIG, live.layout
+    )
+    state = live.restrict(whole)
+    for steps in batches:
+        state, last = learner_steps(state, steps[None], live.table, CONFIG, live.layout)
+    assert int(together.step) == int(state.step) == len(batches)
+    for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert float(metrics["q"]) == pytest.approx(float(last["q"]), rel=1e-4)
 
 
 def test_a_policy_on_live_inputs_is_the_whole_one(repertoire, batches):

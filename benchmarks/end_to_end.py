@@ -1,0 +1,130 @@
+"""A whole training beside the straightforward loop: steps, updates, waiting and memory."""
+
+import dataclasses
+import pathlib
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import psutil
+import ray
+
+from actors.actor import CollectReport
+from actors.repertoire import Repertoire
+from actors.song import load_songs
+from benchmarks import reference
+from benchmarks.environment import CONFIG, SONG, played_episode
+from benchmarks.rounds import Figures, alternate, announce, machine
+from benchmarks.stand_ins import write_episode
+from cluster import parts, ray_session, run
+from cluster.config import TrainConfig
+from replay.config import ReplayConfig
+
+_WARM_UP = 1_000
+_WAIT_SECONDS = 10.0
+
+
+def measure(rounds: int, seconds: float, replay_size: int) -> dict[str, Any]:
+    """Measures both in alternating rounds; ours with the default number of environments.
+
+    Args:
+        rounds: that count.
+        seconds: of each measurement.
+        replay_size: transitions in the replay while memory is measured.
+
+    Returns:
+        Environment steps and updates a second of both; of ours also `learner_waiting`, the share
+        of the learner's time without data, `parameter_delay_ms` from publication to first use,
+        and `megabytes`, the memory of all its processes, what they share counted once.
+    """
+    config = TrainConfig(
+        song=SONG,
+        environment=CONFIG,
+        replay=ReplayConfig(
+            update_to_data_ratio="free",
+            warmstart_steps=_WARM_UP,
+            replay_capacity=2 * replay_size + 2 * _WARM_UP,
+        ),
+    )
+    repertoire = Repertoire(load_songs(SONG), CONFIG)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ray_session.connect(None, pathlib.Path(folder) / "logs"),
+    ):
+        config = dataclasses.replace(config, root_dir=folder)
+        place = run.create(config, "bench", repertoire)
+        training = parts.start(config, repertoire, place, False, announce)
+        driver_bytes = psutil.Process().memory_full_info().pss  # Without the loop below.
+        loop = reference.loop(
+            repertoire.songs[0], CONFIG, config.learner, seed=0, warm_up_steps=_WARM_UP
+        )
+        while next(loop).learner_steps < 10:  # Compiled, and warm.
+            pass
+        while not _ours(training, parts.SLICE_SECONDS)["updates_per_second"]:
+            announce("warming up")
+        measured = alternate(
+            {
+                "reference": lambda: _reference(loop, seconds),
+                "ours": lambda: _ours(training, seconds),
+            },
+            rounds,
+        )
+        _fill(training, repertoire, replay_size)
+        megabytes = (driver_bytes + _bytes_of_children()) / 1e6
+        training.stop()
+    return measured | {
+        "learner_waiting": measured["ours"]["learner_waiting"],
+        "megabytes": megabytes,
+        "environments": config.actor.actors * config.actor.environments_per_actor,
+        "replay_size": replay_size,
+        "rounds": rounds,
+        "machine": machine(),
+    }
+
+
+def _reference(loop: Any, seconds: float) -> Figures:
+    started, number = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - started) < seconds:
+        next(loop)
+        number += 1
+    return {
+        "environment_steps_per_second": number / elapsed,
+        "updates_per_second": number / elapsed,
+    }
+
+
+def _ours(training: parts.Parts, seconds: float) -> Figures:
+    """Lets actors and learner work; the actors pause when nobody takes their reports."""
+    training.pool.reports()
+    learning = training.learner.learn.remote(seconds)
+    reports: list[CollectReport] = []
+    started = time.monotonic()
+    while (elapsed := time.monotonic() - started) < seconds or not reports:
+        ray.wait([*training.pool.futures, learning], timeout=parts.SLICE_SECONDS)
+        reports += training.pool.reports()
+    learnt = parts.answer(learning, "the learner died", 60 + 10 * seconds)
+    futures = training.pool.futures
+    ray.wait(futures, num_returns=len(futures), timeout=60)
+    delays = [delay for report in reports for delay in report.parameter_delays]
+    return {
+        "environment_steps_per_second": sum(report.steps for report in reports) / elapsed,
+        "updates_per_second": learnt.steps / learnt.seconds,
+        "learner_waiting": learnt.waiting_seconds / learnt.seconds,
+        "parameter_delay_ms": 1000 * statistics.median(delays) if delays else 0.0,
+    }
+
+
+def _fill(training: parts.Parts, repertoire: Repertoire, transitions: int) -> None:
+    """Writes episodes until the replay holds so many transitions."""
+    writer = training.replay.writer()
+    episode = played_episode(repertoire.piano(0))
+    for _ in range(transitions // len(episode) + 1):
+        write_episode(writer, episode)
+    writer.wait(_WAIT_SECONDS, everything=True)
+
+
+def _bytes_of_children() -> int:
+    """Of all processes below this one; what several of them share is shared out among them."""
+    processes = psutil.Process().children(recursive=True)
+    return sum(process.memory_full_info().pss for process in processes)

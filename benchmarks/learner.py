@@ -1,0 +1,179 @@
+"""Seconds a learner step: ours, the plain one, its bare matrix products, and SBX's."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from actors.environment import PianoEnvironment
+from actors.piano_model import PianoModel
+from actors.repertoire import Repertoire
+from actors.song import load_songs
+from benchmarks import peers, reference
+from benchmarks.environment import CONFIG, SONG
+from benchmarks.rounds import Figures, alternate, machine
+from learner import sac
+from learner.config import LearnerConfig
+from learner.learner import learner_steps
+from learner.live_inputs import LiveInputs
+from learner.observation import unfold
+from replay.packing import pack_step, unpack_batch
+
+_BATCH_SIZE = 256
+_UNIT = "milliseconds"
+
+
+def measure(rounds: int, seconds: float) -> dict[str, Any]:
+    """Measures all sides in alternating rounds, each alone on this machine.
+
+    Args:
+        rounds: that count.
+        seconds: of each measurement.
+
+    Returns:
+        Milliseconds an update of every side, and their ratios: `reference_over_ours`;
+        `share_of_floor`, the time of the plain update's bare matrix products over ours (above 1
+        where inputs that are never other than zero are left out of them); the same of the
+        products that are left; SBX's over ours.
+    """
+    repertoire, config = Repertoire(load_songs(SONG), CONFIG), LearnerConfig()
+    piano = repertoire.piano(0)
+    layout, action_dim = piano.layout, piano.action_dim
+    live = LiveInputs(layout, repertoire.table)
+    steps = _batch(piano)
+
+    whole = sac.initial_state(config, layout.observation_dim, action_dim, seed=0)
+    ours = _repeat(
+        lambda state: learner_steps(state, steps[None], live.table, config, live.layout)[0],
+        live.restrict(whole),
+        seconds,
+    )
+    folded = unpack_batch(steps, layout.frames, layout.proprioception_dim)
+    batch = sac.Batch(
+        unfold(layout, repertoire.table, folded.observation),
+        folded.action,
+        folded.reward,
+        folded.discount,
+        unfold(layout, repertoire.table, folded.next_observation),
+    )
+    plain = _repeat(
+        lambda state: reference.update(state, batch, config)[0],
+        reference.initial_state(config, layout.observation_dim, action_dim, seed=0),
+        seconds,
+    )
+    with contextlib.ExitStack() as stack:
+        sides: dict[str, Callable[[], Figures]] = {
+            "ours": ours,
+            "reference": plain,
+            "products": _products(config, layout.observation_dim, action_dim, seconds),
+            "products_of_live_inputs": _products(
+                config, live.layout.observation_dim, action_dim, seconds
+            ),
+        }
+        if peers.installed():
+            shape = (layout.observation_dim, action_dim, _BATCH_SIZE)
+            sides |= {
+                f"sbx_{name}": stack.enter_context(peers.sbx(name, *shape, seconds))
+                for name in ("sac", "droq")
+            }
+        milliseconds = {name: figures[_UNIT] for name, figures in alternate(sides, rounds).items()}
+    mine = milliseconds["ours"]
+    return {
+        "milliseconds": milliseconds,
+        "reference_over_ours": milliseconds["reference"] / mine,
+        "share_of_floor": milliseconds["products"] / mine,
+        "share_of_floor_of_live_inputs": milliseconds["products_of_live_inputs"] / mine,
+        **{
+            f"{name}_over_ours": value / mine
+            for name, value in milliseconds.items()
+            if name.startswith("sbx")
+        },
+        "inputs": layout.observation_dim,
+        "live_inputs": live.layout.observation_dim,
+        "batch_size": _BATCH_SIZE,
+        "rounds": rounds,
+        "machine": machine(),
+    }
+
+
+def _batch(piano: PianoModel) -> np.ndarray:
+    """Transitions of an episode with random actions, (batch, 2, packed size)."""
+    environment, random = PianoEnvironment(piano), np.random.default_rng(0)
+    observation, steps = environment.reset().observation, []
+    for _ in range(piano.episode_length):
+        action = random.uniform(-1, 1, piano.action_dim).astype(np.float32)
+        timestep = environment.step(action)
+        steps.append(pack_step(observation, action, timestep.reward, timestep.discount, 0))
+        observation = timestep.observation
+    first = random.integers(len(steps) - 1, size=_BATCH_SIZE)
+    return np.stack([np.array(steps)[first], np.array(steps)[first + 1]], axis=1)
+
+
+def _repeat(step: Callable[[Any], Any], state: Any, seconds: float) -> Callable[[], Figures]:
+    """Takes steps for some seconds, two under way at most, as the learner does."""
+
+    def run() -> Figures:
+        nonlocal state
+        started, number = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - started) < seconds:
+            state = step(state)
+            jax.block_until_ready(state.key)
+            number += 1
+        return {_UNIT: 1000 * elapsed / number}
+
+    return run
+
+
+def _products(
+    config: LearnerConfig, observation_dim: int, action_dim: int, seconds: float
+) -> Callable[[], Figures]:
+    """The matrix products of an update on `observation_dim` inputs, and nothing else."""
+    random = np.random.default_rng(0)
+
+    def matrix(*shape: int) -> jax.Array:
+        return jnp.asarray(random.normal(size=shape), jnp.float32)
+
+    shapes = _product_shapes(config, observation_dim, action_dim)
+    pairs = [(matrix(m, k), matrix(k, n)) for m, k, n in shapes]
+    multiply = jax.jit(lambda pairs: [left @ right for left, right in pairs])
+
+    def run() -> Figures:
+        started, number = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - started) < seconds:
+            jax.block_until_ready(multiply(pairs))
+            number += 1
+        return {_UNIT: 1000 * elapsed / number}
+
+    return run
+
+
+def _product_shapes(
+    config: LearnerConfig, observation_dim: int, action_dim: int
+) -> list[tuple[int, int, int]]:
+    """(m, k, n) of every product (m, k) @ (k, n) that an update cannot do without."""
+    agent, batch = config.agent_config, _BATCH_SIZE
+
+    def forward(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+        return [(batch, k, n) for k, n in itertools.pairwise(sizes)]
+
+    def to_weights(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+        return [(k, batch, n) for k, n in itertools.pairwise(sizes)]
+
+    def to_inputs(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+        return [(batch, n, k) for k, n in itertools.pairwise(sizes)]
+
+    actor = [observation_dim, *agent.hidden_dims, 2 * action_dim]
+    critic = [observation_dim + action_dim, *agent.hidden_dims, 1]
+    hidden = critic[1:]
+    of_a_critic = [
+        *(3 * forward(critic)),  # Targets, critic loss, actor loss.
+        *(to_weights(critic) + to_inputs(hidden)),  # Critic loss.
+        *(to_inputs(hidden) + to_inputs([action_dim, hidden[0]])),  # Actor loss.
+    ]
+    of_the_actor = [*(2 * forward(actor)), *to_weights(actor), *to_inputs(actor[1:])]
+    return agent.num_qs * of_a_critic + of_the_actor

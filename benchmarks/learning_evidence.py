@@ -1,0 +1,112 @@
+"""The table and the figure of docs/results.md on learning, from what `make evidence` has run.
+
+python -m benchmarks.learning_evidence runs/evidence docs/learning
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_MEASURES = {
+    "eval/episode_return": "return",
+    "eval/f1": "frame F1",
+    "eval/note_f1": "note-event F1",
+}
+_LAST = 5
+"""Evaluations at the end, of which the mean counts as what was reached."""
+
+Curve = dict[str, np.ndarray]
+"""By name: `seconds`, `environment_steps` and the measures, each (evaluations,) float64."""
+
+
+def read(folder: pathlib.Path) -> Curve:
+    """The evaluations of a run or of a reference run, in their order."""
+    lines = [json.loads(line) for line in (folder / "logbook.jsonl").open()]
+    rows = [line for line in lines if "eval/f1" in line]
+    names = ("seconds", "environment_steps", *_MEASURES)
+    return {name: np.array([row[name] for row in rows], np.float64) for name in names}
+
+
+def smoothed(curve: Curve, name: str) -> np.ndarray:
+    """Means of each value and those before it, `_LAST` in all."""
+    values = curve[name]
+    return np.array([values[max(0, i + 1 - _LAST) : i + 1].mean() for i in range(len(values))])
+
+
+def seconds_to(curve: Curve, name: str, value: float) -> float:
+    """When the smoothed curve first reaches a value; infinite if it never does."""
+    reached = np.flatnonzero(smoothed(curve, name) >= value)
+    return float(curve["seconds"][reached[0]]) if len(reached) else float("inf")
+
+
+def compare(ours: Curve, reference: Curve) -> dict[str, dict[str, float]]:
+    """Of each measure: what both reach, and how much sooner ours has what the reference reaches."""
+    rows = {}
+    for name, title in _MEASURES.items():
+        end = float(smoothed(reference, name)[-1])
+        times = seconds_to(reference, name, end), seconds_to(ours, name, end)
+        rows[title] = {
+            "reference_at_end": end,
+            "ours_at_end": float(smoothed(ours, name)[-1]),
+            "reference_seconds": times[0],
+            "ours_seconds": times[1],
+            "reference_over_ours": times[0] / times[1],
+        }
+    return rows
+
+
+def draw(curves: dict[str, Sequence[Curve]], path: pathlib.Path) -> None:
+    """Draws every measure over minutes and over environment steps."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(len(_MEASURES), 2, figsize=(9, 9), sharey="row")
+    colours = dict(zip(curves, ("#2a6fbb", "#c8552b"), strict=True))
+    for row, (name, title) in zip(axes, _MEASURES.items(), strict=True):
+        for axis, x, scale, label in zip(
+            row,
+            ("seconds", "environment_steps"),
+            (60, 1000),
+            ("minutes", "thousand steps"),
+            strict=True,
+        ):
+            for side, of_side in curves.items():
+                for number, curve in enumerate(of_side):
+                    axis.plot(
+                        curve[x] / scale,
+                        smoothed(curve, name),
+                        color=colours[side],
+                        label=side if number == 0 else None,
+                    )
+            axis.set_xlabel(label)
+            axis.grid(alpha=0.3)
+        row[0].set_ylabel(title)
+    axes[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main(folder: pathlib.Path, output: pathlib.Path) -> dict[str, Any]:
+    """Writes `output`.json and `output`.png from the runs that are complete."""
+    seeds = sorted(
+        path.parent.name.removeprefix("reference-") for path in folder.glob("reference-*/done.json")
+    )
+    ours = [read(folder / f"ours-{seed}") for seed in seeds]
+    reference = [read(folder / f"reference-{seed}") for seed in seeds]
+    answer = {
+        seed: compare(*pair)
+        for seed, pair in zip(seeds, zip(ours, reference, strict=True), strict=True)
+    }
+    output.with_suffix(".json").write_text(json.dumps(answer, indent=2) + "\n")
+    draw({"ours": ours, "straightforward loop": reference}, output.with_suffix(".png"))
+    return answer
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])), indent=2))

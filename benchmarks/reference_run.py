@@ -1,0 +1,82 @@
+"""Trains with the straightforward loop of `benchmarks.reference`, and logs as `pianist train` does.
+
+python -m benchmarks.reference_run --minutes 40 --seed 1 --folder runs/evidence/reference-1
+"""
+
+import dataclasses
+import json
+import pathlib
+import time
+
+import jax
+import numpy as np
+import tyro
+
+from actors.environment import PianoEnvironment
+from actors.episode import play
+from actors.evaluator import mean_metrics
+from actors.performance import Performance
+from actors.repertoire import Repertoire
+from actors.song import load_songs
+from benchmarks import reference
+from benchmarks.environment import CONFIG, SONG
+from learner.config import LearnerConfig
+from learner.networks import Parameters
+from learner.policy import Policy
+from replay.files import write_json
+from replay.transition import Observation
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What is trained, and for how long."""
+
+    folder: pathlib.Path
+    """For logbook.jsonl; done.json is written last."""
+    minutes: float = 40.0
+    """Of training; what evaluations take does not count."""
+    seed: int = 1
+    """Of everything random."""
+    eval_minutes: float = 1.0
+    """Between evaluations."""
+
+
+def main(arguments: Arguments) -> None:
+    """Trains on Twinkle Twinkle with the settings of robopianist's authors."""
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    config, repertoire = LearnerConfig(), Repertoire(load_songs(SONG), CONFIG)
+    environment = PianoEnvironment(repertoire.piano(0))
+    steps = reference.loop(repertoire.songs[0], CONFIG, config, arguments.seed)
+    seconds, next_evaluation = 0.0, 60 * arguments.eval_minutes
+    with (arguments.folder / "logbook.jsonl").open("w", buffering=1) as logbook:
+        while seconds < 60 * arguments.minutes:
+            started = time.monotonic()
+            progress = next(steps)
+            seconds += time.monotonic() - started
+            if seconds < next_evaluation:
+                continue
+            next_evaluation += 60 * arguments.eval_minutes
+            played = _perform(environment, repertoire.table, progress.actor)
+            metrics = {f"eval/{name}": value for name, value in mean_metrics([played]).items()}
+            line = {
+                "seconds": round(seconds, 3),
+                "environment_steps": progress.environment_steps,
+                "learner_steps": progress.learner_steps,
+            }
+            logbook.write(json.dumps(line | metrics) + "\n")
+    write_json(arguments.folder / "done.json", {"seconds": seconds})
+
+
+def _perform(environment: PianoEnvironment, table: np.ndarray, actor: Parameters) -> Performance:
+    """One episode of a policy's most central actions."""
+    parameters = jax.device_get(actor)
+    policy = Policy(LearnerConfig().agent_config, environment.piano.layout, table, parameters)
+
+    def act(observation: Observation) -> np.ndarray:
+        return policy.mode(observation.batch_of_one())[0]
+
+    return play(environment, act)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

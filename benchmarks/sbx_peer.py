@@ -1,0 +1,62 @@
+"""SBX's SAC or DroQ, updated on random transitions; runs in an environment with sbx-rl alone.
+
+For every line on standard input it updates for some seconds, and prints milliseconds an update.
+"""
+
+import json
+import sys
+import time
+
+import gymnasium
+import jax
+import numpy as np
+import sbx
+
+
+class _Nothing(gymnasium.Env):
+    """Has the spaces of the piano; only these are looked at."""
+
+    def __init__(self, observation_dim: int, action_dim: int):
+        self.observation_space = gymnasium.spaces.Box(-10, 10, (observation_dim,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (action_dim,), np.float32)
+
+
+def main() -> None:
+    """Serves until standard input ends."""
+    algorithm, *numbers = sys.argv[1:]
+    observation_dim, action_dim, batch_size = map(int, numbers[:3])
+    seconds = float(numbers[3])
+    regularised = {"layer_norm": True, "dropout_rate": 0.01} if algorithm == "droq" else {}
+    model = sbx.SAC(
+        "MlpPolicy",
+        _Nothing(observation_dim, action_dim),
+        batch_size=batch_size,
+        buffer_size=1000,
+        gamma=0.8,
+        policy_kwargs={"net_arch": [256, 256, 256], "activation_fn": jax.nn.gelu, **regularised},
+    )
+    random = np.random.default_rng(0)
+    buffer = model.replay_buffer
+    for _ in range(1000):
+        buffer.add(
+            random.normal(size=(1, observation_dim)).astype(np.float32),
+            random.normal(size=(1, observation_dim)).astype(np.float32),
+            random.uniform(-1, 1, size=(1, action_dim)).astype(np.float32),
+            random.normal(size=1).astype(np.float32),
+            np.zeros(1, np.float32),
+            [{}],
+        )
+    model._setup_learn(1000)
+    updates = 8
+    for _ in sys.stdin:
+        model.train(updates, batch_size)  # Compiled, and warm.
+        started, number = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - started) < seconds:
+            model.train(updates, batch_size)
+            jax.block_until_ready(model.policy.actor_state.params)
+            number += updates
+        print(json.dumps({"milliseconds": 1000 * elapsed / number}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
