@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test browser check format study scaling evidence peers clean
+.PHONY: help setup train test hosts browser check format study scaling evidence peers clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/five_finger_scale.mid --max-minutes 8 --tqdm-bar \
@@ -21,7 +21,10 @@ train: setup ## learn to play five_finger_scale.mid; results go to runs/
 	.venv/bin/pianist train $(TRAIN_FLAGS) $(ARGS)
 
 test: browser check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
-	.venv/bin/python -m pytest -n 3 $(ARGS)
+	.venv/bin/python -m pytest -n 2 $(ARGS)
+
+hosts: browser ## submit, doctor, autoscaling and docs/cluster.md on real clusters, some of three hosts, as root
+	CI=true .venv/bin/python -m pytest -m hosts $(ARGS)
 
 browser:
 	@scripts/setup.sh test

@@ -11,7 +11,7 @@ from replay.writer import StepWriter
 
 _CALL_SECONDS = 5.0
 _CALLS_AHEAD = 2
-_BATCHES_A_CALL = 4
+_BATCHES_A_CALL = 8
 
 
 class Replay(NamedTuple):

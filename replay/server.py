@@ -17,7 +17,7 @@ from replay.packing import packed_size
 if TYPE_CHECKING:
     from replay.reverb_table import ReverbTable
 
-_BATCHES_READY = 4
+_BATCHES_READY = 8
 
 
 def has_reverb() -> bool:
