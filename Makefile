@@ -6,7 +6,8 @@ SHELL := bash
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/five_finger_scale.mid --max-minutes 8 --tqdm-bar \
-	--preset few-cores --max-steps 5000000 --eval-interval 10000 \
+	--max-steps 5000000 --eval-interval 10000 --warmstart-steps 1000 \
+	--update-to-data-ratio 0.5 --batch-size 64 --environments-per-actor 4 \
 	--trim-silence --gravity-compensation --reduced-action-space \
 	--action-reward-observation --primitive-fingertip-collisions
 ARGS ?=

@@ -73,7 +73,7 @@ class TrainConfig:
 
     preset: Literal["default", "few-cores"] = "default"
     """A recipe for settings that are not given: `default` is what robopianist-rl's users know,
-    `few-cores` learns fastest on a laptop (docs/results.md)."""
+    `few-cores` learnt Twinkle fastest on two cores (docs/results.md)."""
     root_dir: str = "runs"
     """Folder or URL (s3://, gs://, ...) that holds the runs. In a job that was submitted to a
     cluster a relative one is below the home folder."""
