@@ -19,10 +19,9 @@ from benchmarks.environment import CONFIG, SONG
 from benchmarks.rounds import Figures, alternate, machine
 from learner import sac
 from learner.config import LearnerConfig
-from learner.learner import learner_steps
+from learner.learner import learner_steps, unfold_batch
 from learner.live_inputs import LiveInputs
-from learner.observation import unfold
-from replay.packing import pack_step, unpack_batch
+from replay.packing import pack_step
 
 _BATCH_SIZE = 256
 _UNIT = "milliseconds"
@@ -53,14 +52,7 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
         live.restrict(whole),
         seconds,
     )
-    folded = unpack_batch(steps, layout.frames, layout.proprioception_dim)
-    batch = sac.Batch(
-        unfold(layout, repertoire.table, folded.observation),
-        folded.action,
-        folded.reward,
-        folded.discount,
-        unfold(layout, repertoire.table, folded.next_observation),
-    )
+    batch = unfold_batch(steps, repertoire.table, layout)
     plain = _repeat(
         lambda state: reference.update(state, batch, config)[0],
         reference.initial_state(config, layout.observation_dim, action_dim, seed=0),

@@ -2,7 +2,7 @@
 
 Learner and actors that both run as fast as they can would fight over the cores of one machine: the
 compiled update splits every product over all of them, and then waits for the part whose core was
-taken by the physics. On two cores each side on a core of its own gets twice as far.
+taken by the physics. On two cores, each side on one of its own, the learner gets 1.8 times as far.
 """
 
 import os

@@ -15,7 +15,7 @@ from learner.config import LearnerConfig
 from learner.cores import keep_to
 from learner.device import device_name
 from learner.live_inputs import LiveInputs
-from learner.observation import ObservationLayout, unfold
+from learner.observation import Array, ObservationLayout, unfold
 from learner.parameters import Published
 from replay.client import Replay
 from replay.files import PackedFolder
@@ -62,6 +62,18 @@ class _Stopwatch:
         self.seconds[what] += time.monotonic() - started
 
 
+def unfold_batch(steps: Array, table: Array, layout: ObservationLayout) -> sac.Batch:
+    """A batch as it comes from the replay, (batch, 2, packed size) float32, as `sac` wants it."""
+    folded = unpack_batch(steps, layout.frames, layout.proprioception_dim)
+    return sac.Batch(
+        observation=unfold(layout, table, folded.observation),
+        action=folded.action,
+        reward=folded.reward,
+        discount=folded.discount,
+        next_observation=unfold(layout, table, folded.next_observation),
+    )
+
+
 @functools.partial(jax.jit, static_argnames=("config", "layout"), donate_argnames="state")
 def learner_steps(
     state: sac.TrainingState,
@@ -84,15 +96,7 @@ def learner_steps(
     """
 
     def update(state: sac.TrainingState, steps: jax.Array) -> tuple[sac.TrainingState, sac.Metrics]:
-        batch = unpack_batch(steps, layout.frames, layout.proprioception_dim)
-        unfolded = sac.Batch(
-            observation=unfold(layout, table, batch.observation),
-            action=batch.action,
-            reward=batch.reward,
-            discount=batch.discount,
-            next_observation=unfold(layout, table, batch.next_observation),
-        )
-        return sac.update(state, unfolded, config)
+        return sac.update(state, unfold_batch(steps, table, layout), config)
 
     if len(steps) == 1:  # No loop.
         return update(state, steps[0])
