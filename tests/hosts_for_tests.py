@@ -23,6 +23,7 @@ PROJECT = pathlib.Path(__file__).parent.parent
 HOME = pathlib.Path("/srv")  # Of root, on each host.
 USER = "root"
 KEY = ".ssh/id_ed25519"
+_COMPILED = HOME / ".compiled"  # JAX's, on each host; what one has compiled serves the others.
 _PYTHON = pathlib.Path(sys.executable).resolve()
 _NETWORK = "10.77.0"
 _START_SECONDS = 30.0
@@ -39,6 +40,8 @@ mkdir -p {folder}/home/pianist/.venv {folder}/tmp
 mount --bind {project}/.venv {folder}/home/pianist/.venv
 mount -o remount,bind,ro {folder}/home/pianist/.venv
 mount --bind {folder}/setup-stamp {folder}/home/pianist/.venv/setup-stamp
+mkdir -p {folder}/home/{compiled}
+mount --bind "$JAX_COMPILATION_CACHE_DIR" {folder}/home/{compiled}
 for file in passwd hosts resolv.conf; do mount --bind {folder}/$file /etc/$file; done
 mount -t tmpfs none /run
 mount -t tmpfs none /dev/shm
@@ -66,7 +69,9 @@ class Host:
         self.name = name
         self.address = address
         self.home = folder / "home"
-        script = _BEGIN.format(name=name, folder=folder, project=PROJECT, home=HOME)
+        script = _BEGIN.format(
+            name=name, folder=folder, project=PROJECT, home=HOME, compiled=_COMPILED.name
+        )
         namespaces = ("--mount", "--net", "--pid", "--ipc", "--uts")
         with open(folder / "log", "w") as log:
             self._process = subprocess.Popen(
@@ -99,6 +104,8 @@ class Host:
             "TERM": "dumb",
             "PYTHONUNBUFFERED": "1",  # As if it was a terminal.
             "PATH": f"{PROJECT}/.venv/bin:{_PATH}",
+            "JAX_COMPILATION_CACHE_DIR": str(_COMPILED),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         }
         return subprocess.Popen(
             [
@@ -242,7 +249,10 @@ class Network:
         (folder / "passwd").write_text(f"root:x:0:0:root:{HOME}:/bin/bash\n{others}\n")
         (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {name}\n")
         (folder / "resolv.conf").write_text("")  # Nobody is asked for names.
-        (home / ".bashrc").write_text(f"export PYTHON={_PYTHON}\n")
+        (home / ".bashrc").write_text(
+            f"export PYTHON={_PYTHON} JAX_COMPILATION_CACHE_DIR={_COMPILED}\n"
+            "export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2\n"
+        )
         (folder / "setup-stamp").write_text(_stamp(PROJECT if own_project else HOME / "pianist"))
         self.hosts[name] = Host(name, address, folder)
         return self.hosts[name]

@@ -157,7 +157,7 @@ def test_one_policy_learns_two_songs(folder):
     joy = ROOT / "example_midis" / "ode_to_joy.mid"
     result = run(
         folder,
-        *("train", "--name", "two", "--midi-file", SCALE, joy, *FLAGS[2:]),
+        *("train", "--name", "two", "--midi-file", SCALE, joy, "--stretch-factor", 0.4, *FLAGS[2:]),
         *("--environments-per-actor", 2, "--warmstart-steps", WARM_UP, "--max-steps", 600),
         "--json",
     )
