@@ -223,6 +223,16 @@ PIECES = (
         right_hand=("C4 D4 E4 F4 | G4 F4 E4 D4 | C4:3 -",),
     ),
     Piece(
+        name="westminster_chimes",
+        title="Westminster Quarters, the half hour",
+        source="Attributed to William Crotch (1775-1847), for the clock of Great St Mary's in "
+        "Cambridge, 1793: public domain by its age.",
+        tempo=120,
+        measure=(3, 4),
+        swell=(70, 76, 66),
+        right_hand=("C5 E5 D5 | G4:3 | C5 D5 E5 | C5:3",),
+    ),
+    Piece(
         name="twinkle_twinkle",
         title="Ah! vous dirai-je, maman (Twinkle, twinkle)",
         source="French melody of unknown author, in print by 1761: public domain by its age. "

@@ -68,7 +68,9 @@ def snapshot(saved: PackedFolder) -> PackedFolder:
     Raises:
         BadInput: the checkpoint is damaged.
     """
-    arrays = {name: array for name, array in _arrays(saved).items() if name.startswith(_ACTOR)}
+    arrays = {
+        name: array for name, array in _arrays(saved).items() if name.startswith(f"{_ACTOR}[")
+    }
     return saved._replace(files=saved.files | {_STATE: safetensors.numpy.save(arrays)})
 
 

@@ -7,17 +7,19 @@ has all weights again, so that its policy can play any piece.
 """
 
 import dataclasses
-from typing import Any, TypeVar
+import functools
+from typing import Any, cast
 
 import jax
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from learner.networks import FIRST_KERNEL, Parameters
 from learner.observation import ObservationLayout
 from learner.sac import TrainingState
 
-Tree = TypeVar("Tree")
+_PARAMETERS = ("actor", "critic", "target_critic")
+_OPTIMISED = {"actor": "actor_optimiser", "critic": "critic_optimiser"}
+"""Of which there are moments, as vectors as long as all parameters; see `learner.sac`."""
 
 
 class LiveInputs:
@@ -52,7 +54,13 @@ class LiveInputs:
         def of_kernel(whole: Any) -> Any:
             return whole[self._rows(len(whole))]
 
-        return self._with_parameters(state, lambda tree: _map_first_kernels(of_kernel, tree))
+        return state._replace(
+            **{name: _map_first_kernels(of_kernel, getattr(state, name)) for name in _PARAMETERS},
+            **{
+                optimiser: _take(getattr(state, optimiser), self._places(getattr(state, name)))
+                for name, optimiser in _OPTIMISED.items()
+            },
+        )
 
     def restore(self, state: TrainingState, whole: TrainingState) -> TrainingState:
         """The whole training state, in NumPy arrays.
@@ -61,49 +69,55 @@ class LiveInputs:
             state: as `restrict` made it, and as learning changed it since.
             whole: has the other weights, which learning leaves as they are.
         """
-        state, whole = jax.device_get((state, whole))
-
-        def of_kernel(live: Any, before: Any) -> Any:
-            kernel = np.array(before)
-            kernel[self._rows(len(before))] = live
-            return kernel
-
-        return self._with_parameters(
-            state, lambda live, before: _map_first_kernels(of_kernel, live, before), whole
-        )
+        live, before = jax.device_get((state, whole))
+        kernels_of = {
+            name: _map_first_kernels(
+                lambda kernel, old: _put(kernel, old, self._rows(len(old))),
+                getattr(live, name),
+                getattr(before, name),
+            )
+            for name in _PARAMETERS
+        }
+        moments_of = {
+            optimiser: jax.tree.map(
+                functools.partial(_put, places=self._places(getattr(before, name))),
+                getattr(live, optimiser),
+                getattr(before, optimiser),
+            )
+            for name, optimiser in _OPTIMISED.items()
+        }
+        return cast(TrainingState, live._replace(**kernels_of, **moments_of))
 
     def _rows(self, inputs: int) -> np.ndarray:
         """Live rows of a first kernel; those of actions follow those of observations."""
         return np.concatenate([self._inputs, np.arange(self._whole_dim, inputs)])
 
-    @staticmethod
-    def _with_parameters(
-        state: TrainingState, change: Any, *others: TrainingState
-    ) -> TrainingState:
-        """The state with `change` made to all parameters, and to their optimisers' moments."""
-
-        def moments(name: str, optimiser: str) -> Any:
-            """Moments are vectors as long as all parameters; see `sac.actor_optimiser`."""
-            parameters = [getattr(one, name) for one in (state, *others)]
-            unravel = [ravel_pytree(tree)[1] for tree in parameters]
-            sizes = [len(ravel_pytree(tree)[0]) for tree in parameters]
-
-            def of_leaf(*leaves: Any) -> Any:
-                if leaves[0].shape != (sizes[0],):
-                    return leaves[0]  # A count.
-                trees = [back(leaf) for back, leaf in zip(unravel, leaves, strict=True)]
-                return ravel_pytree(change(*trees))[0]
-
-            return jax.tree.map(of_leaf, *(getattr(one, optimiser) for one in (state, *others)))
-
-        return state._replace(
-            **{
-                name: change(*(getattr(one, name) for one in (state, *others)))
-                for name in ("actor", "critic", "target_critic")
-            },
-            actor_optimiser=moments("actor", "actor_optimiser"),
-            critic_optimiser=moments("critic", "critic_optimiser"),
+    def _places(self, whole: Parameters) -> np.ndarray:
+        """Where what is live stands in the vector of all parameters; moments are such vectors."""
+        leaves, structure = jax.tree.flatten(whole)
+        ends = np.cumsum([leaf.size for leaf in leaves])
+        places = [
+            np.arange(end - leaf.size, end).reshape(leaf.shape)
+            for leaf, end in zip(leaves, ends, strict=True)
+        ]
+        live = _map_first_kernels(
+            lambda kernel: kernel[self._rows(len(kernel))], jax.tree.unflatten(structure, places)
         )
+        return np.concatenate([part.ravel() for part in jax.tree.leaves(live)])
+
+
+def _take(optimiser: Any, places: np.ndarray) -> Any:
+    """The optimiser's state with those places of its moments; its count is left alone."""
+    return jax.tree.map(lambda leaf: leaf[places] if leaf.ndim else leaf, optimiser)
+
+
+def _put(live: np.ndarray, before: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """A copy of `before` with what is live in its places; a count is what it is now."""
+    if not live.ndim:
+        return live
+    whole = np.array(before)
+    whole[places] = live
+    return whole
 
 
 def _map_first_kernels(change: Any, parameters: Parameters, *others: Parameters) -> Parameters:

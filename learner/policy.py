@@ -33,11 +33,9 @@ def _sample(
     table: jax.Array,
     parameters: Parameters,
     observation: Observation,
-    key: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    key, action_key = jax.random.split(key)
-    distribution = policy(config, parameters, unfold(layout, table, observation))
-    return distribution.sample_with_log_probability(action_key)[0], key
+    noise: jax.Array,
+) -> jax.Array:
+    return policy(config, parameters, unfold(layout, table, observation)).action(noise)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "layout"))
@@ -111,18 +109,17 @@ class Policy:
         other._parameters = jax.device_put(parameters)
         return other
 
-    def sample(self, observation: Observation, key: jax.Array) -> tuple[np.ndarray, jax.Array]:
+    def sample(self, observation: Observation, noise: np.ndarray) -> np.ndarray:
         """Behaviour.
 
         Args:
             observation: a batch.
-            key: (2,) uint32, random state.
+            noise: (batch, action dimension) float32, standard normal.
 
         Returns:
-            Actions drawn, (batch, action dimension), and the next random state.
+            The actions that this noise draws, (batch, action dimension).
         """
-        action, key = _sample(*self._static, self._table, self._parameters, observation, key)
-        return np.asarray(action), key
+        return np.asarray(_sample(*self._static, self._table, self._parameters, observation, noise))
 
     def mode(self, observation: Observation) -> np.ndarray:
         """Evaluation: the most central actions, (batch, action dimension)."""

@@ -19,6 +19,7 @@ FRAMES_A_SECOND = 20
 
 FIRST_NOTES = {
     "five_finger_scale": "C4 D4 E4 F4 G4 F4 E4 D4 C4",
+    "westminster_chimes": "C5 E5 D5 G4 C5 D5 E5 C5",
     "twinkle_twinkle": "C5 C5 G5 G5 A5 A5 G5 F5 F5 E5 E5 D5 D5 C5",
     "ode_to_joy": "F#4 F#4 G4 A4 A4 G4 F#4 E4 D4 D4 E4 F#4 F#4 E4 E4",
     "fur_elise": "E5 D#5 E5 D#5 E5 B4 D5 C5 A4 C4 E4 A4 B4 E4 G#4 B4 C5 E4 E5 D#5",
@@ -27,6 +28,7 @@ FIRST_NOTES = {
 }
 FIRST_LEFT_NOTES = {
     "five_finger_scale": "",
+    "westminster_chimes": "",
     "twinkle_twinkle": "C4 E4 F4 E4 D4 C4 F3 G3 C3",
     "ode_to_joy": "D3 A3 D3 A3 C#3 B2 F#3 G2 E3 A2 D3 C#3",
     "fur_elise": "A2 E3 A3 E2 E3 G#3 A2 E3 A3",
