@@ -5,9 +5,8 @@ SHELL := bash
 .PHONY: help setup train test hosts browser check format study scaling evidence peers clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
-TRAIN_FLAGS ?= --midi-file example_midis/five_finger_scale.mid --max-minutes 8 --tqdm-bar \
-	--max-steps 5000000 --eval-interval 10000 --warmstart-steps 1000 \
-	--update-to-data-ratio 0.5 --batch-size 64 --environments-per-actor 4 \
+TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset few-cores \
+	--max-minutes 10 --max-steps 5000000 --eval-interval 10000 --tqdm-bar \
 	--trim-silence --gravity-compensation --reduced-action-space \
 	--action-reward-observation --primitive-fingertip-collisions
 ARGS ?=
@@ -18,7 +17,7 @@ help: ## list these targets
 setup: ## install everything into .venv (the targets below do it by themselves)
 	@scripts/setup.sh
 
-train: setup ## learn to play five_finger_scale.mid; results go to runs/
+train: setup ## learn to play westminster_chimes.mid; results go to runs/
 	.venv/bin/pianist train $(TRAIN_FLAGS) $(ARGS)
 
 test: browser check ## check the source, then run the tests; one of them: make test ARGS="-k reward"

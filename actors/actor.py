@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from actors.config import ActorConfig
 from actors.environment import PianoEnvironment
 from actors.repertoire import Repertoire
 from learner.config import SACConfig
@@ -81,40 +81,13 @@ class _Rollout:
         return ended
 
 
-class CorrelatedNoise:
-    """Noise that is standard normal in each step, and correlated from one step to the next.
-
-    A first-order autoregressive process, as the Ornstein-Uhlenbeck process of DDPG (arXiv
-    1509.02971) is between two steps. What is learnt knows nothing of it: SAC learns off-policy.
-
-    Args:
-        correlation: of a step with the next, 0 or more, below 1.
-        shape: of the noise.
-        random: where it comes from.
-    """
-
-    def __init__(self, correlation: float, shape: tuple[int, ...], random: np.random.Generator):
-        self.shape = shape
-        self._correlation = correlation
-        self._random = random
-        self._noise = random.normal(size=shape)
-
-    def draw(self) -> np.ndarray:
-        """The next step's, float32."""
-        fresh = self._random.normal(size=self.shape)
-        kept = self._correlation
-        self._noise = kept * self._noise + np.sqrt(1 - kept**2) * fresh
-        return self._noise.astype(np.float32)
-
-
 class _Share:
     """The environments of one thread, all acted for in one forward pass."""
 
-    def __init__(self, rollouts: list[_Rollout], noise_correlation: float, seed: int):
+    def __init__(self, rollouts: list[_Rollout], seed: int):
         self._rollouts = rollouts
         self._random = np.random.default_rng(seed)
-        shape = (len(rollouts), rollouts[0].environment.piano.action_dim)
-        self._noise = CorrelatedNoise(noise_correlation, shape, self._random)
+        self._key = jax.random.PRNGKey(seed)
         self._version = -1
 
     def collect(
@@ -151,13 +124,15 @@ class _Share:
     def _act(self, policy: Policy | None) -> np.ndarray:
         """Actions (environments, action dimension); uniformly random without a policy."""
         if policy is None:
-            return self._random.uniform(-1.0, 1.0, self._noise.shape).astype(np.float32)
+            shape = (len(self._rollouts), self._rollouts[0].environment.piano.action_dim)
+            return self._random.uniform(-1.0, 1.0, shape).astype(np.float32)
         observations = [rollout.observation for rollout in self._rollouts]
         batch = Observation(
             np.stack([observation.proprioception for observation in observations]),
             np.stack([observation.row for observation in observations]),
         )
-        return policy.sample(batch, self._noise.draw())
+        actions, self._key = policy.sample(batch, self._key)
+        return actions
 
 
 class Actor:
@@ -173,7 +148,7 @@ class Actor:
     Args:
         repertoire: to be played; the environments take its songs in turn.
         agent_config: of the policy's network.
-        config: how many environments, and what noise.
+        environments: how many.
         number: of the actor, from 0.
         seed: of the run.
         replay: where transitions go.
@@ -185,7 +160,7 @@ class Actor:
         self,
         repertoire: Repertoire,
         agent_config: SACConfig,
-        config: ActorConfig,
+        environments: int,
         number: int,
         seed: int,
         replay: Replay,
@@ -195,7 +170,6 @@ class Actor:
         keep_to(cores)
         # So that a thread back from the physics soon gets the lock.
         sys.setswitchinterval(_SWITCH_SECONDS)
-        environments = config.environments_per_actor
         first = number * environments
         songs = min(environments, len(repertoire.songs))
         pianos = [repertoire.piano(first + i) for i in range(songs)]
@@ -206,8 +180,7 @@ class Actor:
         threads = min(environments, len(usable()))
         self._threads = ThreadPoolExecutor(threads)
         self._shares = [
-            _Share(rollouts[i::threads], config.noise_correlation, seed + 1000 * (number + 1) + i)
-            for i in range(threads)
+            _Share(rollouts[i::threads], seed + 1000 * (number + 1) + i) for i in range(threads)
         ]
         # The learner publishes the weights of these inputs alone.
         live = LiveInputs(pianos[0].layout, repertoire.table)

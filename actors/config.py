@@ -91,9 +91,6 @@ class ActorConfig:
     """Actor processes."""
     environments_per_actor: int = 2
     """Environments in each actor process, all acted for in one forward pass."""
-    noise_correlation: float = 0.0
-    """Correlation of a policy's noise with that of the step before: 0 draws it anew, as SAC does;
-    near 1 actions drift, and press keys that noise of a single step never would."""
 
     def __post_init__(self) -> None:
         """Refuses values out of range.
@@ -103,10 +100,6 @@ class ActorConfig:
         """
         require_range(self, "actors", least=1, most=4096)
         require_range(self, "environments_per_actor", least=1, most=256)
-        require(
-            0 <= self.noise_correlation < 1,
-            f"--noise-correlation is {self.noise_correlation}, must be 0 or more, below 1",
-        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import ray
 
 from actors.actor import Actor
-from actors.config import ActorConfig, EnvironmentConfig, SongConfig
+from actors.config import EnvironmentConfig, SongConfig
 from actors.environment import PianoEnvironment
 from actors.piano_model import PianoModel
 from actors.repertoire import Repertoire
@@ -172,7 +172,7 @@ def _actor(cores: int, song: Song) -> Iterator[Callable[[float], float]]:
         actor = remote(Actor, num_cpus=1, runtime_env=ON_CPU).remote(
             repertoire,
             config.agent_config,
-            ActorConfig(environments_per_actor=_ENVIRONMENTS_PER_CORE * cores),
+            _ENVIRONMENTS_PER_CORE * cores,
             0,
             0,
             replay,

@@ -113,7 +113,7 @@ def start(
         return actor_class.remote(
             repertoire,
             config.learner.agent_config,
-            config.actor,
+            config.actor.environments_per_actor,
             number,
             config.seed,
             replay,

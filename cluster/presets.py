@@ -37,7 +37,7 @@ def _few_cores(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(
         config,
         preset="few-cores",
-        actor=dataclasses.replace(config.actor, environments_per_actor=16, noise_correlation=0.8),
+        actor=dataclasses.replace(config.actor, environments_per_actor=16),
         replay=dataclasses.replace(
             config.replay, update_to_data_ratio="free", batch_size=64, warmstart_steps=2_000
         ),

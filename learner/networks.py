@@ -36,14 +36,10 @@ class TanhGaussian(NamedTuple):
         """The action of the mean, (..., action dimension) in (-1, 1)."""
         return jnp.tanh(self.mean)
 
-    def action(self, noise: jax.Array) -> jax.Array:
-        """The action that standard normal noise draws; both (..., action dimension)."""
-        return jnp.tanh(self._raw(noise))
-
     def sample_with_log_probability(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """An action (..., action dimension) and its log-density (...), in nats."""
         noise = jax.random.normal(key, self.mean.shape)
-        raw = self._raw(noise)
+        raw = self.mean + jnp.exp(self.log_std) * noise
         log_normal = -0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi)
         return jnp.tanh(raw), jnp.sum(log_normal - _log_slope(raw), axis=-1)
 
@@ -56,9 +52,6 @@ class TanhGaussian(NamedTuple):
         noise = (raw - self.mean) * jnp.exp(-self.log_std)
         log_normal = -0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi)
         return jnp.sum(log_normal - _log_slope(raw), axis=-1)
-
-    def _raw(self, noise: jax.Array) -> jax.Array:
-        return self.mean + jnp.exp(self.log_std) * noise
 
 
 def _log_slope(raw: jax.Array) -> jax.Array:

@@ -33,9 +33,11 @@ def _sample(
     table: jax.Array,
     parameters: Parameters,
     observation: Observation,
-    noise: jax.Array,
-) -> jax.Array:
-    return policy(config, parameters, unfold(layout, table, observation)).action(noise)
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    key, action_key = jax.random.split(key)
+    distribution = policy(config, parameters, unfold(layout, table, observation))
+    return distribution.sample_with_log_probability(action_key)[0], key
 
 
 @functools.partial(jax.jit, static_argnames=("config", "layout"))
@@ -109,17 +111,18 @@ class Policy:
         other._parameters = jax.device_put(parameters)
         return other
 
-    def sample(self, observation: Observation, noise: np.ndarray) -> np.ndarray:
+    def sample(self, observation: Observation, key: jax.Array) -> tuple[np.ndarray, jax.Array]:
         """Behaviour.
 
         Args:
             observation: a batch.
-            noise: (batch, action dimension) float32, standard normal.
+            key: (2,) uint32, random state.
 
         Returns:
-            The actions that this noise draws, (batch, action dimension).
+            Actions drawn, (batch, action dimension), and the next random state.
         """
-        return np.asarray(_sample(*self._static, self._table, self._parameters, observation, noise))
+        action, key = _sample(*self._static, self._table, self._parameters, observation, key)
+        return np.asarray(action), key
 
     def mode(self, observation: Observation) -> np.ndarray:
         """Evaluation: the most central actions, (batch, action dimension)."""

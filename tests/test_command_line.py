@@ -131,7 +131,6 @@ def test_damaged_settings_are_refused(damage):
         (["train", "--max-steps", "100"], ["--max-steps is 100", "--warmstart-steps"]),
         (["train", "--update-to-data-ratio", "fast"], ["--update-to-data-ratio is fast"]),
         (["train", "--actors", "0"], ["--actors is 0"]),
-        (["train", "--noise-correlation", "1"], ["--noise-correlation is 1"]),
         (["train", "--control-timestep", "0.012"], ["--control-timestep is 0.012"]),
         (["train", "--agent-config.tau", "2"], ["--agent-config.tau is 2"]),
         (["train", "--name", "../elsewhere"], ["--name is"]),
