@@ -6,7 +6,6 @@ SHELL := bash
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset few-cores \
-	--agent-config.target-entropy -39 \
 	--max-minutes 10 --max-steps 5000000 --eval-interval 10000 --tqdm-bar \
 	--trim-silence --gravity-compensation --reduced-action-space \
 	--action-reward-observation --primitive-fingertip-collisions
