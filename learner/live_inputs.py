@@ -50,12 +50,8 @@ class LiveInputs:
 
     def restrict(self, state: TrainingState) -> TrainingState:
         """The training state without the weights of inputs that are left out."""
-
-        def of_kernel(whole: Any) -> Any:
-            return whole[self._rows(len(whole))]
-
         return state._replace(
-            **{name: _map_first_kernels(of_kernel, getattr(state, name)) for name in _PARAMETERS},
+            **{name: self._restricted(getattr(state, name)) for name in _PARAMETERS},
             **{
                 optimiser: _take(getattr(state, optimiser), self._places(getattr(state, name)))
                 for name, optimiser in _OPTIMISED.items()
@@ -88,6 +84,9 @@ class LiveInputs:
         }
         return cast(TrainingState, live._replace(**kernels_of, **moments_of))
 
+    def _restricted(self, parameters: Parameters) -> Parameters:
+        return _map_first_kernels(lambda kernel: kernel[self._rows(len(kernel))], parameters)
+
     def _rows(self, inputs: int) -> np.ndarray:
         """Live rows of a first kernel; those of actions follow those of observations."""
         return np.concatenate([self._inputs, np.arange(self._whole_dim, inputs)])
@@ -100,9 +99,7 @@ class LiveInputs:
             np.arange(end - leaf.size, end).reshape(leaf.shape)
             for leaf, end in zip(leaves, ends, strict=True)
         ]
-        live = _map_first_kernels(
-            lambda kernel: kernel[self._rows(len(kernel))], jax.tree.unflatten(structure, places)
-        )
+        live = self._restricted(jax.tree.unflatten(structure, places))
         return np.concatenate([part.ravel() for part in jax.tree.leaves(live)])
 
 

@@ -24,6 +24,10 @@ HOME = pathlib.Path("/srv")  # Of root, on each host.
 USER = "root"
 KEY = ".ssh/id_ed25519"
 _COMPILED = HOME / ".compiled"  # JAX's, on each host; what one has compiled serves the others.
+_VARIABLES = {
+    "JAX_COMPILATION_CACHE_DIR": str(_COMPILED),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+}
 _PYTHON = pathlib.Path(sys.executable).resolve()
 _NETWORK = "10.77.0"
 _START_SECONDS = 30.0
@@ -104,8 +108,7 @@ class Host:
             "TERM": "dumb",
             "PYTHONUNBUFFERED": "1",  # As if it was a terminal.
             "PATH": f"{PROJECT}/.venv/bin:{_PATH}",
-            "JAX_COMPILATION_CACHE_DIR": str(_COMPILED),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+            **_VARIABLES,
         }
         return subprocess.Popen(
             [
@@ -249,10 +252,9 @@ class Network:
         (folder / "passwd").write_text(f"root:x:0:0:root:{HOME}:/bin/bash\n{others}\n")
         (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {name}\n")
         (folder / "resolv.conf").write_text("")  # Nobody is asked for names.
-        (home / ".bashrc").write_text(
-            f"export PYTHON={_PYTHON} JAX_COMPILATION_CACHE_DIR={_COMPILED}\n"
-            "export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2\n"
-        )
+        variables = {"PYTHON": _PYTHON, **_VARIABLES}
+        exported = "".join(f"export {name}={value}\n" for name, value in variables.items())
+        (home / ".bashrc").write_text(exported)
         (folder / "setup-stamp").write_text(_stamp(PROJECT if own_project else HOME / "pianist"))
         self.hosts[name] = Host(name, address, folder)
         return self.hosts[name]
