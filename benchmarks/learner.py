@@ -48,7 +48,9 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
 
     whole = sac.initial_state(config, layout.observation_dim, action_dim, seed=0)
     ours = _repeat(
-        lambda state: learner_steps(state, steps[None], live.table, config, live.layout)[0],
+        lambda state: learner_steps(
+            state, steps[None], live.table, np.float32(1), config, live.layout
+        )[0],
         live.restrict(whole),
         seconds,
     )

@@ -33,6 +33,7 @@ def _few_cores(config: TrainConfig) -> TrainConfig:
         actor_lr=1e-3,
         critic_lr=1e-3,
         temp_lr=1e-3,
+        anneal_lr=True,
     )
     return dataclasses.replace(
         config,

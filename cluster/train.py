@@ -112,19 +112,15 @@ class _TrainingRun:
 
     def _loop(self) -> None:
         config, status = self._config, self._status
-        self._learning = self._parts.learner.learn.remote(SLICE_SECONDS)
+        self._learn()
         next_log, next_evaluation = config.log_interval, config.eval_interval
         stall = _StallWatch()
-        while (
-            status.environment_steps < config.max_steps
-            and self._logbook.seconds < 60 * (config.max_minutes or float("inf"))
-            and not self._stop_signal
-        ):
+        while self._done() < 1 and not self._stop_signal:
             ray.wait([*self._parts.pool.futures, self._learning], timeout=SLICE_SECONDS)
             self._interval.add_collected(self._parts.pool.reports(), status.learner_steps)
             if ray.wait([self._learning], timeout=0)[0]:
                 self._end_learning()
-                self._learning = self._parts.learner.learn.remote(SLICE_SECONDS)
+                self._learn()
             self._scale()
             self._update_status()
             if status.state == "starting" and status.environment_steps:
@@ -145,6 +141,20 @@ class _TrainingRun:
                     f"{status.actors_wanted} actors running, {status.replay_size} transitions "
                     f"in replay, learner at step {status.learner_steps}"
                 )
+
+    def _done(self) -> float:
+        """How much of the run is over, by its steps or its minutes: 1 is its end."""
+        minutes = self._logbook.seconds / 60
+        return max(
+            self._status.environment_steps / self._config.max_steps,
+            minutes / (self._config.max_minutes or float("inf")),
+        )
+
+    def _learn(self) -> None:
+        """Begins the learner's next slice."""
+        anneal = self._config.learner.agent_config.anneal_lr
+        annealing = max(0.0, 1 - self._done()) if anneal else 1.0
+        self._learning = self._parts.learner.learn.remote(SLICE_SECONDS, annealing)
 
     def _scale(self) -> None:
         """Takes notice of another number of actors that is wanted, and gets them a place."""

@@ -21,6 +21,9 @@ class SACConfig:
     """Learning rate of the critics (Adam)."""
     temp_lr: float = 3e-4
     """Learning rate of the temperature (Adam)."""
+    anneal_lr: bool = False
+    """Whether the learning rates of actor and critics fall linearly to zero at the run's end, by
+    its steps or minutes, whichever end first."""
     hidden_dims: tuple[int, ...] = (256, 256, 256)
     """Units of each hidden layer, of the actor and of each critic."""
     activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"

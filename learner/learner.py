@@ -79,6 +79,7 @@ def learner_steps(
     state: sac.TrainingState,
     steps: jax.Array,
     table: jax.Array,
+    annealing: jax.Array,
     config: LearnerConfig,
     layout: ObservationLayout,
 ) -> tuple[sac.TrainingState, sac.Metrics]:
@@ -88,6 +89,7 @@ def learner_steps(
         state: given away; use the one returned.
         steps: (updates, batch, 2, packed size) float32, see `replay.packing`.
         table: (rows, features) uint8, see `learner.observation.unfold`.
+        annealing: () float32, see `sac.update`.
         config: of the algorithm.
         layout: of the observations.
 
@@ -96,7 +98,7 @@ def learner_steps(
     """
 
     def update(state: sac.TrainingState, steps: jax.Array) -> tuple[sac.TrainingState, sac.Metrics]:
-        return sac.update(state, unfold_batch(steps, table, layout), config)
+        return sac.update(state, unfold_batch(steps, table, layout), config, annealing)
 
     if len(steps) == 1:  # No loop.
         return update(state, steps[0])
@@ -173,8 +175,12 @@ class Learner:
         self._sampler = self._replay.sampler()
         return device
 
-    def learn(self, seconds: float) -> LearnReport:
+    def learn(self, seconds: float, annealing: float = 1.0) -> LearnReport:
         """Takes learner steps for about `seconds`, publishing parameters on the way.
+
+        Args:
+            seconds: that this takes.
+            annealing: what the learning rates of actor and critics are multiplied by.
 
         Raises:
             ray.exceptions.RayError: the replay server is gone.
@@ -192,7 +198,9 @@ class Learner:
                 on_device = jax.device_put(steps)
             previous = metrics
             with watch.on("arithmetic"):
-                self._state, metrics = self._compiled(self._state, on_device, self._table)
+                self._state, metrics = self._compiled(
+                    self._state, on_device, self._table, np.float32(annealing)
+                )
                 # At most two dispatches are under way: they are asynchronous, and would run ahead.
                 jax.block_until_ready(previous)
             self._step += len(steps)
@@ -243,4 +251,5 @@ class Learner:
         size = packed_size((layout.frames, layout.proprioception_dim), self._dimensions[1])
         shape = (self._updates_at_once, self._batch_size, 2, size)
         steps = jax.ShapeDtypeStruct(shape, "float32")
-        return learner_steps.lower(self._state, steps, self._table, self._config, layout).compile()
+        arguments = self._state, steps, self._table, np.float32(1), self._config, layout
+        return learner_steps.lower(*arguments).compile()

@@ -164,7 +164,7 @@ def temperature_loss(
 
 
 def update(
-    state: TrainingState, batch: Batch, config: LearnerConfig
+    state: TrainingState, batch: Batch, config: LearnerConfig, annealing: jax.Array | float = 1.0
 ) -> tuple[TrainingState, Metrics]:
     """One update of critics, targets, actor and temperature, in this order.
 
@@ -172,6 +172,7 @@ def update(
         state: before.
         batch: of transitions.
         config: of the learner.
+        annealing: () float32, what the learning rates of actor and critics are multiplied by.
 
     Returns:
         The next state, and scalars: critic_loss, q, actor_loss, entropy (nats),
@@ -184,7 +185,7 @@ def update(
         state.critic, config, batch, target, critic_key
     )
     critic, critic_optimiser_state = _apply(
-        critic_optimiser(config), gradient, state.critic_optimiser, state.critic
+        critic_optimiser(config), gradient, state.critic_optimiser, state.critic, annealing
     )
     target_critic = optax.incremental_update(critic, state.target_critic, config.agent_config.tau)
     state = state._replace(critic=critic, target_critic=target_critic)
@@ -193,7 +194,7 @@ def update(
         state.actor, config, state, batch, actor_key
     )
     actor, actor_optimiser_state = _apply(
-        actor_optimiser(config), gradient, state.actor_optimiser, state.actor
+        actor_optimiser(config), gradient, state.actor_optimiser, state.actor, annealing
     )
 
     gradient, temperature_metrics = jax.grad(temperature_loss, has_aux=True)(
@@ -222,6 +223,8 @@ def _apply(
     gradient: Parameters,
     optimiser_state: Any,
     parameters: Parameters,
+    annealing: jax.Array | float = 1.0,
 ) -> tuple[Parameters, Any]:
     updates, optimiser_state = optimiser.update(gradient, optimiser_state, parameters)
+    updates = optax.tree.scale(annealing, updates)
     return optax.apply_updates(parameters, updates), optimiser_state

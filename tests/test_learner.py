@@ -81,7 +81,9 @@ def test_steps_on_live_inputs_are_the_plain_ones_on_whole_observations(repertoir
     )
     state = live.restrict(whole)
     for steps in batches:
-        state, metrics = learner_steps(state, steps[None], live.table, CONFIG, live.layout)
+        state, metrics = learner_steps(
+            state, steps[None], live.table, np.float32(1), CONFIG, live.layout
+        )
         batch = unpack_batch(steps, layout.frames, layout.proprioception_dim)
         plain_batch = sac.Batch(
             unfold(layout, repertoire.table, batch.observation),
@@ -114,7 +116,9 @@ def test_whole_states_come_back_to_the_bit(repertoire, batches):
     live = LiveInputs(layout, repertoire.table)
     whole = jax.device_get(sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3))
     # Restricting copies: the step below gives its input away.
-    state, _ = learner_steps(live.restrict(whole), batches[:1], live.table, CONFIG, live.layout)
+    state, _ = learner_steps(
+        live.restrict(whole), batches[:1], live.table, np.float32(1), CONFIG, live.layout
+    )
     state = jax.device_get(state)
     once = live.restore(state, whole)
     assert jax.tree.structure(once) == jax.tree.structure(whole)
@@ -129,11 +133,13 @@ def test_several_updates_in_one_dispatch_are_those_of_several_dispatches(reperto
     live = LiveInputs(layout, repertoire.table)
     whole = jax.device_get(sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3))
     together, metrics = learner_steps(
-        live.restrict(whole), batches, live.table, CONFIG, live.layout
+        live.restrict(whole), batches, live.table, np.float32(1), CONFIG, live.layout
     )
     state = live.restrict(whole)
     for steps in batches:
-        state, last = learner_steps(state, steps[None], live.table, CONFIG, live.layout)
+        state, last = learner_steps(
+            state, steps[None], live.table, np.float32(1), CONFIG, live.layout
+        )
     assert int(together.step) == int(state.step) == len(batches)
     for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(state), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)

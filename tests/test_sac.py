@@ -241,6 +241,21 @@ def test_first_step_moves_as_adam_and_tau_say(state, batch):
     assert int(after.step) == 1
 
 
+def test_annealing_shortens_the_steps_of_actor_and_critics_alone(state, batch):
+    before = jax.tree.map(np.array, state)
+    whole, _ = update(state, batch, config=CONFIG)
+    shorter, _ = update(state, batch, config=CONFIG, annealing=jnp.float32(0.25))
+    for name in ("actor", "critic"):
+        for old, far, near in zip(
+            *(jax.tree.leaves(getattr(at, name)) for at in (before, whole, shorter)), strict=True
+        ):
+            if name == "critic":  # The actor's gradient differs, since the critics do.
+                np.testing.assert_allclose(near - old, 0.25 * (far - old), atol=1e-7)
+            assert np.abs(near - old).max() == pytest.approx(0.25 * 3e-4, rel=1e-2)
+    moved = shorter.log_temperature - before.log_temperature
+    assert float(moved) == pytest.approx(-3e-4, rel=1e-2)
+
+
 def test_equal_seeds_and_data_give_equal_parameters(batch):
     def train(seed):
         state = sac.initial_state(CONFIG, OBSERVATION_DIM, ACTION_DIM, seed)
