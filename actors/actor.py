@@ -14,6 +14,7 @@ from actors.environment import PianoEnvironment
 from actors.repertoire import Repertoire
 from learner.config import SACConfig
 from learner.cores import keep_to, usable
+from learner.device import use_cpu
 from learner.live_inputs import LiveInputs
 from learner.parameters import Arrived, ParameterSubscription
 from learner.policy import Policy
@@ -168,6 +169,7 @@ class Actor:
         cores: Collection[int] = (),
     ):
         keep_to(cores)
+        use_cpu()
         # So that a thread back from the physics soon gets the lock.
         sys.setswitchinterval(_SWITCH_SECONDS)
         first = number * environments

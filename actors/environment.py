@@ -14,7 +14,8 @@ import mujoco
 import numpy as np
 from dm_control.utils import rewards
 
-from actors.piano_model import LEFT_FOREARM, RIGHT_FOREARM, DueStep, PianoModel
+from actors.mechanics import LEFT_FOREARM, RIGHT_FOREARM
+from actors.piano_model import DueStep, PianoModel
 from actors.task import transport_reward
 from replay.transition import Observation
 
@@ -45,22 +46,23 @@ class TimeStep(NamedTuple):
 class PianoEnvironment:
     """One piano, two hands, one song.
 
-    Environments of one model share it and may be stepped on several threads at once.
+    Environments of one piano share it and may be stepped on several threads at once.
 
     Args:
-        piano: the model of song and configuration.
+        piano: of song and configuration.
     """
 
     def __init__(self, piano: PianoModel):
         self.piano = piano
-        self.data = mujoco.MjData(piano.model)
+        self._mechanics = mechanics = piano.mechanics
+        self.data = mujoco.MjData(mechanics.model)
         """The simulator's state, to be read."""
         self._frames = np.zeros((piano.layout.frames, piano.layout.proprioception_dim), np.float32)
         self._action = np.empty(piano.action_dim, np.float32)  # In the units of the controls.
         # Views of the simulator's memory: each look-up through the bindings costs a microsecond.
         self._controls = self.data.ctrl
         self._positions = self.data.qpos
-        self._key_positions = self._positions[piano.keys]
+        self._key_positions = self._positions[mechanics.keys]
         self._forces = self.data.actuator_force
         self._velocities = self.data.actuator_velocity
         self._sites = self.data.site_xpos
@@ -68,11 +70,11 @@ class PianoEnvironment:
 
     def reset(self) -> TimeStep:
         """Begins an episode."""
-        piano = self.piano
-        mujoco.mj_copyData(self.data, piano.model, piano.first_data)
+        mechanics = self._mechanics
+        mujoco.mj_copyData(self.data, mechanics.model, mechanics.first_data)
         self._step = 0
         self._frames = np.zeros_like(self._frames)
-        self._action[:] = piano.first_action
+        self._action[:] = mechanics.first_action
         self._sustain = 0.0
         self.read_keys()
         return TimeStep(self._observe(reward=0.0), reward=0.0, discount=1.0, last=False)
@@ -86,15 +88,15 @@ class PianoEnvironment:
                 physics steps of a control step are one call. The numbers are the same.
         """
         self._apply(action)
-        model, data = self.piano.model, self.data
+        model, data = self._mechanics.model, self.data
         # dm_control's sequence, which leaves what derives from positions and velocities that
         # of the last state: (mj_step2, mj_step1) for each physics step.
         if after_substep is None:
             mujoco.mj_step2(model, data)
-            mujoco.mj_step(model, data, self.piano.substeps - 1)
+            mujoco.mj_step(model, data, self._mechanics.substeps - 1)
             mujoco.mj_step1(model, data)
         else:
-            for _ in range(self.piano.substeps):
+            for _ in range(self._mechanics.substeps):
                 mujoco.mj_step2(model, data)
                 mujoco.mj_step1(model, data)
                 after_substep()
@@ -103,13 +105,13 @@ class PianoEnvironment:
 
     def simulator_state(self) -> np.ndarray:
         """All that the physics goes on from, (numbers,) float64: MuJoCo's mjSTATE_INTEGRATION."""
-        state = np.empty(mujoco.mj_stateSize(self.piano.model, _STATE))
-        mujoco.mj_getState(self.piano.model, self.data, state, _STATE)
+        state = np.empty(mujoco.mj_stateSize(self._mechanics.model, _STATE))
+        mujoco.mj_getState(self._mechanics.model, self.data, state, _STATE)
         return state
 
     def read_keys(self) -> None:
         """Sets `key_state` (88,), 0 up to 1 down; `keys_down` (88,) bool; `pedal_down`."""
-        lowest, highest = self.piano.key_range
+        lowest, highest = self._mechanics.key_range
         position = np.minimum(np.maximum(self._key_positions, lowest), highest)
         self.key_state = position / highest
         self.keys_down = (highest - position) <= _KEY_THRESHOLD
@@ -123,8 +125,8 @@ class PianoEnvironment:
             raw += _ONE
         else:
             np.add(action, _ONE, out=raw)
-        raw *= self.piano.half_action_scale
-        raw += self.piano.action_minimum
+        raw *= self._mechanics.half_action_scale
+        raw += self._mechanics.action_minimum
         self._controls[:] = raw[:-1]
         self._sustain = float(raw[-1])
 
@@ -144,7 +146,7 @@ class PianoEnvironment:
     def _observe(self, reward: float) -> Observation:
         piano = self.piano
         newest = np.empty(piano.layout.proprioception_dim, np.float32)
-        right, left = piano.hand_joints
+        right, left = self._mechanics.hand_joints
         end = 0
         if piano.config.action_reward_observation:
             end = len(self._action)
@@ -173,7 +175,7 @@ class PianoEnvironment:
             reward += self._fingering_reward(due)
         if not piano.config.disable_forearm_reward:
             reward += self._forearm_reward()
-        if piano.fingering_by_transport:
+        if self._mechanics.fingering_by_transport:
             reward += self._transport_reward(due)
         return reward
 
@@ -188,12 +190,12 @@ class PianoEnvironment:
         # Forces are those of the last physics step, velocities those after it, as the sensors
         # that robopianist reads have them; where a control step is one physics step, dm_control
         # brings the forces up to date.
-        if self.piano.substeps == 1:
-            mujoco.mj_fwdActuation(self.piano.model, self.data)
+        if self._mechanics.substeps == 1:
+            mujoco.mj_fwdActuation(self._mechanics.model, self.data)
         power = np.abs(self._forces * self._velocities)
-        right, left = self.piano.hand_controls
-        return -self.piano.energy_penalty * float(np.add.reduce(power[right])) - (
-            self.piano.energy_penalty * float(np.add.reduce(power[left]))
+        right, left = self._mechanics.hand_controls
+        return -self._mechanics.energy_penalty * float(np.add.reduce(power[right])) - (
+            self._mechanics.energy_penalty * float(np.add.reduce(power[left]))
         )
 
     def _fingering_reward(self, due: DueStep) -> float:
@@ -212,12 +214,12 @@ class PianoEnvironment:
         if not due.keys:
             return 0.0
         targets = self._geoms[due.key_geoms] + due.targets
-        return transport_reward(self._sites[self.piano.fingertips], targets)
+        return transport_reward(self._sites[self._mechanics.fingertips], targets)
 
     def _forearm_reward(self) -> float:
         if self.data.ncon:
             contact = self.data.contact
-            sides = self.piano.forearm_sides[contact.geom]
+            sides = self._mechanics.forearm_sides[contact.geom]
             touching = sides[:, 0] + sides[:, 1] == RIGHT_FOREARM + LEFT_FOREARM
             if touching.any() and (contact.dist[touching] <= _COLLISION_MARGIN).any():
                 return 0.0

@@ -1,4 +1,4 @@
-"""The evaluator: plays a checkpoint by its most central actions, and measures it."""
+"""The evaluator: plays a checkpoint by its most central actions, measures and records it."""
 
 import math
 import os
@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from actors import recording
+from actors.config import RecordingConfig
 from actors.environment import PianoEnvironment
 from actors.episode import play
 from actors.metrics import metrics
@@ -14,6 +16,7 @@ from actors.performance import Performance
 from actors.repertoire import Repertoire
 from learner import checkpoint
 from learner.config import SACConfig
+from learner.device import use_cpu
 from learner.policy import Policy
 from replay.files import PackedFolder, write_json
 from replay.transition import Observation
@@ -49,8 +52,8 @@ class Evaluation(NamedTuple):
     def write(self, parent: pathlib.Path) -> pathlib.Path:
         """Makes a folder of the checkpoint's name, and returns it.
 
-        It holds metrics.json and, of each song, performance.npz, from which `actors.recording`
-        makes sound and pictures; of several songs each has a folder of its own in there.
+        It holds metrics.json and, of each song, performance.npz; of several songs each has a
+        folder of its own in there.
         """
         folder = parent / self.checkpoint
         steps = {"environment_steps": self.environment_steps, "learner_steps": self.learner_steps}
@@ -63,7 +66,7 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-    """Plays a repertoire (in a process of its own, a Ray actor, beside training).
+    """Plays a repertoire (in a process of its own, a Ray actor on CPU, beside training).
 
     Args:
         repertoire: to be played.
@@ -73,6 +76,7 @@ class Evaluator:
 
     def __init__(self, repertoire: Repertoire, agent_config: SACConfig, niceness: int = 0):
         os.nice(niceness)
+        use_cpu()
         self._songs = repertoire.songs
         self._table = repertoire.table
         self._environments = [
@@ -107,6 +111,22 @@ class Evaluator:
             songs.append(SongEvaluation(place, played[0], mean_metrics(played)))
             performances += played
         return Evaluation(saved.name, metrics=mean_metrics(performances), songs=songs, **steps)
+
+    def record(
+        self, song: int, performance: Performance, config: RecordingConfig
+    ) -> dict[str, bytes]:
+        """Sound and pictures of a performance; see `actors.recording.record`.
+
+        Args:
+            song: its number in the repertoire.
+            performance: of it.
+            config: camera, size, quality and sound.
+        """
+        return recording.record(performance, self._environments[song].piano, config)
+
+    def what_is_missing(self) -> list[str]:
+        """For recordings; see `actors.recording.what_is_missing`."""
+        return recording.what_is_missing()
 
 
 def mean_metrics(performances: list[Performance]) -> Metrics:

@@ -1,23 +1,15 @@
-"""What all environments of one song share: the MuJoCo model, where things are in it, the score.
-
-robopianist builds the model and defines the task; everything here is read off them once.
-"""
+"""What all environments of one song share: hands, piano, and the score."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import mujoco
 import numpy as np
-from dm_control import mjcf
 
 from actors.config import EnvironmentConfig
+from actors.mechanics import Mechanics
 from actors.song import Song
-from actors.stock_environment import StockEnvironment
-from actors.task import key_target_offset
 from learner.observation import ObservationLayout
 
-RIGHT_FOREARM, LEFT_FOREARM = 1, 2
 _KEYS = 88
 
 
@@ -93,106 +85,52 @@ def make_score(song: Song, config: EnvironmentConfig) -> Score:
 
 
 class PianoModel:
-    """The model of one song and configuration; environments only read it.
+    """Hands, piano and score of one song; environments only read it.
 
     Args:
-        song: to be played.
+        mechanics: of hands and piano.
+        score: to be played.
         config: of task and physics.
         first_row: that belongs to the beginning of the song, in the table of features.
     """
 
-    def __init__(self, song: Song, config: EnvironmentConfig, first_row: int = 0):
-        stock = StockEnvironment(song, config)
-        stock.reset()
-        task, physics = stock.task, stock.composer.physics
+    def __init__(
+        self, mechanics: Mechanics, score: Score, config: EnvironmentConfig, first_row: int
+    ):
+        self.mechanics = mechanics
+        self.score = score
         self.config = config
-        self._physics = physics  # Owns the model and the data below.
-        self.model: mujoco.MjModel = physics.model.ptr
-        self.first_data: mujoco.MjData = physics.data.ptr
-        # Nothing here reads sensors; they cost three per cent.
-        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR
-        self.substeps = round(config.control_timestep / self.model.opt.timestep)
-        self.energy_penalty: float = task._energy_penalty_coef
-        self.fingering_by_transport = task.fingering_by_transport
-        self.score = make_score(song, config)
         self.first_row = first_row
-
-        actions = stock.composer.action_spec()
-        self.action_minimum = actions.minimum
-        self.half_action_scale = 0.5 * (actions.maximum - actions.minimum)
-        self.first_action = actions.generate_value().astype(np.float32)
-
-        hands = (task.right_hand, task.left_hand)
-        self.hand_controls = [_slice(physics.bind(hand.actuators).element_id) for hand in hands]
-        self.hand_joints = [_addresses(physics, hand.joints, "qpos") for hand in hands]
-        right, left = (_geoms_named_as(physics, hand.root_body.geom) for hand in hands)
-        self.forearm_sides = RIGHT_FOREARM * right + LEFT_FOREARM * left
-        sites = [site for hand in hands for site in hand.fingertip_sites]
-        self.fingertips = np.array(physics.bind(sites).element_id)
-
-        self.keys = _slice(_addresses(physics, task.piano.joints, "qpos"))
-        self.key_velocities = _addresses(physics, task.piano.joints, "dof")
-        self.key_range = tuple(np.array(task.piano._qpos_range).T)
-        geoms = physics.bind([key.geom[0] for key in task.piano.keys])
-        self.key_geoms = np.array(geoms.element_id)
-        self.key_targets = key_target_offset(np.array(geoms.size))
-        self.steps = [self._due_step(step) for step in range(len(self.score.keys))]
+        self.steps = [self._due_step(step) for step in range(len(score.keys))]
 
         # In the order of their names in robopianist, by which its wrapper sorts them: action;
         # fingering and goal; left hand, keys, pedal, reward, right hand.
         last_step = config.action_reward_observation
-        joints = sum(len(indices) for indices in self.hand_joints)
+        joints = sum(len(indices) for indices in mechanics.hand_joints)
         self.layout = ObservationLayout(
-            before=len(self.first_action) if last_step else 0,
-            features=self.score.features.shape[1],
+            before=self.action_dim if last_step else 0,
+            features=score.features.shape[1],
             after=joints + _KEYS + 1 + (1 if last_step else 0),
             frames=config.frame_stack,
         )
 
     def _due_step(self, step: int) -> DueStep:
-        score, keys = self.score, self.score.keys_in_order[step]
+        mechanics, score, keys = self.mechanics, self.score, self.score.keys_in_order[step]
         return DueStep(
             keys=keys.tolist(),
             key_set=frozenset(keys.tolist()),
             pedal=bool(score.pedal[step]),
-            key_geoms=self.key_geoms[keys],
-            targets=self.key_targets[keys],
-            fingertips=self.fingertips[score.fingers[step]] if score.fingers else None,
+            key_geoms=mechanics.key_geoms[keys],
+            targets=mechanics.key_targets[keys],
+            fingertips=mechanics.fingertips[score.fingers[step]] if score.fingers else None,
         )
 
     @property
     def action_dim(self) -> int:
         """Numbers in an action."""
-        return len(self.first_action)
+        return len(self.mechanics.first_action)
 
     @property
     def episode_length(self) -> int:
         """Control steps of the whole song."""
         return len(self.score.keys)
-
-
-def _slice(indices: np.ndarray) -> slice:
-    """The same indices as a slice, which NumPy reads without copying.
-
-    Raises:
-        ValueError: they do not follow each other.
-    """
-    first, last = int(indices[0]), int(indices[-1]) + 1
-    if list(indices) != list(range(first, last)):
-        raise ValueError(f"expected consecutive indices, got {indices}")
-    return slice(first, last)
-
-
-def _addresses(physics: mjcf.Physics, joints: Sequence[Any], kind: str) -> np.ndarray:
-    """Where joints are in qpos, or with "dof" in qvel."""
-    return np.array(getattr(physics.model.ptr, f"jnt_{kind}adr")[physics.bind(joints).element_id])
-
-
-def _geoms_named_as(physics: mjcf.Physics, geoms: Sequence[Any]) -> np.ndarray:
-    """(number of geoms,) bool: whose name begins like one of these.
-
-    So does mujoco_utils' `has_collision`, which robopianist asks.
-    """
-    prefixes = tuple(geom.full_identifier for geom in geoms)
-    names = [physics.model.id2name(i, "geom") for i in range(physics.model.ngeom)]
-    return np.array([name.startswith(prefixes) for name in names])

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import os
 import pathlib
 import tempfile
 import wave
@@ -15,10 +14,9 @@ from note_seq.protobuf import music_pb2
 from robopianist.music import constants, midi_file
 
 from actors import graphics
-from actors.config import EnvironmentConfig, RecordingConfig
+from actors.config import RecordingConfig
 from actors.performance import Performance
 from actors.piano_model import PianoModel
-from actors.song import Song
 from replay.files import read_files
 
 _LOWEST_PITCH = 21
@@ -40,30 +38,12 @@ def what_is_missing() -> list[str]:
 
 
 def record(
-    performance: Performance,
-    song: Song,
-    environment_config: EnvironmentConfig,
-    config: RecordingConfig,
-    niceness: int = 0,
+    performance: Performance, piano: PianoModel, config: RecordingConfig
 ) -> dict[str, bytes]:
-    """Makes played.mid and, where OpenGL works, video.mp4.
-
-    Needs nothing of the process that played, so it may run anywhere and later.
-
-    Args:
-        performance: to be heard and seen.
-        song: that was played.
-        environment_config: of the environment that it was played in.
-        config: camera, size, quality and sound.
-        niceness: how far this process gives way to others, 0 to 19.
-
-    Returns:
-        The files' contents, by name.
-    """
-    os.nice(niceness)
+    """The contents of what `write_recordings` makes, by the files' names."""
     with tempfile.TemporaryDirectory(prefix="pianist-") as folder:
         place = pathlib.Path(folder)
-        write_recordings(performance, PianoModel(song, environment_config), config, place)
+        write_recordings(performance, piano, config, place)
         return read_files(place)
 
 
@@ -74,7 +54,7 @@ def write_recordings(
 
     Args:
         performance: to be heard and seen.
-        piano: model of the same song and settings.
+        piano: that it was played on, or one of the same song and settings.
         config: camera, size, quality and sound.
         folder: for the files.
     """
@@ -182,14 +162,14 @@ def _render(
 ) -> Iterator[np.ndarray]:
     """Yields (height, width, 3) uint8 frames, one a control step."""
     height, width = config.record_resolution
-    model = copy.copy(piano.model)  # Others read it; colours and quality change here.
+    model = copy.copy(piano.mechanics.model)  # Others read it; colours and quality change here.
     data = mujoco.MjData(model)
     model.vis.global_.offheight = max(height, model.vis.global_.offheight)
     model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
     fast = config.render_quality == "fast"
     if fast:
         model.vis.quality.offsamples = 0
-    keys = piano.key_geoms
+    keys = piano.mechanics.key_geoms
     with mujoco.Renderer(model, height, width) as renderer:
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = not fast
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = not fast

@@ -1,10 +1,13 @@
 """The songs of a run, and the one table that all observations refer to."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from actors.config import EnvironmentConfig
+from actors.mechanics import Mechanics
 from actors.piano_model import PianoModel, make_score
 from actors.song import Song
 from replay.errors import require
@@ -25,7 +28,7 @@ class Repertoire:
     def __init__(self, songs: Sequence[Song], config: EnvironmentConfig):
         self.songs = tuple(songs)
         self._config = config
-        scores = [make_score(song, config) for song in songs]
+        self._scores = scores = [make_score(song, config) for song in songs]
         for song, score in zip(songs, scores, strict=True):
             require(
                 score.features.shape[1] == scores[0].features.shape[1],
@@ -47,7 +50,18 @@ class Repertoire:
         """The songs' titles."""
         return " + ".join(song.title for song in self.songs)
 
+    @functools.cached_property
+    def mechanics(self) -> Mechanics:
+        """Of hands and piano, the same for all songs; built when first asked for."""
+        return Mechanics(self.songs[0], self._config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the mechanics, so that no process has to build them that this is sent to."""
+        return self.__dict__ | {"mechanics": self.mechanics}
+
     def piano(self, number: int) -> PianoModel:
         """The model of a song; numbers beyond the last song begin again with the first."""
         number %= len(self.songs)
-        return PianoModel(self.songs[number], self._config, self._first_rows[number])
+        return PianoModel(
+            self.mechanics, self._scores[number], self._config, self._first_rows[number]
+        )

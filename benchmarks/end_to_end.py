@@ -12,11 +12,10 @@ import ray
 
 from actors.actor import CollectReport
 from actors.repertoire import Repertoire
-from actors.song import load_songs
 from benchmarks import reference
-from benchmarks.environment import CONFIG, SONG, played_episode
 from benchmarks.rounds import Figures, alternate, announce, machine
 from benchmarks.stand_ins import write_episode
+from benchmarks.twinkle import CONFIG, SONG, load_repertoire, played_episode
 from cluster import parts, ray_session, run
 from cluster.config import TrainConfig
 from replay.config import ReplayConfig
@@ -47,7 +46,7 @@ def measure(rounds: int, seconds: float, replay_size: int) -> dict[str, Any]:
             replay_capacity=2 * replay_size + 2 * _WARM_UP,
         ),
     )
-    repertoire = Repertoire(load_songs(SONG), CONFIG)
+    repertoire = load_repertoire()
     with (
         tempfile.TemporaryDirectory() as folder,
         ray_session.connect(None, pathlib.Path(folder) / "logs"),

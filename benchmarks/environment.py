@@ -16,16 +16,14 @@ import numpy as np
 import ray
 
 from actors.actor import Actor
-from actors.config import EnvironmentConfig, SongConfig
 from actors.environment import PianoEnvironment
 from actors.piano_model import PianoModel
 from actors.repertoire import Repertoire
-from actors.song import Song, load_songs
 from actors.stock_environment import StockEnvironment
 from benchmarks.rounds import Figures, alternate, machine
-from benchmarks.stand_ins import Step
+from benchmarks.twinkle import CONFIG, load_repertoire, wandering_actions
 from cluster import ray_session
-from cluster.parts import ON_CPU, remote, start_replay
+from cluster.parts import remote, start_replay
 from learner.config import LearnerConfig
 from learner.cores import usable
 from learner.live_inputs import LiveInputs
@@ -34,13 +32,6 @@ from learner.sac import initial_state
 from replay.config import ReplayConfig
 from replay.packing import pack_step
 
-SONG = SongConfig(trim_silence=True)
-CONFIG = EnvironmentConfig(
-    gravity_compensation=True,
-    reduced_action_space=True,
-    primitive_fingertip_collisions=True,
-    action_reward_observation=True,
-)
 _ENVIRONMENTS_PER_CORE = 8
 _UNIT = "control steps a second"
 
@@ -55,17 +46,18 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     Returns:
         Steps a second of every side, the ratios of the README, bytes a transition, machine.
     """
-    song = load_songs(SONG)[0]
-    piano = PianoModel(song, CONFIG)
-    stock = StockEnvironment(song, CONFIG)
+    repertoire = load_repertoire()
+    piano = repertoire.piano(0)
+    mechanics = piano.mechanics
+    stock = StockEnvironment(repertoire.songs[0], CONFIG)
     cores = usable()
     environments = [PianoEnvironment(piano) for _ in cores]
-    actions = _wandering_actions(piano)
+    actions = wandering_actions(piano)
 
     # Bare physics gets the controls that come of the actions, and the model as robopianist
     # has it, sensors and all.
     controls = _controls(environments[0], actions)
-    stock_model = copy.copy(piano.model)
+    stock_model = copy.copy(mechanics.model)
     stock_model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 
     def play_stock() -> None:
@@ -79,10 +71,10 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
             environment.step(action)
 
     def play_physics(data: mujoco.MjData) -> None:
-        mujoco.mj_copyData(data, stock_model, piano.first_data)
+        mujoco.mj_copyData(data, stock_model, mechanics.first_data)
         for control in controls:
             data.ctrl[:] = control
-            mujoco.mj_step(stock_model, data, piano.substeps)
+            mujoco.mj_step(stock_model, data, mechanics.substeps)
 
     def rate(episodes: Sequence[Callable[[], None]]) -> Callable[[], Figures]:
         return lambda: {_UNIT: _rate(episodes, len(actions), seconds)}
@@ -90,7 +82,7 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     stock_side = rate([play_stock])
     fast = [functools.partial(play_fast, environment) for environment in environments]
     physics = [functools.partial(play_physics, mujoco.MjData(stock_model)) for _ in cores]
-    with _actor(len(cores), song) as actor_rate:
+    with _actor(len(cores), repertoire) as actor_rate:
         sides = alternate(
             {
                 "stock": _on_one_core(cores, stock_side),
@@ -153,10 +145,9 @@ def _on_one_core(cores: list[int], measure_rate: Callable[[], Figures]) -> Calla
 
 
 @contextlib.contextmanager
-def _actor(cores: int, song: Song) -> Iterator[Callable[[float], float]]:
+def _actor(cores: int, repertoire: Repertoire) -> Iterator[Callable[[float], float]]:
     """A real actor beside a real replay server; yields what measures its steps a second."""
-    piano = PianoModel(song, CONFIG)
-    config = LearnerConfig()
+    piano, config = repertoire.piano(0), LearnerConfig()
     with (
         tempfile.TemporaryDirectory() as folder,
         ray_session.connect(None, pathlib.Path(folder) / "logs"),
@@ -165,11 +156,10 @@ def _actor(cores: int, song: Song) -> Iterator[Callable[[float], float]]:
             ReplayConfig(update_to_data_ratio="free"), piano, pathlib.Path(folder), num_cpus=0
         )
         server = remote(ParameterServer, num_cpus=0).remote()
-        repertoire = Repertoire([song], CONFIG)
         whole = initial_state(config, piano.layout.observation_dim, piano.action_dim, seed=0)
         parameters = LiveInputs(piano.layout, repertoire.table).restrict(whole).actor
         ray.get(server.publish.remote(Published(0, time.time(), [ray.put(parameters)])))
-        actor = remote(Actor, num_cpus=1, runtime_env=ON_CPU).remote(
+        actor = remote(Actor, num_cpus=1).remote(
             repertoire,
             config.agent_config,
             _ENVIRONMENTS_PER_CORE * cores,
@@ -189,25 +179,8 @@ def _actor(cores: int, song: Song) -> Iterator[Callable[[float], float]]:
             ray.kill(handle)
 
 
-def played_episode(piano: PianoModel) -> list[Step]:
-    """An episode of the real environment, with actions that wander about."""
-    environment = PianoEnvironment(piano)
-    observation, steps = environment.reset().observation, []
-    for action in _wandering_actions(piano):
-        timestep = environment.step(action)
-        steps.append(Step(observation, action, timestep.reward, timestep.discount))
-        observation = timestep.observation
-    return steps
-
-
-def _wandering_actions(piano: PianoModel) -> np.ndarray:
-    """(control steps, action dimension) float32: a random walk within the range of actions."""
-    walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
-    return np.sin(np.cumsum(walk, axis=0)).astype(np.float32)
-
-
 def _bytes_per_transition(piano: PianoModel) -> int:
     """What a step adds to the replay, before compression; neighbours share observations."""
     observation = PianoEnvironment(piano).reset().observation
-    step = pack_step(observation, piano.first_action, 0.0, 1.0, 0)
+    step = pack_step(observation, piano.mechanics.first_action, 0.0, 1.0, 0)
     return step.nbytes

@@ -12,11 +12,9 @@ import numpy as np
 
 from actors.environment import PianoEnvironment
 from actors.piano_model import PianoModel
-from actors.repertoire import Repertoire
-from actors.song import load_songs
 from benchmarks import peers, reference
-from benchmarks.environment import CONFIG, SONG
 from benchmarks.rounds import Figures, alternate, machine
+from benchmarks.twinkle import load_repertoire
 from learner import sac
 from learner.config import LearnerConfig
 from learner.learner import learner_steps, unfold_batch
@@ -40,7 +38,7 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
         where inputs that are never other than zero are left out of them); the same of the
         products that are left; SBX's over ours.
     """
-    repertoire, config = Repertoire(load_songs(SONG), CONFIG), LearnerConfig()
+    repertoire, config = load_repertoire(), LearnerConfig()
     piano = repertoire.piano(0)
     layout, action_dim = piano.layout, piano.action_dim
     live = LiveInputs(layout, repertoire.table)

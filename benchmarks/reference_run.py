@@ -16,10 +16,8 @@ from actors.environment import PianoEnvironment
 from actors.episode import play
 from actors.evaluator import mean_metrics
 from actors.performance import Performance
-from actors.repertoire import Repertoire
-from actors.song import load_songs
 from benchmarks import reference
-from benchmarks.environment import CONFIG, SONG
+from benchmarks.twinkle import CONFIG, load_repertoire
 from learner.config import LearnerConfig
 from learner.networks import Parameters
 from learner.policy import Policy
@@ -44,7 +42,7 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     """Trains on Twinkle Twinkle with the settings of robopianist's authors."""
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    config, repertoire = LearnerConfig(), Repertoire(load_songs(SONG), CONFIG)
+    config, repertoire = LearnerConfig(), load_repertoire()
     environment = PianoEnvironment(repertoire.piano(0))
     steps = reference.loop(repertoire.songs[0], CONFIG, config, arguments.seed)
     seconds, next_evaluation = 0.0, 60 * arguments.eval_minutes

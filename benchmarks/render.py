@@ -13,12 +13,10 @@ import numpy as np
 from actors.config import RecordingConfig
 from actors.environment import PianoEnvironment
 from actors.episode import play
-from actors.piano_model import PianoModel
 from actors.recording import record, what_is_missing
-from actors.song import load_songs
 from actors.stock_environment import StockEnvironment
-from benchmarks.environment import CONFIG, SONG
 from benchmarks.rounds import alternate, machine
+from benchmarks.twinkle import CONFIG, load_repertoire, wandering_actions
 from replay.errors import require
 
 
@@ -33,17 +31,16 @@ def measure(rounds: int) -> dict[str, Any]:
     """
     missing = what_is_missing()
     require(not missing, f"there is nothing to measure: {'; '.join(missing)}")
-    song = load_songs(SONG)[0]
-    piano = PianoModel(song, CONFIG)
-    walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
-    actions = np.sin(np.cumsum(walk, axis=0)).astype(np.float32)
+    repertoire = load_repertoire()
+    song, piano = repertoire.songs[0], repertoire.piano(0)
+    actions = wandering_actions(piano)
     path = os.environ["PATH"]
     remaining = iter(actions)
     performance = play(PianoEnvironment(piano), lambda _observation: next(remaining))
 
     def ours() -> float:
         started = time.perf_counter()
-        record(performance, song, CONFIG, RecordingConfig())
+        record(performance, piano, RecordingConfig())
         return time.perf_counter() - started
 
     def stock() -> float:

@@ -8,11 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from actors.piano_model import PianoModel
-from actors.song import load_songs
-from benchmarks.environment import CONFIG, SONG, played_episode
 from benchmarks.rounds import Figures, alternate, machine
 from benchmarks.stand_ins import Step, sample, write_episode
+from benchmarks.twinkle import load_repertoire, played_episode
 from cluster import ray_session
 from cluster.parts import start_replay
 from replay.client import Replay, Sampler
@@ -34,7 +32,7 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     Returns:
         For `reverb` and `memory`: `writing`, `sampling` and `both`.
     """
-    piano = PianoModel(load_songs(SONG)[0], CONFIG)
+    piano = load_repertoire().piano(0)
     episode = played_episode(piano)
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -15,16 +15,14 @@ import jax
 import psutil
 import ray
 
-from actors.piano_model import PianoModel
 from actors.repertoire import Repertoire
-from actors.song import Song, load_songs
-from benchmarks.environment import CONFIG, SONG, played_episode
 from benchmarks.rounds import Figures, alternate, announce, machine
 from benchmarks.saturation import saturation
 from benchmarks.stand_ins import MEMORY_SHARE, Group, Work, sample, write
 from benchmarks.subscriber import Subscriber
+from benchmarks.twinkle import load_repertoire, played_episode
 from cluster import ray_session
-from cluster.parts import ON_CPU, answer, remote, start_replay
+from cluster.parts import answer, remote, start_replay
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.live_inputs import LiveInputs
@@ -59,24 +57,23 @@ def measure(
         `replay`, `parameters` and `learner` with what was measured; `saturation` with what
         follows for runs of other sizes; see `benchmarks.saturation`.
     """
-    song = load_songs(SONG)[0]
-    piano = PianoModel(song, CONFIG)
+    repertoire = load_repertoire()
     with (
         tempfile.TemporaryDirectory() as folder,
         ray_session.connect(None, pathlib.Path(folder) / "logs"),
     ):
         replay = start_replay(
             ReplayConfig(warmstart_steps=_WARM_UP, update_to_data_ratio="free"),
-            piano,
+            repertoire.piano(0),
             pathlib.Path(folder) / "replay",
             num_cpus=0,
         )
         figures: dict[str, Any] = {
-            "replay": _replay(piano, replay, rounds, seconds, actors, step_seconds),
-            "learner": _learner(song, piano, replay, rounds, seconds),
+            "replay": _replay(repertoire, replay, rounds, seconds, actors, step_seconds),
+            "learner": _learner(repertoire, replay, rounds, seconds),
         }
         ray.kill(replay.server)
-        figures["parameters"] = _parameters(song, piano, rounds, actors)
+        figures["parameters"] = _parameters(repertoire, rounds, actors)
     figures |= {"step_seconds": step_seconds, "rounds": rounds, "seconds": seconds}
     return figures | {"saturation": saturation(figures), "machine": machine()}
 
@@ -85,7 +82,7 @@ def measure(
 
 
 def _replay(
-    piano: PianoModel,
+    repertoire: Repertoire,
     replay: Replay,
     rounds: int,
     seconds: float,
@@ -93,7 +90,7 @@ def _replay(
     step_seconds: float,
 ) -> dict[str, Any]:
     server, sampler = _process_of(replay.server), replay.sampler()
-    episode = played_episode(piano)
+    episode = played_episode(repertoire.piano(0))
     with contextlib.closing(Group()) as writers:
         for number in range(1, max(actors) + 1):
             if not writers.add(write, replay.address, episode, _ENVIRONMENTS, step_seconds):
@@ -189,15 +186,14 @@ def _process_of(handle: Any) -> psutil.Process:
 # --- Parameters -----------------------------------------------------------------------------
 
 
-def _parameters(
-    song: Song, piano: PianoModel, rounds: int, actors: Sequence[int]
-) -> dict[str, Any]:
+def _parameters(repertoire: Repertoire, rounds: int, actors: Sequence[int]) -> dict[str, Any]:
     """Seconds from the learner's `put` until the actors have the parameters."""
+    piano = repertoire.piano(0)
     whole = initial_state(LearnerConfig(), piano.layout.observation_dim, piano.action_dim, 0)
-    live = LiveInputs(piano.layout, Repertoire([song], CONFIG).table)
+    live = LiveInputs(piano.layout, repertoire.table)
     parameters = jax.device_get(live.restrict(whole).actor)
     server = remote(ParameterServer, num_cpus=0).remote()
-    start = remote(Subscriber, num_cpus=0, runtime_env=ON_CPU).remote
+    start = remote(Subscriber, num_cpus=0).remote
     subscribers: list[Any] = []
     rows: list[dict[str, Any]] = []
     versions = itertools.count()
@@ -245,15 +241,13 @@ def _memory_for(size: float) -> bool:
 # --- Learning -------------------------------------------------------------------------------
 
 
-def _learner(
-    song: Song, piano: PianoModel, replay: Replay, rounds: int, seconds: float
-) -> dict[str, Any]:
+def _learner(repertoire: Repertoire, replay: Replay, rounds: int, seconds: float) -> dict[str, Any]:
     """Learner steps a second where there is always enough to sample."""
-    server = remote(ParameterServer, num_cpus=0).remote()
+    server, piano = remote(ParameterServer, num_cpus=0).remote(), repertoire.piano(0)
     learner = remote(Learner, num_cpus=0).remote(
         LearnerConfig(),
         piano.layout,
-        Repertoire([song], CONFIG).table,
+        repertoire.table,
         piano.action_dim,
         0,
         replay,

@@ -80,7 +80,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     description, trained = _description(folder)
     _require_same_environment(config.environment, trained.environment, folder)
 
-    from actors import recording
     from actors.evaluator import Evaluator  # Takes seconds, so after all checks.
     from actors.repertoire import Repertoire
     from actors.song import Song
@@ -90,13 +89,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         songs = _other_songs(config, songs, folder)
     repertoire = Repertoire(songs, config.environment)
     print(f"playing {repertoire.title} by {folder}", file=sys.stderr)
-    for line in recording.what_is_missing():
-        print(line, file=sys.stderr)
     evaluator = Evaluator(repertoire, trained.learner.agent_config)
+    for line in evaluator.what_is_missing():
+        print(line, file=sys.stderr)
     evaluation = evaluator.evaluate(PackedFolder.pack(folder), config.eval_episodes)
     written = evaluation.write(config.record_dir)
-    for played, song in zip(evaluation.songs, songs, strict=True):
-        files = recording.record(played.performance, song, config.environment, config.recording)
+    for number, played in enumerate(evaluation.songs):
+        files = evaluator.record(number, played.performance, config.recording)
         write_files(written / played.place, files)
     return {
         "checkpoint": str(folder),

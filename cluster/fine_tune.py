@@ -14,7 +14,6 @@ import scipy.stats
 import tqdm
 import tyro
 
-from actors import recording
 from actors.config import RecordingConfig
 from actors.evaluator import Evaluation, Evaluator, Metrics
 from actors.repertoire import Repertoire
@@ -28,7 +27,7 @@ from cluster.config import (
     to_json,
 )
 from cluster.logbook import Logbook
-from cluster.parts import ON_CPU, answer, remote
+from cluster.parts import answer, remote
 from cluster.placement import Placement, placement
 from cluster.report.page import write_report
 from learner import checkpoint
@@ -270,11 +269,10 @@ class _FineTuning:
             self._config.seed,
         )
         agent_config = trained.learner.agent_config
-        beside = where.beside_learner | {"runtime_env": ON_CPU}
-        self._evaluator = remote(Evaluator, **beside).remote(repertoire, agent_config)
-        self._player = remote(Player, **beside).remote(repertoire, agent_config)
-        self._recorder = remote(recording.record, **beside, max_calls=1)
-        self._songs = repertoire.songs
+        shared = ray.put(repertoire)
+        beside = where.beside_learner
+        self._evaluator = remote(Evaluator, **beside).remote(shared, agent_config)
+        self._player = remote(Player, **beside).remote(shared, agent_config)
         device = answer(self._tuner.load.remote(), "the fine-tuner did not start", _START_SECONDS)
         print(f"fine-tuning on {device}", file=sys.stderr)
 
@@ -336,9 +334,9 @@ class _FineTuning:
         folder, values = evaluation.write(self._folder.evaluations), evaluation.metrics
         self._status.note_f1 = values["note_f1"]
         self._write({f"eval/{name}": value for name, value in values.items()})
-        for played, song in zip(evaluation.songs, self._songs, strict=True):
-            recorded = self._recorder.remote(
-                played.performance, song, self._trained.environment, self._config.recording
+        for number, played in enumerate(evaluation.songs):
+            recorded = self._evaluator.record.remote(
+                number, played.performance, self._config.recording
             )
             self._recordings[recorded] = (folder, folder / played.place)
         return folder, values

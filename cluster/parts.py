@@ -9,9 +9,8 @@ from typing import Any
 import psutil
 import ray
 
-from actors import recording
 from actors.actor import Actor
-from actors.evaluator import Evaluation, Evaluator
+from actors.evaluator import Evaluator
 from actors.piano_model import PianoModel
 from actors.pool import ActorPool
 from actors.repertoire import Repertoire
@@ -31,9 +30,8 @@ SLICE_SECONDS = 1.0
 _START_SECONDS = 180.0
 _ANSWER_SECONDS = 60.0
 _STOP_SECONDS = 10.0
-_NICENESS = 10  # Evaluator and recorder give way to actors and learner.
-# Actors and evaluator never use the GPU, which belongs to the learner.
-ON_CPU = {"env_vars": {"JAX_PLATFORMS": "cpu"}}
+_WORKER_IN_READINESS = "ray::IDLE"
+_NICENESS = 10  # The evaluator gives way to actors and learner.
 
 
 @dataclasses.dataclass
@@ -47,9 +45,6 @@ class Parts:
     evaluator: Any
     pool: ActorPool
     autoscaler: Autoscaler
-    record: Callable[[Evaluation], list[ray.ObjectRef]]
-    """Begins to make sound and pictures of an evaluation's performances: a future of the files
-    of each song."""
 
     def stop(self) -> None:
         """Ends all parts, and waits until those of this machine are gone."""
@@ -92,8 +87,9 @@ def start(
         )
     learner_cores, actor_cores = _cores(config, on_cluster)
     parameter_server = remote(ParameterServer, **where.beside_learner).remote()
-    evaluator = remote(Evaluator, **where.beside_learner, runtime_env=ON_CPU).remote(
-        repertoire,
+    shared_repertoire = ray.put(repertoire)
+    evaluator = remote(Evaluator, **where.beside_learner).remote(
+        shared_repertoire,
         config.learner.agent_config,
         _NICENESS,
     )
@@ -107,11 +103,11 @@ def start(
         config.replay.batch_size,
         parameter_server,
     )
-    actor_class = remote(Actor, **where.actor, runtime_env=ON_CPU)
+    actor_class = remote(Actor, **where.actor)
 
     def start_actor(number: int) -> Any:
         return actor_class.remote(
-            repertoire,
+            shared_repertoire,
             config.learner.agent_config,
             config.actor.environments_per_actor,
             number,
@@ -121,24 +117,12 @@ def start(
             actor_cores,
         )
 
-    recorder = remote(recording.record, **where.beside_learner, max_calls=1, runtime_env=ON_CPU)
-
-    def record(evaluation: Evaluation) -> list[ray.ObjectRef]:
-        return [
-            recorder.remote(
-                played.performance, song, config.environment, config.recording, _NICENESS
-            )
-            for played, song in zip(evaluation.songs, repertoire.songs, strict=True)
-        ]
-
     pool = ActorPool(start_actor, config.actor.actors, SLICE_SECONDS, announce)
     device = answer(
         learner.start.remote(learner_cores), "the learner did not start", _START_SECONDS
     )
     missing = answer(
-        remote(recording.what_is_missing, **where.beside_learner, max_calls=1).remote(),
-        "the recorder did not start",
-        _START_SECONDS,
+        evaluator.what_is_missing.remote(), "the evaluator did not start", _START_SECONDS
     )
     announce(
         f"learner on {device}, {config.actor.actors} actor(s) with "
@@ -147,7 +131,7 @@ def start(
     for line in missing:
         announce(line)
     autoscaler = Autoscaler(where, on_cluster)
-    return Parts(replay, parameter_server, learner, evaluator, pool, autoscaler, record)
+    return Parts(replay, parameter_server, learner, evaluator, pool, autoscaler)
 
 
 def _cores(config: TrainConfig, on_cluster: bool) -> tuple[list[int], list[int]]:
@@ -215,11 +199,16 @@ def remote(what: Any, **options: Any) -> Any:
 
 
 def _ray_actors_of_this_process() -> list[psutil.Process]:
-    """Ray actors below this process that still run; none where Ray is a cluster elsewhere."""
+    """Ray actors below this process that still run; none where Ray is a cluster elsewhere.
+
+    Workers that Ray has ready for others are none: they go with Ray itself.
+    """
     alive = []
     for process in psutil.Process().children(recursive=True):
         try:
-            if process.name().startswith("ray::") and process.status() != psutil.STATUS_ZOMBIE:
+            name = process.name()
+            is_actor = name.startswith("ray::") and not name.startswith(_WORKER_IN_READINESS)
+            if is_actor and process.status() != psutil.STATUS_ZOMBIE:
                 alive.append(process)
         except psutil.NoSuchProcess:
             continue

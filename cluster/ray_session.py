@@ -68,6 +68,8 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
         finally:
             ray.shutdown()
         return
+    # Nobody has been asked whether Ray may report how it is used.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Short: the paths of Ray's sockets are limited to 107 characters.
     folder = pathlib.Path(tempfile.mkdtemp(prefix="pianist-"))
     try:
@@ -89,16 +91,15 @@ def _start(folder: pathlib.Path) -> None:
     """Starts a Ray of our own, whose files lie in the folder."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            ray.init(
-                address="local",
-                object_store_memory=_OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=str(folder),
-                # What a process leaves when it is ended goes with all the rest.
-                runtime_env={"env_vars": {"TMPDIR": str(folder)}},
-            )
+            with _temporary_files_in(folder):
+                ray.init(
+                    address="local",
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=str(folder),
+                )
         except Exception as error:  # Ray raises nothing more special.
             _end_processes_of(folder)
             if _TOO_SLOW not in str(error) or attempt == _ATTEMPTS:
@@ -106,6 +107,24 @@ def _start(folder: pathlib.Path) -> None:
             print("Ray did not start in its half minute; trying again", file=sys.stderr)
         else:
             return
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder: pathlib.Path) -> Iterator[None]:
+    """For processes that are started meanwhile: what they leave when they are ended goes with it.
+
+    A variable of Ray's runtime environment would do the same, but no worker that Ray has ready
+    could then be used.
+    """
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 def _end_processes_of(folder: pathlib.Path) -> None:

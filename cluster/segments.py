@@ -19,7 +19,7 @@ from actors.repertoire import Repertoire
 from actors.song import Song
 from cluster import ray_session, run
 from cluster.config import TrainConfig, from_json, to_json
-from cluster.parts import ON_CPU, remote
+from cluster.parts import remote
 from cluster.placement import Placement, placement
 from learner import checkpoint
 from replay.errors import BadInput, require, require_range
@@ -142,11 +142,11 @@ def _record(
     player_class = remote(
         Player,
         **placed.actor,
-        runtime_env=ON_CPU,
         max_restarts=_RESTARTS,
         max_task_retries=_RESTARTS,
     )
-    handles = [player_class.remote(*player_arguments) for _ in range(players)]
+    shared_arguments = [ray.put(argument) for argument in player_arguments]
+    handles = [player_class.remote(*shared_arguments) for _ in range(players)]
     pool = ray.util.ActorPool(handles)
     packed = {
         folder: ray.put(PackedFolder.pack(folder))

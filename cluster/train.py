@@ -233,7 +233,10 @@ class _TrainingRun:
         evaluation: Evaluation = answer(self._evaluation, "the evaluation failed")
         self._evaluation = None
         folder = evaluation.write(self._folder.evaluations)
-        for future, song in zip(self._parts.record(evaluation), evaluation.songs, strict=True):
+        for number, song in enumerate(evaluation.songs):
+            future = self._parts.evaluator.record.remote(
+                number, song.performance, self._config.recording
+            )
             self._recordings[future] = _Recording(
                 folder, folder / song.place, evaluation.environment_steps
             )

@@ -16,6 +16,11 @@ def variables(platform: Platform) -> dict[str, str]:
     return {} if platform == "auto" else {_VARIABLE: _NAMES[platform]}
 
 
+def use_cpu() -> None:
+    """Leaves GPUs alone in this process, before JAX is first used: they belong to the learner."""
+    jax.config.update("jax_platforms", "cpu")
+
+
 def device_name() -> str:
     """The device that learns in this process, for people: "cpu", "gpu NVIDIA A100" and the like.
 

@@ -176,7 +176,7 @@ def update(
 
     Returns:
         The next state, and scalars: critic_loss, q, actor_loss, entropy (nats),
-        temperature_loss, temperature.
+        temperature_loss, temperature, actor_lr, critic_lr.
     """
     key, target_key, critic_key, actor_key = jax.random.split(state.key, 4)
 
@@ -215,7 +215,11 @@ def update(
         key=key,
         step=state.step + 1,
     )
-    return state, {**critic_metrics, **actor_metrics, **temperature_metrics}
+    rates = {
+        "actor_lr": jnp.float32(annealing * config.agent_config.actor_lr),
+        "critic_lr": jnp.float32(annealing * config.agent_config.critic_lr),
+    }
+    return state, {**critic_metrics, **actor_metrics, **temperature_metrics, **rates}
 
 
 def _apply(

@@ -16,6 +16,7 @@ from actors.performance import Performance
 from actors.recording import write_recordings
 from actors.repertoire import Repertoire
 from learner.config import SACConfig
+from learner.device import use_cpu
 from learner.policy import Policy
 from replay.files import PackedFolder
 from replay.transition import Observation
@@ -41,6 +42,7 @@ class Player:
     """
 
     def __init__(self, repertoire: Repertoire, agent_config: SACConfig):
+        use_cpu()
         self._repertoire = repertoire
         self._agent_config = agent_config
         self._environments: dict[int, PianoEnvironment] = {}

@@ -17,7 +17,7 @@ from actors.environment import PianoEnvironment
 from actors.episode import midi_velocity, play
 from actors.metrics import frame_metrics, metrics, note_metrics
 from actors.performance import Performance, notes_of_frames
-from actors.piano_model import PianoModel
+from actors.repertoire import Repertoire
 from actors.song import load_songs
 from actors.stock_environment import StockEnvironment
 
@@ -48,7 +48,7 @@ def song():
 
 @pytest.fixture(scope="module")
 def piano(song):
-    return PianoModel(song, CONFIG)
+    return Repertoire([song], CONFIG).piano(0)
 
 
 @pytest.fixture(scope="module")
@@ -194,11 +194,11 @@ def test_touch_can_be_heard(tmp_path, performance):
     assert 0 < loudness(tmp_path / "soft.wav") < 0.7 * loudness(tmp_path / "loud.wav")
 
 
-def test_video_has_as_many_frames_as_control_steps_and_sound(tmp_path, song, performance):
+def test_video_has_as_many_frames_as_control_steps_and_sound(tmp_path, piano, performance):
     assert recording.what_is_missing() == [], "the set-up installs OpenGL and FluidSynth"
     short = dataclasses.replace(performance, rewards=performance.rewards[:20])
     config = RecordingConfig(record_resolution=(96, 128))
-    files = recording.record(short, song, CONFIG, config)
+    files = recording.record(short, piano, config)
     assert set(files) == {"played.mid", "video.mp4"}
     path = tmp_path / "video.mp4"
     path.write_bytes(files["video.mp4"])

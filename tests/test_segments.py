@@ -19,7 +19,6 @@ from actors.environment import PianoEnvironment
 from actors.episode import play
 from actors.evaluator import mean_metrics
 from actors.performance import Performance
-from actors.piano_model import PianoModel
 from actors.repertoire import Repertoire
 from actors.song import load_songs
 from cluster.config import TrainConfig, to_json
@@ -116,8 +115,13 @@ PLANNED = [
 
 
 @pytest.fixture(scope="module")
-def piano(songs):
-    return PianoModel(songs[0], ENVIRONMENT, first_row=1)
+def repertoire(songs):
+    return Repertoire(songs, ENVIRONMENT)
+
+
+@pytest.fixture(scope="module")
+def piano(repertoire):
+    return repertoire.piano(0)
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +137,8 @@ def collection(songs, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def player(songs):
-    return Player(Repertoire(songs, ENVIRONMENT), LEARNER.agent_config)
+def player(repertoire):
+    return Player(repertoire, LEARNER.agent_config)
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +156,8 @@ def played(collection, player, saved):
 
 
 @pytest.fixture(scope="module")
-def policy(songs, piano, saved):
-    table = Repertoire(songs, ENVIRONMENT).table
+def policy(repertoire, piano, saved):
+    table = repertoire.table
     return Policy.load(saved, LEARNER.agent_config, piano.layout, piano.action_dim, table)
 
 
@@ -217,7 +221,7 @@ def test_from_the_state_of_a_control_step_the_rest_comes_again(played, piano, st
     trajectory = played["0001"].trajectory()
     environment = PianoEnvironment(piano)
     environment.reset()
-    model, data, kind = piano.model, environment.data, mujoco.mjtState.mjSTATE_INTEGRATION
+    model, data, kind = piano.mechanics.model, environment.data, mujoco.mjtState.mjSTATE_INTEGRATION
     mujoco.mj_setState(model, data, trajectory.simulator_state[start], kind)
     mujoco.mj_forward(model, data)
     expected = Performance.load(played["0001"].performance).positions

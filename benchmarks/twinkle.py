@@ -1,0 +1,40 @@
+"""What the benchmarks play: Twinkle Twinkle with the settings of robopianist's authors."""
+
+import numpy as np
+
+from actors.config import EnvironmentConfig, SongConfig
+from actors.environment import PianoEnvironment
+from actors.piano_model import PianoModel
+from actors.repertoire import Repertoire
+from actors.song import load_songs
+from benchmarks.stand_ins import Step
+
+SONG = SongConfig(trim_silence=True)
+CONFIG = EnvironmentConfig(
+    gravity_compensation=True,
+    reduced_action_space=True,
+    primitive_fingertip_collisions=True,
+    action_reward_observation=True,
+)
+
+
+def load_repertoire() -> Repertoire:
+    """The piece in these settings."""
+    return Repertoire(load_songs(SONG), CONFIG)
+
+
+def wandering_actions(piano: PianoModel) -> np.ndarray:
+    """(control steps, action dimension) float32: a random walk within the range of actions."""
+    walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
+    return np.sin(np.cumsum(walk, axis=0)).astype(np.float32)
+
+
+def played_episode(piano: PianoModel) -> list[Step]:
+    """An episode of the real environment, with actions that wander about."""
+    environment = PianoEnvironment(piano)
+    observation, steps = environment.reset().observation, []
+    for action in wandering_actions(piano):
+        timestep = environment.step(action)
+        steps.append(Step(observation, action, timestep.reward, timestep.discount))
+        observation = timestep.observation
+    return steps
