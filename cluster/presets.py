@@ -34,6 +34,7 @@ def _few_cores(config: TrainConfig) -> TrainConfig:
         critic_lr=1e-3,
         temp_lr=1e-3,
         anneal_lr=True,
+        tau=0.05,
     )
     return dataclasses.replace(
         config,
