@@ -89,6 +89,7 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
 
 def _start(folder: pathlib.Path) -> None:
     """Starts a Ray of our own, whose files lie in the folder."""
+    before = _children()
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             with _temporary_files_in(folder):
@@ -101,7 +102,7 @@ def _start(folder: pathlib.Path) -> None:
                     _temp_dir=str(folder),
                 )
         except Exception as error:  # Ray raises nothing more special.
-            _end_processes_of(folder)
+            _end(_children() - before)
             if _TOO_SLOW not in str(error) or attempt == _ATTEMPTS:
                 raise
             print("Ray did not start in its half minute; trying again", file=sys.stderr)
@@ -127,12 +128,13 @@ def _temporary_files_in(folder: pathlib.Path) -> Iterator[None]:
             os.environ["TMPDIR"] = before
 
 
-def _end_processes_of(folder: pathlib.Path) -> None:
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+def _end(processes: set[psutil.Process]) -> None:
     """Ends what a Ray that did not start has started; Ray itself would when this process ends."""
-    ended = []
-    for process in psutil.Process().children(recursive=True):
+    for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            if any(str(folder) in argument for argument in process.cmdline()):
-                process.kill()
-                ended.append(process)
-    psutil.wait_procs(ended, timeout=_END_SECONDS)
+            process.kill()
+    psutil.wait_procs(processes, timeout=_END_SECONDS)
