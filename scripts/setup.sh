@@ -136,7 +136,9 @@ fi
 log=.venv/setup.log
 : >"$log"
 pip_install() {
-    .venv/bin/python -m pip --disable-pip-version-check install -c constraints.txt "$@" &>>"$log"
+    # Compiling all modules beforehand would take as long again; most are never imported.
+    .venv/bin/python -m pip --disable-pip-version-check install --no-compile -c constraints.txt \
+        "$@" &>>"$log"
 }
 
 # Says how far pip is: every ten seconds, or on a terminal every second in one line.

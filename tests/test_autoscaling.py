@@ -80,12 +80,12 @@ WAITS = r"no actor free of {}; the autoscaler has been asked"
 STEP_SECONDS = 180
 
 
-def wait_for(condition, what, seconds=STEP_SECONDS):
+def wait_for(condition, what, seconds=STEP_SECONDS, pause=0.1):
     """Waits until `condition` holds; if it does not, `what` says what there is instead."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what()}"
-        time.sleep(0.1)
+        time.sleep(pause)
 
 
 class Cluster:
@@ -133,7 +133,10 @@ class Cluster:
     def wait_for_workers(self, workers):
         """Waits until there are so many nodes besides the head: their processes, and for Ray."""
         wait_for(lambda: self.raylets() == 1 + workers, self.said)
-        wait_for(lambda: workers_of(self.status()) == workers == self.raylets() - 1, self.said)
+        # `ray status` keeps a processor busy for two seconds, which the others need.
+        wait_for(
+            lambda: workers_of(self.status()) == workers == self.raylets() - 1, self.said, pause=2
+        )
 
 
 def workers_of(status):

@@ -58,12 +58,12 @@ def commands_of_the_guide():
     return [line for line in lines if not line.startswith("#")]
 
 
-def wait_for(condition, seconds, what):
+def wait_for(condition, seconds, what, pause=0.2):
     """What `condition` returns, as soon as that is true."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what()}"
-        time.sleep(0.2)
+        time.sleep(pause)
     return value
 
 
@@ -142,10 +142,18 @@ class Desk:
     def ray_status(self):
         return self.head.run("RAY_AUTH_MODE=token ray status", check=False)
 
-    def active(self):
-        """Nodes that take part in the cluster, the head among them."""
-        found = re.search(r"^Active:\n (\d+) ", self.ray_status(), re.MULTILINE)
-        return int(found.group(1)) if found else 0
+    def wait_for_nodes(self, wanted):
+        """Waits until so many take part in the cluster, the head among them."""
+
+        def are_there():
+            return re.search(rf"^Active:\n {wanted} ", self.ray_status(), re.MULTILINE)
+
+        def said():
+            log = "tail -n 60 /tmp/ray/session_latest/logs/monitor.log"
+            return f"{self.ray_status()}\n{self.head.run(log, check=False)}"
+
+        # `ray status` keeps a processor busy for two seconds, which the others need.
+        wait_for(are_there, 180, said, pause=3)
 
 
 class Run:
@@ -215,7 +223,7 @@ def cluster(desk):
     desk.follow("chmod 600")
     desk.follow("ray up --yes", seconds=240)
     desk.follow("ray exec")
-    wait_for(lambda: desk.active() == 3, 180, desk.ray_status)
+    desk.wait_for_nodes(3)
     return desk
 
 
@@ -287,7 +295,7 @@ def joined(cut_off):
 def taken_back(joined):
     """The host that had been cut off has answered again."""
     joined.network.plug_in(joined.hosts[2])
-    wait_for(lambda: joined.active() == 4, 180, joined.ray_status)
+    joined.wait_for_nodes(4)
     return joined
 
 

@@ -138,17 +138,19 @@ def test_eval_refuses_what_does_not_belong_together(front_door, flags, words):
     assert_refused(front_door("eval", "--load-checkpoint", "runs/scale", *flags), *words)
 
 
-def test_eval_of_the_same_song_from_its_file(trained, folder):
-    answer, _ = trained
-    result = run(folder, "eval", "--load-checkpoint", "runs/scale", *FLAGS[:6], "--json")
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["metrics"] == answer["metrics"]
+def test_eval_of_the_same_song_from_its_file(trained, front_door):
+    trained_answer, _ = trained
+    exit_code, answer, errors = front_door(
+        "eval", "--load-checkpoint", "runs/scale", *FLAGS[:6], "--json"
+    )
+    assert exit_code == 0, errors
+    assert json.loads(answer)["metrics"] == trained_answer["metrics"]
 
 
 # --- Several songs ----------------------------------------------------------------------
 
 
-def test_one_policy_learns_two_songs(folder):
+def test_one_policy_learns_two_songs(folder, front_door):
     joy = ROOT / "example_midis" / "ode_to_joy.mid"
     result = run(
         folder,
@@ -161,9 +163,11 @@ def test_one_policy_learns_two_songs(folder):
     assert answer["metrics"]["due_notes"] == pytest.approx((9 + 55) / 2)
     for name in ("five finger scale/video.mp4", "ode to joy/video.mp4", "ode to joy/played.mid"):
         assert (folder / answer["files"][name]).stat().st_size > 0
-    one = run(folder, "eval", "--load-checkpoint", "runs/two", "--midi-file", joy, "--json")
-    assert one.returncode == 0, one.stderr
-    assert json.loads(one.stdout)["metrics"]["due_notes"] == 55
+    exit_code, one, errors = front_door(
+        "eval", "--load-checkpoint", "runs/two", "--midi-file", joy, "--json"
+    )
+    assert exit_code == 0, errors
+    assert json.loads(one)["metrics"]["due_notes"] == 55
 
 
 # --- Ray --------------------------------------------------------------------------------
