@@ -137,8 +137,8 @@ log=.venv/setup.log
 : >"$log"
 pip_install() {
     # Compiling all modules beforehand would take as long again; most are never imported.
-    .venv/bin/python -m pip --disable-pip-version-check install --no-compile -c constraints.txt \
-        "$@" &>>"$log"
+    .venv/bin/python -m pip --disable-pip-version-check \
+        install -c constraints.txt --no-compile "$@" &>>"$log"
 }
 
 # Says how far pip is: every ten seconds, or on a terminal every second in one line.
