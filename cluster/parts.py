@@ -30,7 +30,10 @@ SLICE_SECONDS = 1.0
 _START_SECONDS = 180.0
 _ANSWER_SECONDS = 60.0
 _STOP_SECONDS = 10.0
-_WORKER_IN_READINESS = "ray::IDLE"
+# As Ray names their processes. Ray's own helpers are named alike, and go with Ray itself.
+_PROCESSES = tuple(
+    f"ray::{part.__name__}" for part in (ReplayServer, ParameterServer, Evaluator, Learner, Actor)
+)
 _NICENESS = 10  # The evaluator gives way to actors and learner.
 
 
@@ -199,16 +202,12 @@ def remote(what: Any, **options: Any) -> Any:
 
 
 def _ray_actors_of_this_process() -> list[psutil.Process]:
-    """Ray actors below this process that still run; none where Ray is a cluster elsewhere.
-
-    Workers that Ray has ready for others are none: they go with Ray itself.
-    """
+    """Ray actors below this process that still run; none where Ray is a cluster elsewhere."""
     alive = []
     for process in psutil.Process().children(recursive=True):
         try:
-            name = process.name()
-            is_actor = name.startswith("ray::") and not name.startswith(_WORKER_IN_READINESS)
-            if is_actor and process.status() != psutil.STATUS_ZOMBIE:
+            is_part = process.name().startswith(_PROCESSES)
+            if is_part and process.status() != psutil.STATUS_ZOMBIE:
                 alive.append(process)
         except psutil.NoSuchProcess:
             continue

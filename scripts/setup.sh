@@ -130,7 +130,7 @@ else
     say "creating .venv with Python $version"
     rm -rf .venv
     "$python" -m venv .venv
-    say "installing about 3 GB of pinned Python packages, which takes 2 to 5 minutes"
+    say "installing about 3 GB of pinned Python packages, which takes 1 to 5 minutes"
 fi
 
 log=.venv/setup.log

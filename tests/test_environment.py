@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import pickle
 
 import dm_env_wrappers
 import numpy as np
@@ -220,6 +221,20 @@ def test_environments_of_one_model_do_not_disturb_each_other():
         np.testing.assert_array_equal(
             first.step(action).observation.proprioception, expected.observation.proprioception
         )
+
+
+def test_what_is_sent_to_another_process_plays_the_same():
+    repertoire = Repertoire(load_songs(TWINKLE), KNOWN)
+    sent = pickle.loads(pickle.dumps(repertoire))
+    assert "mechanics" in vars(sent)  # Nobody has to build it again.
+    here, there = PianoEnvironment(repertoire.piano(0)), PianoEnvironment(sent.piano(0))
+    here.reset(), there.reset()
+    for action in list(action_sequences(60, here.piano.action_dim, seed=4))[1]:
+        ours, theirs = here.step(action), there.step(action)
+        np.testing.assert_array_equal(
+            ours.observation.proprioception, theirs.observation.proprioception
+        )
+        assert ours.reward == theirs.reward
 
 
 def test_observations_given_out_stay_as_they_were():
