@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from actors.environment import PianoEnvironment
 from actors.piano_model import PianoModel
 from benchmarks import peers, reference
 from benchmarks.rounds import Figures, alternate, machine
-from benchmarks.twinkle import load_repertoire
+from benchmarks.twinkle import load_repertoire, played_episode
 from learner import sac
 from learner.config import LearnerConfig
 from learner.learner import learner_steps, unfold_batch
@@ -94,16 +93,10 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
 
 
 def _batch(piano: PianoModel) -> np.ndarray:
-    """Transitions of an episode with random actions, (batch, 2, packed size)."""
-    environment, random = PianoEnvironment(piano), np.random.default_rng(0)
-    observation, steps = environment.reset().observation, []
-    for _ in range(piano.episode_length):
-        action = random.uniform(-1, 1, piano.action_dim).astype(np.float32)
-        timestep = environment.step(action)
-        steps.append(pack_step(observation, action, timestep.reward, timestep.discount, 0))
-        observation = timestep.observation
-    first = random.integers(len(steps) - 1, size=_BATCH_SIZE)
-    return np.stack([np.array(steps)[first], np.array(steps)[first + 1]], axis=1)
+    """Transitions of a played episode, (batch, 2, packed size)."""
+    steps = np.array([pack_step(*step, parameter_version=0) for step in played_episode(piano)])
+    first = np.random.default_rng(0).integers(len(steps) - 1, size=_BATCH_SIZE)
+    return np.stack([steps[first], steps[first + 1]], axis=1)
 
 
 def _repeat(step: Callable[[Any], Any], state: Any, seconds: float) -> Callable[[], Figures]:

@@ -157,8 +157,9 @@ def played(collection, player, saved):
 
 @pytest.fixture(scope="module")
 def policy(repertoire, piano, saved):
-    table = repertoire.table
-    return Policy.load(saved, LEARNER.agent_config, piano.layout, piano.action_dim, table)
+    return Policy.load(
+        saved, LEARNER.agent_config, piano.layout, piano.action_dim, repertoire.table
+    )
 
 
 def test_the_same_seed_plays_the_same_and_windows_are_parts_of_it(played):
