@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test hosts browser check format study scaling evidence peers clean
+.PHONY: help setup train test hosts browser check format study scaling evidence chaos soak fuzz peers clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset few-cores \
@@ -47,6 +47,20 @@ scaling: setup ## how many actors one replay server and one learner carry: figur
 
 evidence: setup ## learning beside the straightforward loop: table and figure of docs/results.md, three hours
 	scripts/learning_evidence.sh
+
+chaos: setup ## kill, stop and starve the parts of a training in turn: the table of docs/reliability.md, an hour
+	rm -rf runs/chaos
+	.venv/bin/python -m benchmarks.chaos runs/chaos --faults 54
+
+soak: setup ## an hour of training, looking at memory and speed: the other table of docs/reliability.md
+	rm -rf runs/soak
+	.venv/bin/python -m benchmarks.soak runs/soak --minutes 60
+
+fuzz: setup ## a million hostile MIDI files, ten thousand of every other kind of input
+	.venv/bin/python -m pip install -q -c constraints.txt -e '.[fuzz]'
+	.venv/bin/python tests/hostile_inputs.py midi --inputs 1000000
+	for kind in checkpoint manifest requests; do \
+		.venv/bin/python tests/hostile_inputs.py $$kind --inputs 10000 || exit 1; done
 
 peers: setup ## SBX in an environment of its own, for pianist bench learner
 	test -x benchmarks/.venv-sbx/bin/python || .venv/bin/python -m venv benchmarks/.venv-sbx

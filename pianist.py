@@ -25,10 +25,17 @@ STOPPED_EXIT_CODE = 130  # As shells have it for a command that a signal ended.
 
 def train(arguments: Sequence[str]) -> dict[str, Any]:
     """Trains two hands to play a song, then plays it."""
-    from cluster.config import TrainConfig
-    from cluster.presets import default_for
+    from cluster.config import TrainConfig, given
 
-    config = parse(TrainConfig, "train", arguments, default_for(arguments))
+    if run := given(arguments, "--resume"):
+        from cluster.resume import settings_of
+
+        default = settings_of(run, given(arguments, "--root-dir"))
+    else:
+        from cluster.presets import default_for
+
+        default = default_for(arguments)
+    config = parse(TrainConfig, "train", arguments, default)
     from cluster.train import train
 
     return train(config)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from actors.environment import PianoEnvironment
+from actors.environment import DivergedError, PianoEnvironment
 from actors.repertoire import Repertoire
 from learner.config import SACConfig
 from learner.cores import keep_to, usable
@@ -42,6 +42,8 @@ class CollectReport(NamedTuple):
     """Of the same episodes, in control steps."""
     parameter_delays: list[float]
     """Seconds from the publication of parameters to their first use, of those new in this call."""
+    diverged: int
+    """Episodes of this call that were broken off because the simulation had become unstable."""
 
 
 class _Rollout:
@@ -62,8 +64,15 @@ class _Rollout:
 
         Returns:
             Return and length of the episode, if this was its last step.
+
+        Raises:
+            DivergedError: the episode was broken off, and the next has begun.
         """
-        timestep = self.environment.step(action)
+        try:
+            timestep = self.environment.step(action)
+        except DivergedError:
+            self._begin()
+            raise
         self.observation = timestep.observation
         self._return += timestep.reward
         self._length += 1
@@ -98,6 +107,7 @@ class _Share:
         started, waiting, steps = time.monotonic(), 0.0, 0
         delays: list[float] = []
         ended: list[tuple[float, int]] = []
+        diverged = 0
         while (now := time.monotonic()) < deadline:
             room = all(rollout.writer.wait(deadline - now) for rollout in self._rollouts)
             waiting += time.monotonic() - now
@@ -108,7 +118,11 @@ class _Share:
                 self._version = parameters.version
                 delays.append(time.time() - parameters.published)
             for rollout, action in zip(self._rollouts, self._act(policy), strict=True):
-                episode = rollout.step(action, self._version)
+                try:
+                    episode = rollout.step(action, self._version)
+                except DivergedError:
+                    diverged += 1
+                    continue
                 if episode is not None:
                     ended.append(episode)
             steps += len(self._rollouts)
@@ -120,6 +134,7 @@ class _Share:
             episode_returns=[episode_return for episode_return, _ in ended],
             episode_lengths=[length for _, length in ended],
             parameter_delays=delays,
+            diverged=diverged,
         )
 
     def _act(self, policy: Policy | None) -> np.ndarray:
@@ -207,6 +222,7 @@ class Actor:
             episode_returns=[value for report in reports for value in report.episode_returns],
             episode_lengths=[value for report in reports for value in report.episode_lengths],
             parameter_delays=[value for report in reports for value in report.parameter_delays],
+            diverged=sum(report.diverged for report in reports),
         )
 
     def _newest_policy(self) -> tuple[Policy | None, Arrived | None]:

@@ -29,6 +29,19 @@ _COLLISION_MARGIN = 1e-8
 _SCALE = math.sqrt(-2 * math.log(0.1))
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 _ONE, _MINUS_ONE = np.float32(1), np.float32(-1)
+_DIVERGED = slice(
+    mujoco.mjtWarning.mjWARN_BADQPOS.value, mujoco.mjtWarning.mjWARN_BADCTRL.value + 1
+)
+# MuJoCo would write them to a file in the working directory; what matters of them is raised.
+mujoco.set_mju_user_warning(lambda _message: None)
+
+
+class DivergedError(ArithmeticError):
+    """The simulation has become unstable.
+
+    Positions, velocities, accelerations or controls were not finite, or too large, and MuJoCo has
+    put the model back to where it begins.
+    """
 
 
 class TimeStep(NamedTuple):
@@ -67,6 +80,7 @@ class PianoEnvironment:
         self._velocities = self.data.actuator_velocity
         self._sites = self.data.site_xpos
         self._geoms = self.data.geom_xpos
+        self._warnings = self.data.warning.number[_DIVERGED]
 
     def reset(self) -> TimeStep:
         """Begins an episode."""
@@ -86,6 +100,9 @@ class PianoEnvironment:
             action: (action dimension,) float32 in [-1, 1].
             after_substep: called after every physics step, for recordings; without it the
                 physics steps of a control step are one call. The numbers are the same.
+
+        Raises:
+            DivergedError: the episode cannot go on; `reset` begins the next.
         """
         self._apply(action)
         model, data = self._mechanics.model, self.data
@@ -100,6 +117,8 @@ class PianoEnvironment:
                 mujoco.mj_step2(model, data)
                 mujoco.mj_step1(model, data)
                 after_substep()
+        if self._warnings.any():
+            raise DivergedError
         self.read_keys()
         return self._conclude()
 

@@ -5,6 +5,8 @@ import pathlib
 
 import numpy as np
 
+from replay.files import read_arrays
+
 _KEYS = 88
 
 
@@ -83,9 +85,12 @@ class Performance:
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Performance":
-        """Reads what `save` wrote."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+        """Reads what `save` wrote.
+
+        Raises:
+            BadInput: it is missing or damaged.
+        """
+        return cls(**read_arrays(path, [field.name for field in dataclasses.fields(cls)]))
 
 
 def notes_of_frames(keys: np.ndarray, control_timestep: float) -> np.ndarray:

@@ -1,6 +1,5 @@
 """A whole training beside the straightforward loop: steps, updates, waiting and memory."""
 
-import dataclasses
 import pathlib
 import statistics
 import tempfile
@@ -14,9 +13,9 @@ from actors.actor import CollectReport
 from actors.repertoire import Repertoire
 from benchmarks import reference
 from benchmarks.rounds import Figures, alternate, announce, machine
-from benchmarks.stand_ins import write_episode
 from benchmarks.twinkle import CONFIG, SONG, load_repertoire, played_episode
-from cluster import parts, ray_session, run
+from benchmarks.written_episode import write_episode
+from cluster import parts, ray_session
 from cluster.config import TrainConfig
 from replay.config import ReplayConfig
 
@@ -50,10 +49,8 @@ def measure(rounds: int, seconds: float, replay_size: int) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as folder,
         ray_session.connect(None, pathlib.Path(folder) / "logs"),
+        parts.running(config, repertoire, False, announce) as training,
     ):
-        config = dataclasses.replace(config, root_dir=folder)
-        place = run.create(config, "bench", repertoire)
-        training = parts.start(config, repertoire, place, False, announce)
         driver_bytes = psutil.Process().memory_full_info().pss  # Without the loop below.
         loop = reference.loop(
             repertoire.songs[0], CONFIG, config.learner, seed=0, warm_up_steps=_WARM_UP
@@ -71,7 +68,6 @@ def measure(rounds: int, seconds: float, replay_size: int) -> dict[str, Any]:
         )
         _fill(training, repertoire, replay_size)
         megabytes = (driver_bytes + _bytes_of_children()) / 1e6
-        training.stop()
     return measured | {
         "learner_waiting": measured["ours"]["learner_waiting"],
         "megabytes": megabytes,

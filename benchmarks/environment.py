@@ -152,9 +152,7 @@ def _actor(cores: int, repertoire: Repertoire) -> Iterator[Callable[[float], flo
         tempfile.TemporaryDirectory() as folder,
         ray_session.connect(None, pathlib.Path(folder) / "logs"),
     ):
-        replay = start_replay(
-            ReplayConfig(update_to_data_ratio="free"), piano, pathlib.Path(folder), num_cpus=0
-        )
+        replay = start_replay(ReplayConfig(update_to_data_ratio="free"), piano)
         server = remote(ParameterServer, num_cpus=0).remote()
         whole = initial_state(config, piano.layout.observation_dim, piano.action_dim, seed=0)
         parameters = LiveInputs(piano.layout, repertoire.table).restrict(whole).actor

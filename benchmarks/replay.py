@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from benchmarks.rounds import Figures, alternate, machine
-from benchmarks.stand_ins import Step, sample, write_episode
+from benchmarks.stand_ins import sample
 from benchmarks.twinkle import load_repertoire, played_episode
+from benchmarks.written_episode import Step, write_episode
 from cluster import ray_session
 from cluster.parts import start_replay
 from replay.client import Replay, Sampler
@@ -43,7 +44,7 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
             config = ReplayConfig(
                 replay=kind, update_to_data_ratio="free", warmstart_steps=_WARM_UP
             )
-            return start_replay(config, piano, pathlib.Path(folder) / kind, num_cpus=0)
+            return start_replay(config, piano)
 
         kinds = {kind: start(kind) for kind in ("reverb", "memory")}
         sides: dict[str, Callable[[], Figures]] = {}

@@ -65,8 +65,6 @@ def measure(
         replay = start_replay(
             ReplayConfig(warmstart_steps=_WARM_UP, update_to_data_ratio="free"),
             repertoire.piano(0),
-            pathlib.Path(folder) / "replay",
-            num_cpus=0,
         )
         figures: dict[str, Any] = {
             "replay": _replay(repertoire, replay, rounds, seconds, actors, step_seconds),

@@ -13,27 +13,15 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from benchmarks.written_episode import Step
 from replay.client import Sampler
 from replay.reverb_table import ReverbWriter
-from replay.transition import Array, Observation
-from replay.writer import StepWriter
 
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 60.0
 _END_SECONDS = 30.0
 MEMORY_SHARE = 0.7
 """Of the free memory, that stand-ins may take; the rest is for what is measured."""
-
-
-class Step(NamedTuple):
-    """One step of an episode."""
-
-    observation: Observation
-    """At which the action was taken."""
-    action: Array
-    """(action dimension,) float32."""
-    reward: float
-    discount: float
 
 
 class Work(NamedTuple):
@@ -43,16 +31,6 @@ class Work(NamedTuple):
     """Written, or sampled."""
     processor_seconds: float
     """Of all its threads, Reverb's own among them."""
-
-
-def write_episode(writer: StepWriter, episode: Sequence[Step]) -> None:
-    """Writes it as fast as it can, without playing."""
-    writer.begin(episode[0].observation)
-    for number, step in enumerate(episode, start=1):
-        last = number == len(episode)
-        following = episode[0 if last else number].observation
-        writer.add(step.action, 0, step.reward, step.discount, following, last)
-        writer.wait(_GRACE_SECONDS)
 
 
 def write(

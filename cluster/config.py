@@ -1,9 +1,11 @@
 """The flags of a training run: its own, and those of every room, without prefixes."""
 
+import argparse
 import dataclasses
 import pathlib
 import types
 import typing
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import tyro
@@ -71,6 +73,9 @@ def require_seed_and_name(config: RunConfig) -> None:
 class TrainConfig:
     """Trains two Shadow hands to play a song."""
 
+    resume: str = ""
+    """Go on with this run, its folder or URL or its name below --root-dir, as if nothing had
+    happened; what is given besides changes its settings."""
     preset: Literal["default", "few-cores"] = "default"
     """A recipe for settings that are not given: `default` is what robopianist-rl's users know,
     `few-cores` learnt Twinkle fastest on two cores (docs/results.md)."""
@@ -120,6 +125,15 @@ class TrainConfig:
             f"--max-minutes is {self.max_minutes}, must be above 0",
         )
         require_seed_and_name(self)
+
+
+def given(arguments: Sequence[str], flag: str) -> str | None:
+    """The value of a flag among arguments that are not parsed yet; None if it is not there."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    spellings = dict.fromkeys((flag, f"--{flag[2:].replace('-', '_')}"))
+    parser.add_argument(*spellings, dest="value", nargs="?")
+    value: str | None = parser.parse_known_args(arguments)[0].value
+    return value
 
 
 def to_json(config: Any) -> dict[str, Any]:

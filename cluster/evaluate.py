@@ -1,6 +1,5 @@
 """Playing a checkpoint, long after or far away from its training."""
 
-import argparse
 import dataclasses
 import pathlib
 import sys
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from actors.config import EnvironmentConfig, RecordingConfig, SongConfig
-from cluster.config import TrainConfig, from_json
+from cluster.config import TrainConfig, from_json, given
 from learner import checkpoint
 from replay.errors import require, require_range
 from replay.files import PackedFolder, paths_of, write_files
@@ -53,9 +52,7 @@ def with_flags_of_checkpoint(arguments: Sequence[str]) -> EvaluateConfig | None:
     Raises:
         BadInput: there is no such checkpoint, or it is damaged.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--load-checkpoint", "--load_checkpoint")
-    path = parser.parse_known_args(arguments)[0].load_checkpoint
+    path = given(arguments, "--load-checkpoint")
     if path is None:
         return None
     _, trained = _description(checkpoint.find(Place.of(path).fetch()))

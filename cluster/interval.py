@@ -71,6 +71,7 @@ class Interval:
         if delays:
             values["actors/parameter_delay_ms"] = 1000 * float(np.median(delays))
         if self._collected:
+            values["actors/diverged_episodes"] = sum(report.diverged for report in self._collected)
             values["actors/waiting_fraction"] = _waiting_fraction(self._collected)
         for what, fraction in self.learner_fractions().items():
             values[f"learner/{what}_fraction"] = fraction

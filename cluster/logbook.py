@@ -1,5 +1,6 @@
 """The logbook: what a run measured, as JSON lines and, if wanted, in Weights & Biases."""
 
+import errno
 import json
 import math
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 from cluster.config import RunConfig, to_json
 from cluster.run import RunFolder
+from replay.files import read_json, write_json
 
 
 class Logbook:
@@ -19,14 +21,18 @@ class Logbook:
     learner_steps; whatever else it has is named as in Weights & Biases, such as
     "learner/q". A value that is not finite is written as null.
 
+    A run that is gone on with goes on with its logbook, too: seconds count on.
+
     Args:
         run: the run's folder.
         config: of the run; says whether Weights & Biases is used.
     """
 
     def __init__(self, run: RunFolder, config: RunConfig):
-        self._file = run.logbook.open("a", buffering=1)
-        self._started = time.monotonic()
+        # Unbuffered: of a line that finds no room on the disk nothing is to come later.
+        self._file = run.logbook.open("ab", buffering=0)
+        self._unwritten = b""
+        self._started = time.monotonic() - _end_at_whole_line(run.logbook)
         self._wandb = _start_wandb(run, config) if config.wandb.mode != "disabled" else None
 
     @property
@@ -46,6 +52,9 @@ class Logbook:
             environment_steps: so far.
             learner_steps: so far.
             values: by name.
+
+        Raises:
+            OSError: there is no room for it; it is kept, and written with the next.
         """
         line: dict[str, Any] = {
             "time": round(time.time(), 3),
@@ -57,10 +66,15 @@ class Logbook:
             name: None if value is None or not math.isfinite(value) else value
             for name, value in values.items()
         }
-        self._file.write(json.dumps(line | finite) + "\n")
         if self._wandb is not None:
             known = {name: value for name, value in finite.items() if value is not None}
             self._wandb.log(known | {"learner_steps": learner_steps}, step=environment_steps)
+        self._unwritten += json.dumps(line | finite).encode() + b"\n"
+        end = os.fstat(self._file.fileno()).st_size
+        if self._file.write(self._unwritten) < len(self._unwritten):
+            self._file.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
+        self._unwritten = b""
 
     def show_videos(self, evaluation: pathlib.Path, environment_steps: int) -> None:
         """Shows the videos of an evaluation in Weights & Biases.
@@ -85,12 +99,26 @@ class Logbook:
             self._wandb.finish(quiet=True)
 
 
+def _end_at_whole_line(logbook: pathlib.Path) -> float:
+    """Cuts off a line that a broken run has half written; returns the seconds of the last one."""
+    content = logbook.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(logbook, len(whole))
+    last = whole.splitlines()[-1:]
+    return float(json.loads(last[0])["seconds"]) if last else 0.0
+
+
 def _start_wandb(run: RunFolder, config: RunConfig) -> Any:
     import wandb
 
     folder = pathlib.Path(os.environ.get("WANDB_DIR", run.path))
     folder.mkdir(parents=True, exist_ok=True)
+    if not run.wandb.is_file():
+        write_json(run.wandb, {"id": wandb.util.generate_id()})
     return wandb.init(
+        id=read_json(run.wandb)["id"],
+        resume="allow",
         project=config.wandb.project,
         entity=config.wandb.entity or None,
         tags=config.wandb.tags.split(",") if config.wandb.tags else None,

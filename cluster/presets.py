@@ -6,7 +6,7 @@ What they are chosen by stands in docs/results.md.
 import dataclasses
 from collections.abc import Sequence
 
-from cluster.config import TrainConfig
+from cluster.config import TrainConfig, given
 
 
 def default_for(arguments: Sequence[str]) -> TrainConfig:
@@ -15,14 +15,8 @@ def default_for(arguments: Sequence[str]) -> TrainConfig:
     Args:
         arguments: of `pianist train`; every flag among them overrides the preset.
     """
-    named = "default"
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument == "--preset":
-            named = following
-        elif argument.startswith("--preset="):
-            named = argument.partition("=")[2]
     config = TrainConfig()
-    return _few_cores(config) if named == "few-cores" else config
+    return _few_cores(config) if given(arguments, "--preset") == "few-cores" else config
 
 
 def _few_cores(config: TrainConfig) -> TrainConfig:

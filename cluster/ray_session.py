@@ -1,6 +1,7 @@
 """A connection to Ray: to the cluster that is there, otherwise to one of our own."""
 
 import contextlib
+import fcntl
 import logging
 import os
 import pathlib
@@ -21,6 +22,7 @@ _CONNECT_SECONDS = 10.0
 _ATTEMPTS = 3
 _TOO_SLOW = "timed out during startup"
 _END_SECONDS = 10.0
+_PREFIX, _LOCK = "pianist-", "lock"
 
 
 def cluster_address() -> str | None:
@@ -70,8 +72,11 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
         return
     # Nobody has been asked whether Ray may report how it is used.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _remove_abandoned()
     # Short: the paths of Ray's sockets are limited to 107 characters.
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="pianist-"))
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX))
+    lock = (folder / _LOCK).open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         _start(folder)
         try:
@@ -85,6 +90,15 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
+
+
+def _remove_abandoned() -> None:
+    """Removes what runs have left that were killed: nobody holds their lock any more."""
+    for folder in pathlib.Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), (folder / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
 
 
 def _start(folder: pathlib.Path) -> None:

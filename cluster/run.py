@@ -4,10 +4,13 @@ RUN/config.json      every setting
 RUN/songs.json       the songs
 RUN/logbook.jsonl    one line a log interval and an evaluation
 RUN/status.json      what the run does now
-RUN/checkpoints/     step_000012345/, the newest last
+RUN/checkpoints/     step_000012345/, the newest last, and the best
+RUN/replay/          the journal of the replay, see `replay.journal`
+RUN/unhealthy/       step_000012345.safetensors: the batch of a learner step whose numbers went bad
 RUN/eval/            step_000012345/: metrics, performance, MIDI, video
 RUN/comparison.json  before and after, of a fine-tuning
 RUN/report.html      all of it to look at
+RUN/wandb.json       the run's id in Weights & Biases
 RUN/scale.json       another number of actors that is wanted, until the run has taken notice
 """
 
@@ -30,6 +33,8 @@ if TYPE_CHECKING:  # Reading a run's folder needs no MIDI library, whose import 
     from actors.repertoire import Repertoire
 
 _SECONDS_UNTIL_LOST = 60.0
+ACTIVE = ("starting", "training", "evaluating")
+"""States of a run that is under way."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +77,18 @@ class RunFolder:
 
     @property
     def replay(self) -> pathlib.Path:
-        """The replay server's own files."""
+        """The journal of the replay."""
         return self.path / "replay"
+
+    @property
+    def unhealthy(self) -> pathlib.Path:
+        """Batches to be studied."""
+        return self.path / "unhealthy"
+
+    @property
+    def wandb(self) -> pathlib.Path:
+        """The run's id in Weights & Biases."""
+        return self.path / "wandb.json"
 
     @property
     def report(self) -> pathlib.Path:
@@ -196,7 +211,7 @@ def read_status(run: RunFolder) -> dict[str, Any]:
         if field.default is not dataclasses.MISSING
     }
     status = absent | {"kind": "train"} | read_json(run.status)
-    if status["state"] in ("starting", "training", "evaluating") and _is_lost(status):
+    if status["state"] in ACTIVE and _is_lost(status):
         status["state"] = "lost"
     return status
 
@@ -208,6 +223,22 @@ def read_statuses(root_dir: str) -> list[dict[str, Any]]:
         with contextlib.suppress(BadInput, KeyError):
             statuses.append(read_status(RunFolder(file.parent)))
     return sorted(statuses, key=lambda status: status.get("started", 0.0))
+
+
+def best_checkpoint(run: RunFolder) -> str | None:
+    """Name of the checkpoint that played best in its evaluation, of those that are kept.
+
+    By note-event F1, and of equal ones by the return.
+    """
+    played = []
+    for file in run.evaluations.glob("*/metrics.json"):
+        if (run.checkpoints / file.parent.name).is_dir():
+            metrics = read_json(file)
+            values = (metrics.get("note_f1"), metrics.get("episode_return"))
+            played.append(
+                ([-1e9 if value is None else value for value in values], file.parent.name)
+            )
+    return max(played)[1] if played else None
 
 
 def _is_lost(status: dict[str, Any]) -> bool:

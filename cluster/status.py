@@ -6,7 +6,7 @@ from typing import Any
 
 import tyro
 
-from cluster.run import find, read_status, read_statuses
+from cluster.run import ACTIVE, find, read_status, read_statuses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ def table(answer: dict[str, Any]) -> str:
     rows = [head]
     for run in answer["runs"]:
         note_f1 = run["note_f1"]
-        active = run["state"] in ("starting", "training", "evaluating")
+        active = run["state"] in ACTIVE
         plays = active and run["kind"] != "cpl"  # A fine-tuning only learns: its steps are updates.
         steps = run["learner_steps" if run["kind"] == "cpl" else "environment_steps"]
         rows.append(
@@ -59,6 +59,11 @@ def table(answer: dict[str, Any]) -> str:
         f"{run['actors_pending_because']}"
         for run in answer["runs"]
         if run["actors_pending"] and run["state"] in ("starting", "training")
+    ]
+    waiting += [
+        f"{run['name']} was broken off: pianist train --resume {run['name']} goes on with it"
+        for run in answer["runs"]
+        if run["state"] == "lost" and run["kind"] == "train"
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [

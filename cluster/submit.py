@@ -209,6 +209,9 @@ def _plan(command: str, job: Any, arguments: Sequence[str]) -> _Planned:
     if command == "cpl":
         _say_where_it_is_read(job.collection, job.load_checkpoint)
         return _with_name(command, job, f"CPL-{job.seed}-{stamp}", arguments, [])
+    if job.resume:
+        _say_where_it_is_read(job.resume)
+        return _Planned(command, _last_part(job.resume), list(arguments), [])
     from actors.repertoire import Repertoire
     from actors.song import load_songs
 

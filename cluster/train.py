@@ -3,9 +3,15 @@
 Actors, learner and evaluator work in slices of about a second and report; this loop gives
 them the next slice. So it alone decides when training ends, it notices within a slice what
 has died, and nobody waits for anybody without a time limit.
+
+An actor that dies is replaced by the pool, an evaluator here. Where another part dies, or the
+learner's numbers go bad, all parts begin anew from the last checkpoint and the journal of the
+replay, as a run does that is resumed.
 """
 
 import contextlib
+import dataclasses
+import errno
 import pathlib
 import signal
 import time
@@ -13,24 +19,35 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import ray
+import safetensors.numpy
 
 from actors.evaluator import Evaluation
 from actors.repertoire import Repertoire
 from actors.song import load_songs
-from cluster import parts, ray_session, run, scale
+from cluster import parts, ray_session, resume, run, scale
 from cluster.config import TrainConfig, to_json
 from cluster.interval import Interval
 from cluster.logbook import Logbook
-from cluster.parts import SLICE_SECONDS, answer
+from cluster.parts import ANSWER_SECONDS, SLICE_SECONDS, PartFailed, answer
 from cluster.progress import Progress
 from cluster.report.page import write_report
 from learner import checkpoint
-from learner.learner import LearnReport
+from learner.learner import LearnReport, UnhealthyStep
+from replay import journal
 from replay.files import paths_of, write_files
 
 _EVALUATION_SECONDS = 1800.0
 _STALL_SECONDS = 120.0
 _CHECKPOINTS_KEPT = 5
+_CHECKPOINT_SECONDS = 300.0
+"""Between checkpoints at most."""
+_JOURNAL_STEPS = 20_000
+"""Between entries of the journal of the replay at most."""
+_MOST_IN_ENTRY = 50_000
+_FAILURES_ALLOWED = 3
+"""Of parts, without a checkpoint in between."""
+_UNHEALTHY_ALLOWED = 2
+"""Learner steps whose numbers go bad, in the whole run."""
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
@@ -42,11 +59,15 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
     Raises:
         BadInput: song, name or flags cannot be used; nothing has been started or written.
-        RuntimeError: a part died that cannot be replaced.
+        PartFailed: parts died again and again.
+        UnhealthyStep: the learner's numbers went bad again and again.
     """
-    repertoire = Repertoire(load_songs(config.song), config.environment)
     address = ray_session.cluster_address()
-    folder = run.create(config, "SAC", repertoire)
+    if config.resume:
+        folder, repertoire = resume.reopen(config)
+    else:
+        repertoire = Repertoire(load_songs(config.song), config.environment)
+        folder = run.create(config, "SAC", repertoire)
     progress = Progress(config.max_steps, config.max_minutes, config.tqdm_bar)
     progress.say(f"{repertoire.title}; run {folder.path}")
     for line in [line for song in repertoire.songs for line in song.mended]:
@@ -59,6 +80,30 @@ def train(config: TrainConfig) -> dict[str, Any]:
     ):
         run_ = _TrainingRun(config, repertoire, folder, progress, logbook)
         return run_.train(on_cluster=address is not None)
+
+
+class _Disk:
+    """Writes that a full disk may stop, and the training may not."""
+
+    def __init__(self, progress: Progress):
+        self._say = progress.say
+        self._full: set[str] = set()
+
+    @contextlib.contextmanager
+    def may_be_full(self, what: str) -> Iterator[None]:
+        """Says once that there is no room for `what`, and once that there is again."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            if what not in self._full:
+                self._full.add(what)
+                self._say(f"the disk is full: {what} cannot be written; training goes on without")
+        else:
+            if what in self._full:
+                self._full.remove(what)
+                self._say(f"there is room on the disk again for {what}")
 
 
 class _TrainingRun:
@@ -86,34 +131,102 @@ class _TrainingRun:
             actors_wanted=config.actor.actors,
         )
         self._interval = Interval()
+        self._disk = _Disk(progress)
         self._stop_signal = 0
-        self._evaluation: ray.ObjectRef | None = None
-        self._recordings: dict[ray.ObjectRef, _Recording] = {}
+        self._failures = self._unhealthy = 0
         self._result: dict[str, Any] = {"run": folder.name, "folder": str(folder.path)}
 
     def train(self, on_cluster: bool) -> dict[str, Any]:
+        # Before the status of a run that is gone on with is written anew.
+        resumed = self._find_whole() if self._config.resume else resume.NOTHING
         self._set_state("starting")
         try:
             with self._signals():
-                self._parts = parts.start(
-                    self._config, self._repertoire, self._folder, on_cluster, self._progress.say
-                )
-                try:
-                    self._loop()
-                    self._finish()
-                finally:
-                    self._parts.autoscaler.ask(0)
+                while not self._run_parts(on_cluster, resumed):
+                    resumed = self._find_whole()
         except BaseException:
             self._set_state("failed")
+            if checkpoint.list_checkpoints(self._folder.checkpoints):
+                self._progress.say(f"the run can be gone on with: {self._go_on}")
             raise
+        with self._disk.may_be_full("the report"):
+            self._result["report"] = str(write_report(self._folder.path))
+        self._result["environment_steps"] = self._status.environment_steps
+        self._result["learner_steps"] = self._status.learner_steps
+        self._result["best_checkpoint"] = run.best_checkpoint(self._folder)
+        self._set_state("stopped" if self._stop_signal else "finished")
+        if self._stop_signal:
+            self._result["to_go_on"] = self._go_on
         return self._result
+
+    def _run_parts(self, on_cluster: bool, resumed: resume.Resumed) -> bool:
+        """Trains with parts that go on with what there is; whether they came to the run's end.
+
+        Raises:
+            PartFailed: too often.
+            UnhealthyStep: too often.
+        """
+        status = self._status
+        actors = dataclasses.replace(self._config.actor, actors=status.actors_wanted)
+        config = dataclasses.replace(self._config, actor=actors)
+        self._evaluation: ray.ObjectRef | None = None
+        self._recordings: dict[ray.ObjectRef, _Recording] = {}
+        self._entry: ray.ObjectRef | None = None
+        try:
+            with parts.running(
+                config, self._repertoire, on_cluster, self._progress.say, resumed
+            ) as self._parts:
+                self._interval.begin_again(status.environment_steps, status.learner_steps)
+                self._loop()
+                self._finish()
+        except UnhealthyStep as step:
+            self._unhealthy += 1
+            self._keep_for_study(step)
+            if self._unhealthy > _UNHEALTHY_ALLOWED:
+                raise
+            self._progress.say(f"{step}; its batch is in {self._folder.unhealthy}")
+        except PartFailed as failure:
+            self._failures += 1
+            if self._failures > _FAILURES_ALLOWED:
+                raise
+            self._progress.say(str(failure))
+        else:
+            return True
+        self._set_state("starting")
+        # Who wants the run to end wants it now: what has been saved is there.
+        return bool(self._stop_signal)
+
+    def _find_whole(self) -> resume.Resumed:
+        """What parts can go on with."""
+        known = self._status.environment_steps
+        if not known and self._folder.status.is_file():
+            known = run.read_status(self._folder)["environment_steps"]
+        resumed, damaged = resume.find(self._folder, self._config.replay.replay_capacity, known)
+        for line in damaged:
+            self._progress.say(f"{line}: the one before is taken")
+        self._progress.say(f"going on with {resumed}")
+        self._status.environment_steps = resumed.environment_steps
+        self._status.learner_steps = resumed.learner_steps
+        return resumed
+
+    @property
+    def _go_on(self) -> str:
+        return f"pianist train --resume {self._folder.url or self._folder.path}"
+
+    def _keep_for_study(self, step: UnhealthyStep) -> None:
+        with self._disk.may_be_full("what is to be studied"):
+            content = safetensors.numpy.save({"batch": step.batch})
+            write_files(self._folder.unhealthy, {f"step_{step.step:09d}.safetensors": content})
 
     # --- Training -----------------------------------------------------------------------
 
     def _loop(self) -> None:
         config, status = self._config, self._status
         self._learn()
-        next_log, next_evaluation = config.log_interval, config.eval_interval
+        self._saved_at = self._journaled_at = time.monotonic()
+        self._journaled_steps = status.environment_steps
+        next_log = _next_multiple(status.environment_steps, config.log_interval)
+        next_evaluation = _next_multiple(status.environment_steps, config.eval_interval)
         stall = _StallWatch()
         while self._done() < 1 and not self._stop_signal:
             ray.wait([*self._parts.pool.futures, self._learning], timeout=SLICE_SECONDS)
@@ -121,6 +234,8 @@ class _TrainingRun:
             if ray.wait([self._learning], timeout=0)[0]:
                 self._end_learning()
                 self._learn()
+            elif time.monotonic() - self._learning_since > ANSWER_SECONDS:
+                raise PartFailed(f"the learner does not answer within {ANSWER_SECONDS:.0f} s")
             self._scale()
             self._update_status()
             if status.state == "starting" and status.environment_steps:
@@ -130,10 +245,15 @@ class _TrainingRun:
                 self._log()
             self._end_evaluation(seconds=0)
             self._end_recordings(seconds=0)
+            self._end_entry(seconds=0)
+            if status.environment_steps - self._journaled_steps >= _JOURNAL_STEPS:
+                self._begin_entry()
             if status.environment_steps >= next_evaluation and status.learner_steps:
                 next_evaluation = _next_multiple(status.environment_steps, config.eval_interval)
                 if self._evaluation is None:
                     self._begin_evaluation()
+            elif time.monotonic() - self._saved_at > _CHECKPOINT_SECONDS and status.learner_steps:
+                self._save()
             if stall.seconds(status.environment_steps, status.learner_steps) > _STALL_SECONDS:
                 stall = _StallWatch()
                 self._progress.say(
@@ -155,6 +275,7 @@ class _TrainingRun:
         anneal = self._config.learner.agent_config.anneal_lr
         annealing = max(0.0, 1 - self._done()) if anneal else 1.0
         self._learning = self._parts.learner.learn.remote(SLICE_SECONDS, annealing)
+        self._learning_since = time.monotonic()
 
     def _scale(self) -> None:
         """Takes notice of another number of actors that is wanted, and gets them a place."""
@@ -181,19 +302,20 @@ class _TrainingRun:
             self._parts.replay.server.counts.remote(), "the replay server does not answer"
         )
         status = self._status
+        answer(self._parts.parameter_server.version.remote(), "no parameters are passed on")
         status.environment_steps = counts["inserted"]
         status.replay_size = counts["size"]
         status.environment_steps_per_second, status.updates_per_second = self._interval.rates(
             status.environment_steps, status.learner_steps
         )
-        status.write(self._folder.status)
+        self._write_status()
         self._progress.show(
             status, self._interval.episode_return, self._interval.learner_fractions()
         )
 
     def _log(self) -> None:
         status = self._status
-        self._logbook.write(
+        self._write_line(
             status.environment_steps,
             status.learner_steps,
             {
@@ -205,10 +327,38 @@ class _TrainingRun:
         )
         self._interval.begin_again(status.environment_steps, status.learner_steps)
 
+    def _write_line(self, *line: Any) -> None:
+        with self._disk.may_be_full("the logbook"):
+            self._logbook.write(*line)
+
     # --- Checkpoints and evaluation -----------------------------------------------------
+
+    def _begin_entry(self) -> None:
+        """Asks the replay server for what the journal has not got, unless that is under way."""
+        if self._entry is None:
+            self._entry = self._parts.replay.server.take_new.remote(_MOST_IN_ENTRY)
+            self._journaled_at = time.monotonic()
+
+    def _end_entry(self, seconds: float) -> bool:
+        """Writes the journal's next entry, waiting `seconds` for it; whether there was any."""
+        if self._entry is None:
+            return False
+        if not ray.wait([self._entry], timeout=seconds)[0]:
+            if time.monotonic() - self._journaled_at > ANSWER_SECONDS:
+                raise PartFailed("the replay server does not give what is new")
+            return False
+        entry = answer(self._entry, "the replay server does not give what is new")
+        self._entry = None
+        self._journaled_steps = self._status.environment_steps
+        if entry is not None:
+            with self._disk.may_be_full("the journal of the replay"):
+                entry.write(self._folder.replay)
+            journal.remove_older(self._folder.replay, self._config.replay.replay_capacity)
+        return entry is not None
 
     def _save(self) -> ray.ObjectRef:
         """Saves a checkpoint, which holds all that its evaluation needs; returns it, packed."""
+        self._begin_entry()
         packed = self._parts.learner.checkpoint.remote(
             {
                 "environment_steps": self._status.environment_steps,
@@ -216,8 +366,14 @@ class _TrainingRun:
                 "songs": [song.to_json() for song in self._repertoire.songs],
             },
         )
-        answer(packed, "the learner gave no checkpoint").write(self._folder.checkpoints)
-        checkpoint.remove_all_but_newest(self._folder.checkpoints, _CHECKPOINTS_KEPT)
+        saved = answer(packed, "the learner gave no checkpoint")
+        self._saved_at = time.monotonic()
+        with self._disk.may_be_full("checkpoints"):
+            saved.write(self._folder.checkpoints)
+            self._failures = 0
+        checkpoint.remove_all_but_newest(
+            self._folder.checkpoints, _CHECKPOINTS_KEPT, run.best_checkpoint(self._folder)
+        )
         return packed
 
     def _begin_evaluation(self) -> None:
@@ -225,13 +381,32 @@ class _TrainingRun:
         self._evaluation = self._parts.evaluator.evaluate.remote(
             self._save(), self._config.eval_episodes
         )
+        self._evaluation_since = time.monotonic()
 
     def _end_evaluation(self, seconds: float) -> None:
         """Takes what the evaluator has to report, waiting `seconds` for it."""
-        if self._evaluation is None or not ray.wait([self._evaluation], timeout=seconds)[0]:
+        if self._evaluation is None:
             return
-        evaluation: Evaluation = answer(self._evaluation, "the evaluation failed")
+        waited = time.monotonic() - self._evaluation_since + seconds
+        if not ray.wait([self._evaluation], timeout=seconds)[0] and waited < _EVALUATION_SECONDS:
+            return
+        try:
+            evaluation: Evaluation = answer(self._evaluation, "an evaluation failed")
+        except PartFailed as failure:
+            self._replace_evaluator(failure)
+            return
         self._evaluation = None
+        with self._disk.may_be_full("evaluations"):
+            self._take(evaluation)
+
+    def _replace_evaluator(self, failure: PartFailed) -> None:
+        """What it had to do is left undone; training goes on."""
+        self._progress.say(f"the evaluator is replaced: {failure}")
+        self._parts.replace_evaluator()
+        self._evaluation = None
+        self._recordings.clear()
+
+    def _take(self, evaluation: Evaluation) -> None:
         folder = evaluation.write(self._folder.evaluations)
         for number, song in enumerate(evaluation.songs):
             future = self._parts.evaluator.record.remote(
@@ -243,7 +418,7 @@ class _TrainingRun:
         values = evaluation.metrics
         self._status.note_f1 = values["note_f1"]
         self._result["metrics"] = values
-        self._logbook.write(
+        self._write_line(
             evaluation.environment_steps,
             evaluation.learner_steps,
             {f"eval/{name}": value for name, value in values.items()},
@@ -260,8 +435,14 @@ class _TrainingRun:
             return
         pending = list(self._recordings)
         for future in ray.wait(pending, num_returns=len(pending), timeout=seconds)[0]:
+            try:
+                files = answer(future, "a recording failed")
+            except PartFailed as failure:
+                self._replace_evaluator(failure)
+                return
             recording = self._recordings.pop(future)
-            write_files(recording.folder, answer(future, "the recording failed"))
+            with self._disk.may_be_full("recordings"):
+                write_files(recording.folder, files)
             self._result["files"] = paths_of(recording.evaluation)
             if all(other.evaluation != recording.evaluation for other in self._recordings.values()):
                 self._logbook.show_videos(recording.evaluation, recording.environment_steps)
@@ -284,15 +465,17 @@ class _TrainingRun:
             self._end_evaluation(_EVALUATION_SECONDS)
             self._end_recordings(_EVALUATION_SECONDS)
         self._log()
-        self._parts.stop()
-        self._result["report"] = str(write_report(self._folder.path))
-        self._result["environment_steps"] = self._status.environment_steps
-        self._result["learner_steps"] = self._status.learner_steps
-        self._set_state("stopped" if self._stop_signal else "finished")
+        self._begin_entry()
+        while self._end_entry(ANSWER_SECONDS):
+            self._begin_entry()
 
     def _set_state(self, state: str) -> None:
         self._status.state = self._result["state"] = state
-        self._status.write(self._folder.status)
+        self._write_status()
+
+    def _write_status(self) -> None:
+        with self._disk.may_be_full("the status"):
+            self._status.write(self._folder.status)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

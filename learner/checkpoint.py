@@ -3,8 +3,9 @@
     step_000012345/
         training_state.safetensors   networks, targets, temperature, optimisers, random state
         checkpoint.json              step counts, configuration, song: all else that is needed
+        SHA256SUMS                   of these two
 
-Whatever opens a checkpoint needs nothing but its folder.
+Whatever opens a checkpoint needs nothing but its folder. One that is damaged is refused.
 """
 
 import json
@@ -21,7 +22,7 @@ from safetensors import SafetensorError
 from learner.networks import Parameters
 from learner.sac import TrainingState
 from replay.errors import BadInput, require
-from replay.files import PackedFolder, read_json
+from replay.files import PackedFolder, parse_json, read_json
 
 _STATE, _DESCRIPTION = "training_state.safetensors", "checkpoint.json"
 _ACTOR, _STEP = ".actor", ".step"  # Names in the state.
@@ -71,13 +72,41 @@ def snapshot(saved: PackedFolder) -> PackedFolder:
     arrays = {
         name: array for name, array in _arrays(saved).items() if name.startswith(f"{_ACTOR}[")
     }
-    return saved._replace(files=saved.files | {_STATE: safetensors.numpy.save(arrays)})
+    return _seal(saved.name, arrays, saved.files[_DESCRIPTION])
 
 
-def remove_all_but_newest(folder: pathlib.Path, keep: int) -> None:
-    """Removes the oldest checkpoints of a run until `keep` are left."""
+def remove_all_but_newest(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
+    """Removes the oldest checkpoints of a run until `keep` are left, and the best.
+
+    Args:
+        folder: of the checkpoints.
+        keep: how many.
+        best: name of one that is kept besides.
+    """
     for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        if old.name != best:
+            shutil.rmtree(old)
+
+
+def newest_whole(folder: pathlib.Path) -> tuple[PackedFolder | None, list[str]]:
+    """The newest checkpoint of a run that is not damaged.
+
+    Args:
+        folder: of the checkpoints.
+
+    Returns:
+        The checkpoint, if there is one, and of those after it what is wrong with them.
+    """
+    damaged = []
+    for path in reversed(list_checkpoints(folder)):
+        saved = PackedFolder.pack(path)
+        try:
+            saved.require_whole()
+        except BadInput as error:
+            damaged.append(str(error))
+        else:
+            return saved, damaged
+    return None, damaged
 
 
 def list_checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -120,8 +149,9 @@ def load_description(checkpoint: pathlib.Path) -> dict[str, Any]:
 
 def description_of(checkpoint: PackedFolder) -> dict[str, Any]:
     """The same of a checkpoint that is packed."""
-    description: dict[str, Any] = json.loads(checkpoint.files[_DESCRIPTION])
-    return description
+    return parse_json(
+        checkpoint.files.get(_DESCRIPTION, b""), f"{checkpoint.origin}/{_DESCRIPTION}"
+    )
 
 
 def load_state(checkpoint: PackedFolder, template: TrainingState) -> TrainingState:
@@ -162,15 +192,17 @@ def _load(checkpoint: PackedFolder, template: Any, prefix: str) -> Any:
 
 def _pack(arrays: dict[str, np.ndarray], step: int, description: dict[str, Any]) -> PackedFolder:
     name = f"step_{step:09d}"
-    files = {
-        _STATE: safetensors.numpy.save(arrays),
-        _DESCRIPTION: json.dumps(description, indent=2).encode(),
-    }
-    return PackedFolder(name, files, name)
+    return _seal(name, arrays, json.dumps(description, indent=2).encode())
+
+
+def _seal(name: str, arrays: dict[str, np.ndarray], description: bytes) -> PackedFolder:
+    files = {_STATE: safetensors.numpy.save(arrays), _DESCRIPTION: description}
+    return PackedFolder.sealed(name, files)
 
 
 def _arrays(saved: PackedFolder) -> dict[str, np.ndarray]:
     """All arrays of a checkpoint, by their path in the state."""
+    saved.require_whole()
     try:
         arrays: dict[str, np.ndarray] = safetensors.numpy.load(saved.files[_STATE])
     except (KeyError, SafetensorError) as error:

@@ -47,6 +47,53 @@ class LearnReport(NamedTuple):
         return self.spent["waiting"]
 
 
+class UnhealthyStep(RuntimeError):
+    """A learner step whose numbers have gone bad.
+
+    Args:
+        step: the learner step.
+        metrics: of it.
+        batch: that it took, (updates, batch, 2, packed size) float32, see `replay.packing`.
+    """
+
+    def __init__(self, step: int, metrics: dict[str, float], batch: np.ndarray):
+        super().__init__(step, metrics, batch)
+        self.step = step
+        self.metrics = metrics
+        self.batch = batch
+
+    def __str__(self) -> str:
+        """What has gone bad."""
+        bad = [name for name, value in self.metrics.items() if not np.isfinite(value)]
+        what = f"{', '.join(bad)} not finite" if bad else "the policy has collapsed: entropy "
+        if not bad:
+            what += f"{self.metrics['entropy']:.0f} nats"
+        return f"learner step {self.step}: {what}"
+
+
+class _Dispatch(NamedTuple):
+    """Learner steps that may still be under way."""
+
+    step: int
+    """After them."""
+    metrics: sac.Metrics
+    healthy: jax.Array
+    batch: np.ndarray
+
+    def wait(self) -> None:
+        """Waits for them.
+
+        Raises:
+            UnhealthyStep: their numbers have gone bad.
+        """
+        if not bool(self.healthy):
+            raise UnhealthyStep(self.step, self.values(), self.batch)
+
+    def values(self) -> dict[str, float]:
+        """The metrics as numbers."""
+        return {name: float(value) for name, value in self.metrics.items()}
+
+
 class _Stopwatch:
     """Seconds by what they were spent on."""
 
@@ -82,7 +129,7 @@ def learner_steps(
     annealing: jax.Array,
     config: LearnerConfig,
     layout: ObservationLayout,
-) -> tuple[sac.TrainingState, sac.Metrics]:
+) -> tuple[sac.TrainingState, sac.Metrics, jax.Array]:
     """Updates on batches as they come from the replay, one after the other.
 
     Args:
@@ -94,16 +141,17 @@ def learner_steps(
         layout: of the observations.
 
     Returns:
-        As `sac.update` does, the metrics of the last.
+        As `sac.update` does, the metrics of the last; and whether all were healthy, () bool.
     """
 
     def update(state: sac.TrainingState, steps: jax.Array) -> tuple[sac.TrainingState, sac.Metrics]:
         return sac.update(state, unfold_batch(steps, table, layout), config, annealing)
 
     if len(steps) == 1:  # No loop.
-        return update(state, steps[0])
+        state, metrics = update(state, steps[0])
+        return state, metrics, sac.healthy(metrics, state)
     state, metrics = jax.lax.scan(update, state, steps)
-    return state, jax.tree.map(lambda values: values[-1], metrics)
+    return state, jax.tree.map(lambda values: values[-1], metrics), sac.healthy(metrics, state)
 
 
 class Learner:
@@ -148,23 +196,28 @@ class Learner:
         self._watch = _Stopwatch()
         self._batches: list[np.ndarray] = []
 
-    def start(self, cores: Collection[int] = ()) -> str:
+    def start(self, cores: Collection[int] = (), saved: PackedFolder | None = None) -> str:
         """Makes the training state and compiles the update; comes before everything else.
 
         It is no part of the constructor, of whose errors Ray passes on the text alone.
 
         Args:
             cores: to learn on, see `learner.cores`; none means all.
+            saved: the checkpoint to go on from, if any.
 
         Returns:
             The device that learns, for people.
 
         Raises:
-            BadInput: there is no device of the platform that was asked for.
+            BadInput: there is no device of the platform that was asked for, or the checkpoint is
+                damaged or of another network.
         """
         keep_to(cores)
         device = device_name()
         whole = sac.initial_state(self._config, *self._dimensions, self._seed)
+        if saved is not None:
+            whole = checkpoint.load_state(saved, whole)
+        self._step = int(whole.step)
         self._state = jax.device_put(self._live.restrict(whole))
         self._whole = jax.device_get(whole)
         self._table = jax.device_put(self._live.table)
@@ -173,6 +226,8 @@ class Learner:
         )
         self._compiled = self._compile()
         self._sampler = self._replay.sampler()
+        if self._step:
+            self._publish()
         return device
 
     def learn(self, seconds: float, annealing: float = 1.0) -> LearnReport:
@@ -183,10 +238,11 @@ class Learner:
             annealing: what the learning rates of actor and critics are multiplied by.
 
         Raises:
+            UnhealthyStep: numbers have gone bad; nothing of this learner is to be used any more.
             ray.exceptions.RayError: the replay server is gone.
         """
         started, first_step, watch = time.monotonic(), self._step, self._watch
-        metrics: sac.Metrics = {}
+        under_way: _Dispatch | None = None
         while (elapsed := time.monotonic() - started) < seconds:
             with watch.on("waiting"):
                 steps = self._next_batches(seconds - elapsed)
@@ -196,18 +252,25 @@ class Learner:
                 self._publish()  # Ends the warm-up: actors act at random until now.
             with watch.on("transfer"):
                 on_device = jax.device_put(steps)
-            previous = metrics
+            previous = under_way
             with watch.on("arithmetic"):
-                self._state, metrics = self._compiled(
+                self._state, metrics, healthy = self._compiled(
                     self._state, on_device, self._table, np.float32(annealing)
                 )
+                self._step += len(steps)
+                under_way = _Dispatch(self._step, metrics, healthy, steps)
                 # At most two dispatches are under way: they are asynchronous, and would run ahead.
-                jax.block_until_ready(previous)
-            self._step += len(steps)
+                if previous is not None:
+                    previous.wait()
             if time.monotonic() - self._published_at >= self._PUBLISH_SECONDS:
+                with watch.on("arithmetic"):
+                    under_way.wait()
                 self._publish()
-        with watch.on("arithmetic"):
-            values = {name: float(value) for name, value in metrics.items()}
+        values: dict[str, float] = {}
+        if under_way is not None:
+            with watch.on("arithmetic"):
+                under_way.wait()
+                values = under_way.values()
         self._watch = _Stopwatch()
         return LearnReport(
             step=self._step,

@@ -24,6 +24,10 @@ class ParameterServer:
             self._newest = newest
             self._published.notify_all()
 
+    async def version(self) -> int:
+        """Of the newest parameters; -1 before the first."""
+        return self._newest.version
+
     async def newer_than(self, version: int, seconds: float) -> "Published | None":
         """Parameters newer than `version`, as soon as there are any; None after `seconds`."""
         async with self._published:

@@ -16,6 +16,9 @@ from learner.networks import Actor, CriticEnsemble, Parameters, critic_values, p
 
 Metrics = dict[str, jax.Array]
 
+# Nats an action: of a normal distribution with a standard deviation of 0.0006.
+_LEAST_ENTROPY = -6.0
+
 
 class TrainingState(NamedTuple):
     """All that a learner step changes, and so all that a resumed run needs."""
@@ -176,25 +179,26 @@ def update(
 
     Returns:
         The next state, and scalars: critic_loss, q, actor_loss, entropy (nats),
-        temperature_loss, temperature, actor_lr, critic_lr.
+        temperature_loss, temperature, actor_gradient_norm, critic_gradient_norm, actor_lr,
+        critic_lr.
     """
     key, target_key, critic_key, actor_key = jax.random.split(state.key, 4)
 
     target = target_values(config, state, batch, target_key)
-    gradient, critic_metrics = jax.grad(critic_loss, has_aux=True)(
+    critic_gradient, critic_metrics = jax.grad(critic_loss, has_aux=True)(
         state.critic, config, batch, target, critic_key
     )
     critic, critic_optimiser_state = _apply(
-        critic_optimiser(config), gradient, state.critic_optimiser, state.critic, annealing
+        critic_optimiser(config), critic_gradient, state.critic_optimiser, state.critic, annealing
     )
     target_critic = optax.incremental_update(critic, state.target_critic, config.agent_config.tau)
     state = state._replace(critic=critic, target_critic=target_critic)
 
-    gradient, actor_metrics = jax.grad(actor_loss, has_aux=True)(
+    actor_gradient, actor_metrics = jax.grad(actor_loss, has_aux=True)(
         state.actor, config, state, batch, actor_key
     )
     actor, actor_optimiser_state = _apply(
-        actor_optimiser(config), gradient, state.actor_optimiser, state.actor, annealing
+        actor_optimiser(config), actor_gradient, state.actor_optimiser, state.actor, annealing
     )
 
     gradient, temperature_metrics = jax.grad(temperature_loss, has_aux=True)(
@@ -215,11 +219,31 @@ def update(
         key=key,
         step=state.step + 1,
     )
+    norms = {
+        "actor_gradient_norm": optax.global_norm(actor_gradient),
+        "critic_gradient_norm": optax.global_norm(critic_gradient),
+    }
     rates = {
         "actor_lr": jnp.float32(annealing * config.agent_config.actor_lr),
         "critic_lr": jnp.float32(annealing * config.agent_config.critic_lr),
     }
-    return state, {**critic_metrics, **actor_metrics, **temperature_metrics, **rates}
+    return state, {**critic_metrics, **actor_metrics, **temperature_metrics, **norms, **rates}
+
+
+def healthy(metrics: Metrics, state: TrainingState) -> jax.Array:
+    """Whether the numbers of an update, or of several along a leading axis, are as they should be.
+
+    Args:
+        metrics: that `update` returned.
+        state: after it.
+
+    Returns:
+        () bool: all are finite, and the entropy is not below what a policy has whose actions
+        have all but stopped to vary.
+    """
+    action_dim = state.actor["params"]["mean"]["bias"].shape[-1]  # As `networks.Actor` names it.
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in metrics.values()]))
+    return finite & jnp.all(metrics["entropy"] > _LEAST_ENTROPY * action_dim)
 
 
 def _apply(

@@ -1,20 +1,25 @@
 """Files and folders: written whole or not at all, read with one clear word if damaged."""
 
+import contextlib
+import hashlib
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
+
+import numpy as np
 
 from replay.errors import BadInput, require
 
 
 def write_json(path: pathlib.Path, values: Any) -> None:
     """Writes a JSON file that is whole at any time: beside its place, then renamed."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(values, indent=2))
-    partial.replace(path)
+    with _beside(path) as partial:
+        partial.write_text(json.dumps(values, indent=2))
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -24,13 +29,57 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         BadInput: there is none, or it is damaged.
     """
     try:
-        values = json.loads(path.read_text())
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_JSON + 1)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
-    except ValueError as error:
+    return parse_json(content, str(path))
+
+
+def parse_json(content: bytes, where: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Args:
+        content: of a file.
+        where: the file, for messages.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    require(
+        len(content) <= _LARGEST_JSON, f"{where} is damaged: it has more than {_LARGEST_JSON} bytes"
+    )
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{where} is damaged: {error}") from error
+    require(isinstance(values, dict), f"{where} is damaged: it holds no JSON object")
+    return cast(dict[str, Any], values)
+
+
+def read_arrays(path: pathlib.Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Arrays of an .npz file, by their names.
+
+    What they say that they take is checked before memory is taken: a small file can unfold into
+    one that fills the machine.
+
+    Raises:
+        BadInput: the file is missing, damaged or too large, or one of them is not in it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unfolded = sum(entry.file_size for entry in archive.infolist())
+            require(
+                unfolded <= _LARGEST_ARRAYS,
+                f"{path} is damaged: it would take {unfolded} bytes of memory, more than "
+                f"{_LARGEST_ARRAYS}",
+            )
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except BadInput:
+        raise
+    except _DAMAGED as error:
         raise BadInput(f"{path} is damaged: {error}") from error
-    require(isinstance(values, dict), f"{path} is damaged: it holds no JSON object")
-    return values
 
 
 def write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
@@ -38,10 +87,9 @@ def write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(content)
-        _sync(partial)
-        partial.replace(path)
+        with _beside(path) as partial:
+            partial.write_bytes(content)
+            _sync(partial)
 
 
 def read_files(folder: pathlib.Path) -> dict[str, bytes]:
@@ -55,6 +103,24 @@ def paths_of(folder: pathlib.Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): str(path) for path in found}
 
 
+_SUMS = "SHA256SUMS"
+_LARGEST_JSON = 100_000_000
+_LARGEST_ARRAYS = _LARGEST_FOLDER = 2_000_000_000
+# What zipfile and NumPy raise for a file that is cut off or changed; RuntimeError is zipfile's for
+# flags that a changed byte sets, MemoryError NumPy's for an array that says that it is huge.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 class PackedFolder(NamedTuple):
     """A small folder on its way from one machine to another."""
 
@@ -66,8 +132,40 @@ class PackedFolder(NamedTuple):
 
     @classmethod
     def pack(cls, folder: pathlib.Path) -> "PackedFolder":
-        """Reads a folder."""
+        """Reads a folder.
+
+        Raises:
+            BadInput: it is too large to be one of these.
+        """
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        require(size <= _LARGEST_FOLDER, f"{folder} is damaged: it has {size} bytes")
         return cls(folder.name, read_files(folder), str(folder))
+
+    @classmethod
+    def sealed(cls, name: str, files: dict[str, bytes]) -> "PackedFolder":
+        """A folder with the checksums of its files, as `sha256sum --check` wants them."""
+        sums = "".join(
+            f"{hashlib.sha256(content).hexdigest()}  {file}\n"
+            for file, content in sorted(files.items())
+        )
+        return cls(name, files | {_SUMS: sums.encode()}, name)
+
+    def require_whole(self) -> None:
+        """Refuses a sealed folder in which something is missing or has changed.
+
+        Raises:
+            BadInput: naming the folder and the file.
+        """
+        lines = self.files.get(_SUMS, b"").decode(errors="replace").splitlines()
+        sums = {file: digest for digest, _, file in (line.partition("  ") for line in lines)}
+        require(bool(sums), f"{self.origin} is damaged: it has no {_SUMS}")
+        for file, digest in sums.items():
+            content = self.files.get(file)
+            require(content is not None, f"{self.origin} is damaged: {file} is missing")
+            require(
+                hashlib.sha256(content or b"").hexdigest() == digest,
+                f"{self.origin} is damaged: {file} is not what was written",
+            )
 
     def write(self, parent: pathlib.Path) -> pathlib.Path:
         """Writes the folder beside its place and renames it, so that it is whole or absent.
@@ -81,12 +179,28 @@ class PackedFolder(NamedTuple):
         final, partial = parent / self.name, parent / f".{self.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        write_files(partial, self.files)
+        try:
+            write_files(partial, self.files)
+        except OSError:  # What a full disk has taken half of takes no room.
+            shutil.rmtree(partial)
+            raise
         if final.exists():
             shutil.rmtree(final)
         partial.rename(final)
         _sync(parent)
         return final
+
+
+@contextlib.contextmanager
+def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file to be written, which then takes the place of another, or is gone if that failed."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _sync(path: pathlib.Path) -> None:

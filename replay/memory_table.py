@@ -29,14 +29,15 @@ class MemoryTable:
     Args:
         config: capacity, warm-up and update-to-data ratio.
         packed_size: numbers in a step, see `replay.packing`.
+        restored: transitions that `restore` will be given.
     """
 
-    def __init__(self, config: ReplayConfig, packed_size: int):
+    def __init__(self, config: ReplayConfig, packed_size: int, restored: int):
         # Takes memory only as it is written.
         self._items = np.zeros((config.replay_capacity, 2, packed_size), np.float32)
-        self._pacing = pacing(config)
+        self._pacing = pacing(config, restored)
         self._random = np.random.default_rng()
-        self._inserted = self._sampled = 0
+        self._inserted = self._sampled = self._taken = 0
         self._stopped = False
         self._changed = threading.Condition()
 
@@ -62,6 +63,28 @@ class MemoryTable:
                 taken += 1
             self._changed.notify_all()
             return taken
+
+    def restore(self, steps: np.ndarray) -> None:
+        """Takes transitions that are in the journal already.
+
+        Args:
+            steps: (steps, packed size) float32; every two that follow each other are one.
+        """
+        taken = self.insert(np.stack([steps[:-1], steps[1:]], axis=1))
+        assert taken == len(steps) - 1, "more is restored than was said"
+        with self._changed:
+            self._taken = self._inserted
+
+    def take_new(self, most: int) -> np.ndarray:
+        """The oldest transitions that have not been taken yet, (at most, 2, packed size) float32.
+
+        Those that others have taken the place of are left out.
+        """
+        with self._changed:
+            self._taken = max(self._taken, self._inserted - self._size)
+            numbers = np.arange(self._taken, min(self._taken + most, self._inserted))
+            self._taken += len(numbers)
+            return self._items[numbers % len(self._items)]
 
     def draw(self, batch: np.ndarray) -> None:
         """Fills (batch, 2, packed size) float32, as soon as the pacing allows.

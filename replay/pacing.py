@@ -19,7 +19,7 @@ class Pacing(NamedTuple):
     """
 
     min_size: int
-    """The warm-up: nothing is sampled before."""
+    """The warm-up, or what a resumed run begins with: nothing is sampled before."""
     samples_per_insert: float | None
     """s = batch size * update-to-data ratio; None without a ratio."""
     error_buffer: float
@@ -42,14 +42,20 @@ class Pacing(NamedTuple):
         return surplus <= self.samples_per_insert * self.min_size + self.error_buffer
 
 
-def pacing(config: ReplayConfig) -> Pacing:
-    """The pacing that holds the wanted ratio."""
+def pacing(config: ReplayConfig, restored: int = 0) -> Pacing:
+    """The pacing that holds the wanted ratio.
+
+    Args:
+        config: warm-up, batch size and ratio.
+        restored: transitions that a resumed run begins with; with them neither side is ahead.
+    """
+    min_size = max(config.warmstart_steps, restored)
     if config.ratio is None:
-        return Pacing(config.warmstart_steps, None, 0.0)
+        return Pacing(min_size, None, 0.0)
     samples_per_insert = config.batch_size * config.ratio
     error_buffer = max(
         _TOLERANCE * config.warmstart_steps * samples_per_insert,
         BATCHES_ON_THEIR_WAY * config.batch_size,
         2 * max(1.0, samples_per_insert),
     )
-    return Pacing(config.warmstart_steps, samples_per_insert, error_buffer)
+    return Pacing(min_size, samples_per_insert, error_buffer)

@@ -1,6 +1,6 @@
 """The table of transitions in Reverb, and the writer to it."""
 
-import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,21 @@ from replay.writer import StepWriter
 
 reverb = load()
 
-TABLE, STEP = "transitions", "step"
+# What is new is in a table of its own until the journal has it; both hold the same steps.
+TABLE, NEW, STEP = "transitions", "new", "step"
 
 # Items a writer may have on their way; Reverb itself warns above 50, and a writer that is
 # never flushed grows without bound (google-deepmind/reverb issue 55).
-_ITEMS_IN_FLIGHT = 20
+_ITEMS_IN_FLIGHT = 40  # Two a transition, one for each table.
 _SAMPLES_AHEAD = 64
 _INFO_SECONDS = 10
+_RESTORE_SECONDS = 60
+_NOWHERE = "/dev/null/reverb"
 
 
-def rate_limiter(config: ReplayConfig) -> Any:
+def rate_limiter(config: ReplayConfig, restored: int = 0) -> Any:
     """Reverb's, for the pacing of `replay.pacing`."""
-    wanted = pacing(config)
+    wanted = pacing(config, restored)
     if wanted.samples_per_insert is None:
         return reverb.rate_limiters.MinSize(wanted.min_size)
     return reverb.rate_limiters.SampleToInsertRatio(
@@ -35,29 +38,38 @@ def rate_limiter(config: ReplayConfig) -> Any:
 
 
 class ReverbTable:
-    """One Reverb server with one table: uniform sampling, the oldest removed first.
+    """One Reverb server: uniform sampling, the oldest removed first.
 
     An item holds two steps as `replay.packing` packs them: that of o[t] and that of o[t+1]. They
     are read in this process, where Reverb needs no network for it: a third of the time.
 
     Args:
         config: capacity, warm-up and update-to-data ratio.
-        folder: for Reverb's own files; made if missing.
+        restored: transitions that `restore` will be given.
     """
 
-    def __init__(self, config: ReplayConfig, folder: pathlib.Path):
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, config: ReplayConfig, restored: int):
         table = reverb.Table(
             name=TABLE,
             sampler=reverb.selectors.Uniform(),
             remover=reverb.selectors.Fifo(),
             max_size=config.replay_capacity,
-            rate_limiter=rate_limiter(config),
+            rate_limiter=rate_limiter(config, restored),
         )
-        # Reverb's default is a temporary folder that it never removes.
-        checkpointer = reverb.platform.checkpointers_lib.DefaultCheckpointer(str(folder))
-        self._server = reverb.Server([table], checkpointer=checkpointer)
+        new = reverb.Table(
+            name=NEW,
+            sampler=reverb.selectors.Fifo(),
+            remover=reverb.selectors.Fifo(),
+            max_size=config.replay_capacity,
+            max_times_sampled=1,
+            rate_limiter=reverb.rate_limiters.MinSize(1),
+        )
+        # It checkpoints nothing, see `replay.journal`; its default is a temporary folder that it
+        # never removes.
+        checkpointer = reverb.platform.checkpointers_lib.DefaultCheckpointer(_NOWHERE)
+        self._server = reverb.Server([table, new], checkpointer=checkpointer)
         self._client = reverb.Client(f"localhost:{self._server.port}")
+        self._restorer = self._client.trajectory_writer(num_keep_alive_refs=2)
         # The number of samples is without end.
         self._sampler = self._client._client.NewSampler(TABLE, 2**62, _SAMPLES_AHEAD)
 
@@ -75,6 +87,25 @@ class ReverbTable:
             "inserted": limiter.insert_stats.completed,
             "sampled": limiter.sample_stats.completed,
         }
+
+    def restore(self, steps: np.ndarray) -> None:
+        """Takes transitions that are in the journal already.
+
+        Args:
+            steps: (steps, packed size) float32; every two that follow each other are one.
+        """
+        for number, step in enumerate(steps):
+            _append(self._restorer, step, into=(TABLE,) if number else ())
+        self._restorer.flush(timeout_ms=1000 * _RESTORE_SECONDS)
+
+    def take_new(self, most: int) -> np.ndarray:
+        """The oldest transitions not taken yet: (at most, 2, packed size) float32."""
+        there = self._client.server_info(timeout=_INFO_SECONDS)[NEW].current_size
+        number = min(most, there)
+        if not number:
+            return np.empty((0, 2, 0), np.float32)
+        following = self._client._client.NewSampler(NEW, number, _SAMPLES_AHEAD).GetNextTrajectory
+        return np.stack([following()[-1] for _ in range(number)])
 
     def draw(self, batch: np.ndarray) -> None:
         """Fills (batch, 2, packed size) float32, as soon as the pacing allows.
@@ -106,10 +137,8 @@ class ReverbWriter(StepWriter):
 
     def _send(self, seconds: float, everything: bool) -> bool:
         for step in self._unsent:
-            self._writer.append({STEP: pack_step(*step[:-1])})
-            if not step.first:  # It completes the transition that began with the one before.
-                trajectory = {STEP: self._writer.history[STEP][-2:]}
-                self._writer.create_item(TABLE, priority=1.0, trajectory=trajectory)
+            # All but the first complete the transition that began with the one before.
+            _append(self._writer, pack_step(*step[:-1]), into=() if step.first else (TABLE, NEW))
         self._unsent.clear()
         try:
             self._writer.flush(
@@ -119,3 +148,11 @@ class ReverbWriter(StepWriter):
         except reverb.errors.DeadlineExceededError:
             return False
         return True
+
+
+def _append(writer: Any, step: np.ndarray, into: Sequence[str]) -> None:
+    """Appends a packed step, and puts the transition that it completes into tables."""
+    writer.append({STEP: step})
+    for table in into:
+        trajectory = {STEP: writer.history[STEP][-2:]}
+        writer.create_item(table, priority=1.0, trajectory=trajectory)

@@ -1,6 +1,5 @@
 """The replay server: a table of transitions in a process of its own."""
 
-import pathlib
 import queue
 import threading
 from importlib import util
@@ -9,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import ray
 
+from replay import journal
 from replay.config import ReplayConfig
 from replay.errors import require
+from replay.files import PackedFolder
 from replay.memory_table import MemoryTable
 from replay.packing import packed_size
 
@@ -34,7 +35,8 @@ class ReplayServer:
         config: where transitions are kept, capacity, warm-up, ratio and batch size.
         proprioception_shape: frames, and numbers in a frame.
         action_dim: numbers in an action.
-        folder: for Reverb's own files; made if missing.
+        inserted: transitions that a resumed run has had.
+        restored: of which `restore` will be given so many. Nothing is sampled before.
 
     Raises:
         BadInput: Reverb is wanted, and is not installed here.
@@ -48,7 +50,8 @@ class ReplayServer:
         config: ReplayConfig,
         proprioception_shape: tuple[int, int],
         action_dim: int,
-        folder: pathlib.Path,
+        inserted: int = 0,
+        restored: int = 0,
     ):
         size = packed_size(proprioception_shape, action_dim)
         in_memory = config.replay == "memory" or (config.replay == "auto" and not has_reverb())
@@ -59,11 +62,13 @@ class ReplayServer:
         )
         self._table: MemoryTable | ReverbTable
         if in_memory:
-            self._table = MemoryTable(config, size)
+            self._table = MemoryTable(config, size, restored)
         else:
             from replay import reverb_table
 
-            self._table = reverb_table.ReverbTable(config, folder)
+            self._table = reverb_table.ReverbTable(config, restored)
+        self._inserted_before = inserted - restored
+        self._taken = inserted
         self._batch_shape = (config.batch_size, 2, size)
         self._ready: queue.Queue[np.ndarray | BaseException] = queue.Queue(_BATCHES_READY)
         threading.Thread(target=self._draw, name="replay-draw", daemon=True).start()
@@ -75,8 +80,34 @@ class ReplayServer:
         return f"{ray.util.get_node_ip_address()}:{self._table.port}"
 
     def counts(self) -> dict[str, int]:
-        """Transitions in the table now, ever inserted, and ever sampled."""
-        return self._table.counts()
+        """Transitions in the table now, ever inserted in the run, and sampled from this server."""
+        counts = self._table.counts()
+        return counts | {"inserted": self._inserted_before + counts["inserted"]}
+
+    def restore(self, entry: PackedFolder) -> None:
+        """Takes the transitions of an entry of the journal.
+
+        Raises:
+            BadInput: it is damaged, or of another piano.
+        """
+        for steps in journal.trajectories(entry, self._batch_shape[-1]):
+            self._table.restore(steps)
+
+    def take_new(self, most: int) -> PackedFolder | None:
+        """The next entry of the journal: the oldest transitions that it has not got.
+
+        Args:
+            most: transitions at most.
+
+        Returns:
+            None if it has all.
+        """
+        transitions = self._table.take_new(most)
+        if not len(transitions):
+            return None
+        entry = journal.pack(self._taken, transitions)
+        self._taken += len(transitions)
+        return entry
 
     def insert(self, items: np.ndarray) -> int:
         """See `MemoryTable.insert`."""

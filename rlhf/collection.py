@@ -16,15 +16,13 @@ import dataclasses
 import pathlib
 import re
 import time
-import zipfile
-import zlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from replay.errors import BadInput, require
-from replay.files import PackedFolder, read_json, write_json
+from replay.files import PackedFolder, read_arrays, read_json, write_json
 from replay.transition import Observation
 
 if TYPE_CHECKING:
@@ -33,17 +31,6 @@ if TYPE_CHECKING:
 _VERSION = 1
 _MANIFEST, _SEGMENT, _TRAJECTORY = "collection.json", "segment.json", "trajectory.npz"
 _NAME = re.compile(r"\d{4,}")
-# What zipfile and NumPy raise for a file that is cut off or changed; RuntimeError is zipfile's for
-# flags that a changed byte sets.
-_DAMAGED = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 COLUMNS = {
     "proprioception": "(T, frames, numbers) float32: what of the observation the simulation "
@@ -125,11 +112,7 @@ class Trajectory:
         Raises:
             BadInput: it is missing or damaged.
         """
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                trajectory = cls(**{name: arrays[name] for name in COLUMNS})
-        except _DAMAGED as error:
-            raise BadInput(f"the trajectory {path} is damaged: {error}") from error
+        trajectory = cls(**read_arrays(path, COLUMNS))
         for name, (dtype, axes) in _FORMS.items():
             column = getattr(trajectory, name)
             steps = trajectory.row.size + (name == "simulator_state")

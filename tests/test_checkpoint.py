@@ -1,5 +1,6 @@
 """Checkpoints: whole, readable without anything else, and refused when damaged."""
 
+import errno
 import json
 
 import jax
@@ -9,6 +10,7 @@ import safetensors.numpy
 
 from learner import checkpoint, sac
 from learner.config import LearnerConfig, SACConfig
+from replay import files
 from replay.errors import BadInput
 from replay.files import PackedFolder
 
@@ -108,3 +110,49 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 def test_description_is_plain_json(tmp_path):
     folder = checkpoint.pack(make_state(), {"config": {"seed": 1}}).write(tmp_path)
     assert json.loads((folder / "checkpoint.json").read_text()) == {"config": {"seed": 1}}
+
+
+# --- Damage, and what is kept ---------------------------------------------------------------
+
+
+def names(folder):
+    return [path.name for path in checkpoint.list_checkpoints(folder)]
+
+
+def test_the_newest_that_is_whole_is_taken_and_the_damaged_are_named(tmp_path):
+    for step in (1, 2, 3):
+        checkpoint.pack(make_state(step=step), {"learner_steps": step}).write(tmp_path)
+    saved, damaged = checkpoint.newest_whole(tmp_path)
+    assert saved is not None
+    assert (saved.name, damaged) == ("step_000000003", [])
+    state = tmp_path / "step_000000003" / "training_state.safetensors"
+    state.write_bytes(state.read_bytes()[:-1] + b"x")  # As long as before.
+    (tmp_path / "step_000000002" / "checkpoint.json").unlink()
+    saved, damaged = checkpoint.newest_whole(tmp_path)
+    assert saved is not None
+    assert saved.name == "step_000000001"
+    assert [word in line for word, line in zip(("_state", ".json"), damaged, strict=True)]
+    assert "step_000000003 is damaged" in damaged[0]
+    assert "step_000000002 is damaged" in damaged[1]
+    with pytest.raises(BadInput, match="step_000000003 is damaged"):
+        checkpoint.load_state(PackedFolder.pack(tmp_path / "step_000000003"), make_state())
+    assert checkpoint.newest_whole(tmp_path / "nothing") == (None, [])
+
+
+def test_the_best_is_kept_besides_the_newest(tmp_path):
+    for step in (1, 2, 3, 4):
+        checkpoint.pack(make_state(step=step), {}).write(tmp_path)
+    checkpoint.remove_all_but_newest(tmp_path, keep=2, best="step_000000001")
+    assert names(tmp_path) == ["step_000000001", "step_000000003", "step_000000004"]
+
+
+def test_what_a_full_disk_takes_half_of_leaves_nothing(tmp_path, monkeypatch):
+    checkpoint.pack(make_state(step=1), {}).write(tmp_path)
+
+    def full(_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "_sync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.pack(make_state(step=2), {}).write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000000001"]

@@ -1,9 +1,14 @@
-"""The learner step as it runs against the plain one on whole observations."""
+"""The learner step as it runs against the plain one on whole observations; the learner itself."""
+
+import pickle
+import types
+import typing
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from actors.config import EnvironmentConfig, SongConfig
 from actors.environment import PianoEnvironment
@@ -12,10 +17,13 @@ from actors.song import load_songs
 from benchmarks import reference
 from learner import sac
 from learner.config import LearnerConfig, SACConfig
-from learner.learner import learner_steps
+from learner.learner import Learner, UnhealthyStep, learner_steps
 from learner.live_inputs import LiveInputs
 from learner.networks import policy
 from learner.observation import unfold
+from learner.parameters import Published
+from replay.client import Replay
+from replay.files import PackedFolder
 from replay.packing import pack_step, unpack_batch
 
 BATCH = 16
@@ -81,9 +89,10 @@ def test_steps_on_live_inputs_are_the_plain_ones_on_whole_observations(repertoir
     )
     state = live.restrict(whole)
     for steps in batches:
-        state, metrics = learner_steps(
+        state, metrics, healthy = learner_steps(
             state, steps[None], live.table, np.float32(1), CONFIG, live.layout
         )
+        assert healthy
         batch = unpack_batch(steps, layout.frames, layout.proprioception_dim)
         plain_batch = sac.Batch(
             unfold(layout, repertoire.table, batch.observation),
@@ -116,7 +125,7 @@ def test_whole_states_come_back_to_the_bit(repertoire, batches):
     live = LiveInputs(layout, repertoire.table)
     whole = jax.device_get(sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3))
     # Restricting copies: the step below gives its input away.
-    state, _ = learner_steps(
+    state, _, _ = learner_steps(
         live.restrict(whole), batches[:1], live.table, np.float32(1), CONFIG, live.layout
     )
     state = jax.device_get(state)
@@ -132,14 +141,15 @@ def test_several_updates_in_one_dispatch_are_those_of_several_dispatches(reperto
     layout, action_dim = repertoire.piano(0).layout, repertoire.piano(0).action_dim
     live = LiveInputs(layout, repertoire.table)
     whole = jax.device_get(sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3))
-    together, metrics = learner_steps(
+    together, metrics, healthy = learner_steps(
         live.restrict(whole), batches, live.table, np.float32(1), CONFIG, live.layout
     )
     state = live.restrict(whole)
     for steps in batches:
-        state, last = learner_steps(
+        state, last, _ = learner_steps(
             state, steps[None], live.table, np.float32(1), CONFIG, live.layout
         )
+    assert healthy
     assert int(together.step) == int(state.step) == len(batches)
     for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(state), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -157,3 +167,110 @@ def test_a_policy_on_live_inputs_is_the_whole_one(repertoire, batches):
     np.testing.assert_allclose(ours.mean, theirs.mean, atol=1e-5)
     np.testing.assert_allclose(ours.log_std, theirs.log_std, atol=1e-5)
     assert jnp.ptp(theirs.mean) > 0.1
+
+
+# --- Going on, and numbers that go bad --------------------------------------------------------
+
+
+class OneASlice:
+    """Stands for the replay: the same batches again and again, and each time a pause."""
+
+    def __init__(self, batches):
+        self._asked = 0
+        self._batches = batches
+
+    def sampler(self):
+        return self
+
+    def sample(self, _seconds):
+        number, pause = divmod(self._asked, 2)
+        self._asked += 1
+        return None if pause else self._batches[number % len(self._batches)]
+
+
+@pytest.fixture
+def start_learner(repertoire, batches, monkeypatch):
+    """Makes a learner on fixed batches."""
+    monkeypatch.setattr("ray.put", lambda value: value)
+
+    def start(saved=None, first=0, data=batches):
+        piano = repertoire.piano(0)
+        published: list[Published] = []
+
+        class Server:
+            publish = types.SimpleNamespace(remote=published.append)
+
+        learner = Learner(  # The replay is not under test.
+            CONFIG,
+            piano.layout,
+            repertoire.table,
+            piano.action_dim,
+            3,
+            typing.cast(Replay, OneASlice(np.roll(data, -first, axis=0))),
+            data.shape[1],
+            Server,
+        )
+        learner.start(saved=saved)
+        return learner, published
+
+    return start
+
+
+def take(learner, steps):
+    """Takes learner steps, one a slice."""
+    for _ in range(steps):
+        report = learner.learn(60.0)
+        assert report.steps == 1
+    return report
+
+
+def state_of(learner):
+    return learner.checkpoint({}).files["training_state.safetensors"]
+
+
+def test_going_on_from_a_checkpoint_is_never_having_stopped_to_the_bit(start_learner):
+    whole, _ = start_learner()
+    take(whole, 6)
+    first, _ = start_learner()
+    take(first, 3)
+    second, published = start_learner(saved=first.checkpoint({}), first=3)
+    assert [parameters.version for parameters in published] == [3]  # Actors act by it at once.
+    assert take(second, 3).step == 6
+    assert state_of(second) == state_of(whole)
+    assert state_of(first) != state_of(whole)
+
+
+@pytest.mark.parametrize("place", ["reward", "observation"])
+def test_a_step_whose_numbers_are_not_finite_is_caught_with_its_batch(
+    start_learner, batches, place
+):
+    bad = np.array(batches)
+    bad[2, 0, 0, {"reward": -4, "observation": 0}[place]] = np.nan
+    learner, published = start_learner(data=bad)
+    take(learner, 2)
+    before = len(published)
+    with pytest.raises(UnhealthyStep, match=r"step 3: .*critic_loss.* not finite") as caught:
+        take(learner, 1)
+    np.testing.assert_array_equal(caught.value.batch[0], bad[2])
+    assert caught.value.step == 3
+    assert len(published) == before  # Nobody acts by it.
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert str(again) == str(caught.value)
+
+
+def test_a_policy_that_has_collapsed_is_caught(start_learner):
+    learner, _ = start_learner()
+    saved = learner.checkpoint({})
+    arrays = safetensors.numpy.load(saved.files["training_state.safetensors"])
+    arrays[".actor['params']['log_std']['bias']"][:] = -20
+    arrays[".actor['params']['log_std']['kernel']"][:] = 0
+    narrow = PackedFolder.sealed(
+        saved.name,
+        {
+            "training_state.safetensors": safetensors.numpy.save(arrays),
+            "checkpoint.json": saved.files["checkpoint.json"],
+        },
+    )
+    learner, _ = start_learner(saved=narrow)
+    with pytest.raises(UnhealthyStep, match=r"the policy has collapsed: entropy -\d+ nats"):
+        take(learner, 1)

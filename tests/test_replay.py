@@ -37,17 +37,18 @@ def kind(request):
 
 
 @pytest.fixture
-def serve(session, kind, tmp_path):  # noqa: ARG001
+def serve(session, kind):  # noqa: ARG001
     """Starts a replay server with some settings."""
     servers = []
 
-    def start(**settings):
+    def start(inserted=0, restored=0, **settings):
         settings = {"warmstart_steps": 10, "batch_size": BATCH, "replay_capacity": 1000} | settings
         server = remote(ReplayServer, num_cpus=0, max_concurrency=8).remote(
             ReplayConfig(replay=kind, **settings),
             (FRAMES, PROPRIOCEPTION_DIM),
             ACTION_DIM,
-            tmp_path,
+            inserted,
+            restored,
         )
         servers.append(server)
         return Replay(server, ray.get(server.address.remote(), timeout=60))
@@ -198,12 +199,12 @@ def test_a_server_that_is_gone_is_noticed_by_whoever_samples(serve):
         [sampler.sample(seconds=20.0) for _ in range(200)]
 
 
-def test_memory_is_taken_where_there_is_no_reverb(monkeypatch, tmp_path):
+def test_memory_is_taken_where_there_is_no_reverb(monkeypatch):
     monkeypatch.setattr(server_module, "has_reverb", lambda: False)
 
     def serve(replay):
         shape = (FRAMES, PROPRIOCEPTION_DIM)
-        return ReplayServer(ReplayConfig(replay=replay), shape, ACTION_DIM, tmp_path)
+        return ReplayServer(ReplayConfig(replay=replay), shape, ACTION_DIM)
 
     server = serve("auto")
     assert server.address() == ""
@@ -244,3 +245,92 @@ def test_packed_steps_are_read_alike_on_the_device():
 def test_settings_out_of_range_name_the_flag(settings):
     with pytest.raises(BadInput, match="--"):
         ReplayConfig(**settings)
+
+
+# --- Going on with what a server had --------------------------------------------------------
+
+
+def entries_of(replay, most=1000):
+    """All that the journal has not got yet."""
+    entries = []
+    while (entry := ray.get(replay.server.take_new.remote(most), timeout=30)) is not None:
+        entries.append(entry)
+    return entries
+
+
+def held(replay, batches=150):
+    """Which transitions a server holds, by episode and step."""
+    sampler, seen = replay.sampler(), set()
+    for _ in range(batches):
+        batch = unpacked(sampler.sample(seconds=10.0))
+        seen |= {tuple(int(x) for x in action) for action in batch.action}
+    return seen
+
+
+def test_the_journal_gets_every_transition_once_and_another_server_goes_on_with_it(serve):
+    first = serve(update_to_data_ratio="free")
+    writer = first.writer()
+    write_episodes(writer, episodes=range(5), steps=4)
+    assert writer.wait(5.0, everything=True)
+    entries = entries_of(first, most=8)
+    write_episodes(writer, episodes=range(5, 7), steps=4)
+    assert writer.wait(5.0, everything=True)
+    entries += entries_of(first)
+    assert [entry.name for entry in entries] == [
+        "transitions_000000000000_000000000008",
+        "transitions_000000000008_000000000016",
+        "transitions_000000000016_000000000020",
+        "transitions_000000000020_000000000028",
+    ]
+
+    # Of 30 that the run has had, two were lost.
+    second = serve(update_to_data_ratio="free", inserted=30, restored=28)
+    sampler = second.sampler()
+    for entry in entries[:-1]:
+        ray.get(second.server.restore.remote(entry), timeout=30)
+    assert sampler.sample(seconds=0.3) is None  # Not all is there yet.
+    ray.get(second.server.restore.remote(entries[-1]), timeout=30)
+    assert counts(second)["inserted"] == 30
+    assert counts(second)["size"] == 28
+    assert held(second) == {(episode, step) for episode in range(7) for step in range(4)}
+    # The journal has these already.
+    assert entries_of(second) == []
+    writer = second.writer()
+    write_episodes(writer, episodes=range(7, 9), steps=4)
+    assert writer.wait(5.0, everything=True)
+    assert counts(second)["inserted"] == 38
+    assert [entry.name for entry in entries_of(second)] == ["transitions_000000000030_000000000038"]
+
+
+@pytest.mark.parametrize("ratio", ["0.5", "20"])
+def test_a_restored_server_holds_the_ratio_from_where_it_is(serve, ratio):
+    """Neither side has to make up for what was before: no burst of updates, no blocked actors."""
+    first = serve(update_to_data_ratio="free")
+    writer = first.writer()
+    write_episodes(writer, episodes=range(100), steps=10)
+    assert writer.wait(5.0, everything=True)
+    (entry,) = entries_of(first)
+
+    replay = serve(update_to_data_ratio=ratio, inserted=1000, restored=1000)
+    ray.get(replay.server.restore.remote(entry), timeout=30)
+    sampler, writer = replay.sampler(), replay.writer()
+    ahead = 0
+    while sampler.sample(seconds=1.0) is not None:
+        ahead += 1
+    buffer = pacing(
+        ReplayConfig(update_to_data_ratio=ratio, batch_size=BATCH, warmstart_steps=10)
+    ).error_buffer
+    assert ahead * BATCH <= buffer
+    write_episodes(writer, episodes=range(100, 200), steps=10, seconds=0.3)
+    assert counts(replay)["inserted"] > 1000
+    assert sampler.sample(seconds=10.0) is not None
+
+
+def test_what_the_journal_does_not_fetch_blocks_nobody(serve):
+    replay = serve(update_to_data_ratio="free", replay_capacity=30)
+    writer = replay.writer()
+    write_episodes(writer, episodes=range(20), steps=5)
+    assert writer.wait(5.0, everything=True)
+    assert counts(replay)["inserted"] == 100
+    (entry,) = entries_of(replay)
+    assert entry.name == "transitions_000000000000_000000000030"

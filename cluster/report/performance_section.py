@@ -3,7 +3,6 @@
 import base64
 import html
 import pathlib
-import zipfile
 from collections.abc import Iterable, Sequence
 
 from actors.performance import Performance
@@ -11,6 +10,7 @@ from cluster.report.charts import full_number, short_number
 from cluster.report.key_statuses import key_range
 from cluster.report.piano_roll import draw_roll, draw_strip
 from cluster.report.records import Evaluation, Steps
+from replay.errors import BadInput
 
 MOST_VIDEO_BYTES = 20_000_000
 """On one page."""
@@ -87,7 +87,7 @@ def load_recording(evaluation: Evaluation) -> Performance | None:
         return None
     try:
         return Performance.load(recording)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except BadInput:
         return None
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from aiohttp import web
 
 from actors.performance import Performance
+from replay.errors import BadInput
 from rlhf.collection import Segment
 
 _SOUND_SECONDS = 60.0
@@ -95,7 +95,7 @@ class Material:
         file = self._inside(segment.performance)
         try:
             return Performance.load(file)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except BadInput as error:
             raise web.HTTPInternalServerError(
                 reason=f"the performance of segment {segment.name} is damaged"
             ) from error

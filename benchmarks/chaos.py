@@ -1,0 +1,328 @@
+"""Faults in a running training: what it loses, and how soon it is back.
+
+python -m benchmarks.chaos runs/chaos --faults 40 --json
+
+Parts are killed (SIGKILL), stopped (SIGSTOP) and starved (stopped nine tenths of the time) in
+turn, by a schedule that a seed decides. The driver is one of them: after it has been killed the run
+is resumed as a person would.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import psutil
+import tyro
+
+from benchmarks.rounds import announce
+from learner import checkpoint
+from replay import journal
+
+DRIVER = "driver"
+PARTS = ("Actor", "ReplayServer", "ParameterServer", "Learner", "Evaluator", DRIVER)
+_KINDS = ("kill", "stop", "starve")
+_STARVED = 0.9
+_PERIOD_SECONDS = 0.1
+_LOOK_SECONDS = 0.1
+_START_SECONDS = 180.0
+_END_SECONDS = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class ChaosConfig:
+    """Trains while parts of the run die, and measures what is lost."""
+
+    folder: tyro.conf.Positional[pathlib.Path]
+    """For the run; must not be there yet."""
+    faults: int = 40
+    """How many, one after the other."""
+    seed: int = 0
+    """Of the schedule."""
+    longest_stop: float = 90.0
+    """Seconds that a part is stopped at most; starved a third of that."""
+    settled_seconds: float = 5.0
+    """That the run is left alone between two faults."""
+    json: bool = False
+    """Print the answer as JSON."""
+
+
+class Fault(NamedTuple):
+    """One of the schedule."""
+
+    part: str
+    kind: str
+    seconds: float
+    """How long a part is stopped or starved; 0 of one that is killed."""
+
+
+class Outcome(NamedTuple):
+    """What came of a fault."""
+
+    part: str
+    kind: str
+    seconds: float
+    back_seconds: float
+    """From its end until the part was there, and both actors and learner got on again."""
+    learner_steps_lost: int
+    steps_since_checkpoint: int
+    """Environment steps when it struck, less those of the newest checkpoint."""
+
+
+def schedule(faults: int, seed: int, longest_stop: float) -> list[Fault]:
+    """Every part and kind equally often, in an order that the seed decides."""
+    generator = random.Random(seed)
+    whole: list[Fault] = []
+    while len(whole) < faults:
+        pairs = [(part, kind) for part in PARTS for kind in _KINDS]
+        generator.shuffle(pairs)
+        for part, kind in pairs:
+            most = {"kill": 0.0, "stop": longest_stop, "starve": longest_stop / 3}[kind]
+            whole.append(Fault(part, kind, generator.uniform(most / 10, most)))
+    return whole[:faults]
+
+
+class Training:
+    """A run under observation.
+
+    Args:
+        folder: that its folder is made in.
+        flags: of `pianist train` for a new run.
+    """
+
+    def __init__(self, folder: pathlib.Path, flags: Sequence[Any]):
+        self._folder = folder
+        self._flags = [str(flag) for flag in flags]
+        self.run = folder / "chaos"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._steps = 0
+        self.went_back = 0
+        """How often the count of environment steps did."""
+
+    def start(self) -> None:
+        """Begins the run, or goes on with it."""
+        which = ["--resume", self.run] if self.run.exists() else ["--name", "chaos", *self._flags]
+        command = [sys.executable, "-m", "pianist", "train", "--root-dir", self._folder, *which]
+        self._log = (self._folder / "output.txt").open("ab")
+        self._process = subprocess.Popen(
+            [str(word) for word in command], stdout=self._log, stderr=self._log
+        )
+
+    def status(self) -> dict[str, Any]:
+        """What the run says of itself, while the counts are watched."""
+        try:
+            status: dict[str, Any] = json.loads((self.run / "status.json").read_text())
+        except FileNotFoundError:
+            return {"environment_steps": 0, "learner_steps": 0, "state": "starting"}
+        self.went_back += status["environment_steps"] < self._steps
+        self._steps = max(self._steps, status["environment_steps"])
+        return status
+
+    def wait_for_progress(self, seconds: float, part: str, gone: int = 0) -> int:
+        """Waits until a part is there, and after that actors and learner have both got on.
+
+        Args:
+            seconds: at most.
+            part: that is waited for.
+            gone: process that it is no more.
+
+        Returns:
+            The fewest learner steps that were seen meanwhile.
+
+        Raises:
+            RuntimeError: they did not in time, or the run has ended.
+        """
+        deadline = time.monotonic() + seconds
+        status = self.status()
+        fewest = status["learner_steps"]
+        since: dict[str, Any] | None = None
+        while time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+            if self._process is None or self._process.poll() is not None:
+                raise RuntimeError(f"the run has ended; see {self._log.name}")
+            status = self.status()
+            fewest = min(fewest, status["learner_steps"])
+            if any(process.pid != gone for process in self.processes(part)):
+                if since is None or status["learner_steps"] < since["learner_steps"]:
+                    since = status
+                if status["state"] == "training" and all(
+                    status[count] > since[count] for count in ("environment_steps", "learner_steps")
+                ):
+                    return fewest
+        raise RuntimeError(f"no progress within {seconds:.0f} s; see {self._log.name}")
+
+    def steps_since_checkpoint(self) -> int:
+        """Environment steps so far, less those of the newest checkpoint."""
+        newest = checkpoint.list_checkpoints(self.run / "checkpoints")[-1]
+        saved = checkpoint.load_description(newest)["environment_steps"]
+        return int(self.status()["environment_steps"]) - int(saved)
+
+    def processes(self, part: str) -> list[psutil.Process]:
+        """Of a part, as Ray names them."""
+        assert self._process is not None
+        driver = psutil.Process(self._process.pid)
+        if part == DRIVER:
+            return [driver]
+        found = []
+        for process in driver.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name().startswith(f"ray::{part}"):
+                    found.append(process)
+        return found
+
+    def strike(self, fault: Fault) -> int:
+        """Does what the fault says to one process of the part; its number, if it is gone, else 0.
+
+        Raises:
+            RuntimeError: there is no such process.
+        """
+        processes = self.processes(fault.part)
+        if not processes:
+            raise RuntimeError(f"there is no {fault.part}")
+        process = processes[0]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            match fault.kind:
+                case "kill":
+                    process.kill()
+                case "stop":
+                    with _stopped(process):
+                        self.watch(fault.seconds)
+                case _:
+                    end = time.monotonic() + fault.seconds
+                    while time.monotonic() < end:
+                        with _stopped(process):
+                            time.sleep(_STARVED * _PERIOD_SECONDS)
+                        time.sleep((1 - _STARVED) * _PERIOD_SECONDS)
+        if fault.part == DRIVER and fault.kind == "kill":
+            assert self._process is not None
+            self._process.wait(timeout=_END_SECONDS)
+            self._log.close()
+            self.start()
+        return process.pid if fault.kind == "kill" else 0
+
+    def end(self) -> int:
+        """Ends the run as a person would; its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(timeout=_END_SECONDS)
+        self._log.close()
+        return code
+
+    def watch(self, seconds: float) -> None:
+        """Looks at the counts for so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.status()
+            time.sleep(_LOOK_SECONDS)
+
+
+@contextlib.contextmanager
+def _stopped(process: psutil.Process) -> Iterator[None]:
+    process.suspend()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
+
+
+def chaos(
+    folder: pathlib.Path,
+    faults: Sequence[Fault],
+    flags: Sequence[Any],
+    settled_seconds: float,
+    back_seconds: float = _START_SECONDS,
+) -> dict[str, Any]:
+    """Trains, strikes, and measures.
+
+    Args:
+        folder: for the run and what it prints.
+        faults: in their order.
+        flags: of `pianist train`.
+        settled_seconds: between two faults.
+        back_seconds: that the run may take to get on again.
+
+    Returns:
+        `outcomes`, one a fault; `steps_went_back`, how often; `environment_steps` and
+        `in_journal`, the transitions written and those of them that the journal has;
+        `exit_code`.
+
+    Raises:
+        RuntimeError: the run ended, or did not get on in time.
+    """
+    folder.mkdir(parents=True)
+    training = Training(folder, flags)
+    training.start()
+    training.wait_for_progress(_START_SECONDS, "Evaluator")
+    outcomes = []
+    for number, fault in enumerate(faults, start=1):
+        training.watch(settled_seconds)
+        before = training.status()["learner_steps"]
+        since_checkpoint = training.steps_since_checkpoint()
+        started = time.monotonic()
+        gone = training.strike(fault)
+        fewest = training.wait_for_progress(back_seconds, fault.part, gone)
+        back = time.monotonic() - started - fault.seconds
+        outcome = Outcome(*fault, back, max(0, before - fewest), since_checkpoint)
+        outcomes.append(outcome)
+        announce(
+            f"{number} of {len(faults)}: {fault.kind} {fault.part} {fault.seconds:.0f} s, back "
+            f"after {back:.1f} s, {outcome.learner_steps_lost} learner steps lost"
+        )
+    code = training.end()
+    return {
+        "outcomes": [outcome._asdict() for outcome in outcomes],
+        "steps_went_back": training.went_back,
+        "environment_steps": training.status()["environment_steps"],
+        "in_journal": journal.count(journal.entries(training.run / "replay")),
+        "exit_code": code,
+    }
+
+
+def table(answer: dict[str, Any]) -> str:
+    """The outcomes for docs/reliability.md."""
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for outcome in answer["outcomes"]:
+        rows.setdefault((outcome["part"], outcome["kind"]), []).append(outcome)
+    lines = [
+        "| part | fault | times | back after, s, median and most | learner steps lost, most |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for (part, kind), outcomes in sorted(rows.items()):
+        back = [outcome["back_seconds"] for outcome in outcomes]
+        lost = max(outcome["learner_steps_lost"] for outcome in outcomes)
+        lines.append(
+            f"| {part} | {kind} | {len(outcomes)} | {statistics.median(back):.1f}, "
+            f"{max(back):.1f} | {lost} |"
+        )
+    return "\n".join(lines)
+
+
+def main(config: ChaosConfig) -> None:
+    """Runs the long form: the chimes, with the settings of `make train`."""
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    answer = chaos(
+        config.folder,
+        schedule(config.faults, config.seed, config.longest_stop),
+        [
+            *("--midi-file", "example_midis/westminster_chimes.mid", "--preset", "few-cores"),
+            *("--max-steps", 50_000_000, "--eval-interval", 5_000, "--trim-silence"),
+            *("--gravity-compensation", "--reduced-action-space", "--action-reward-observation"),
+            "--primitive-fingertip-collisions",
+        ],
+        config.settled_seconds,
+    )
+    print(json.dumps(answer, indent=2) if config.json else table(answer))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(ChaosConfig))

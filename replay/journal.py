@@ -1,0 +1,142 @@
+"""The journal: what the replay has taken in, on the disk, so that a run can go on with it.
+
+    RUN/replay/transitions_000000000000_000000020000/
+        transitions.safetensors   those of these numbers, counted from the beginning of the run
+        SHA256SUMS
+
+An entry has what is new since the one before, and is taken while the server works. Reverb's own
+checkpoints are not used: they block the server while they are written, hold the whole table each
+time, and what is restored from them keeps the old rate limiter (google-deepmind/reverb issue 103).
+"""
+
+import collections
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from replay.errors import BadInput, require
+from replay.files import PackedFolder
+
+_FILE = "transitions.safetensors"
+_NAME = re.compile(r"transitions_(\d{12})_(\d{12})")
+
+
+def pack(first: int, transitions: np.ndarray) -> PackedFolder:
+    """An entry of the journal; a step that two transitions share is in it once.
+
+    Args:
+        first: number of the first transition.
+        transitions: (transitions, 2, packed size) float32, as `replay.packing` packs them.
+    """
+    size = transitions.shape[-1]
+    rows = np.ascontiguousarray(transitions).reshape(-1, size)
+    as_bytes = rows.view(np.dtype((np.void, rows.dtype.itemsize * size))).ravel()
+    _, places, numbers = np.unique(as_bytes, return_index=True, return_inverse=True)
+    arrays = {"steps": rows[places], "pairs": numbers.reshape(-1, 2).astype(np.int32)}
+    name = f"transitions_{first:012d}_{first + len(transitions):012d}"
+    return PackedFolder.sealed(name, {_FILE: safetensors.numpy.save(arrays)})
+
+
+def trajectories(entry: PackedFolder, packed_size: int) -> Iterator[np.ndarray]:
+    """What an entry holds: steps that follow each other, every two of them a transition.
+
+    Args:
+        entry: that `pack` made.
+        packed_size: numbers in a step.
+
+    Yields:
+        (steps, packed size) float32, at least two steps.
+
+    Raises:
+        BadInput: the entry is damaged, or of another piano.
+    """
+    entry.require_whole()
+    try:
+        arrays = safetensors.numpy.load(entry.files[_FILE])
+        steps, pairs = arrays["steps"], arrays["pairs"]
+    except (KeyError, SafetensorError) as error:
+        raise BadInput(f"{entry.origin} is damaged: {_FILE}: {error}") from error
+    require(
+        steps.dtype == np.float32 and steps.shape[1:] == (packed_size,),
+        f"{entry.origin} is of another piano: its steps are {steps.dtype} {steps.shape[1:]}, "
+        f"not float32 ({packed_size},)",
+    )
+    require(
+        pairs.dtype == np.int32
+        and pairs.shape == (_count(entry.name), 2)
+        and (pairs.size == 0 or (pairs.min() >= 0 and pairs.max() < len(steps))),
+        f"{entry.origin} is damaged: its pairs do not belong to its steps",
+    )
+    following: dict[int, collections.deque[int]] = collections.defaultdict(collections.deque)
+    for now, then in pairs.tolist():
+        following[now].append(then)
+    for step in list(following):  # In the order in which they were taken.
+        while following[step]:
+            chain = [step]
+            while following[chain[-1]]:
+                chain.append(following[chain[-1]].popleft())
+            yield steps[chain]
+
+
+def entries(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The entries of a journal, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def remove_older(folder: pathlib.Path, capacity: int) -> None:
+    """Removes entries of which a replay of that capacity would keep nothing."""
+    kept = 0
+    for path in reversed(entries(folder)):
+        if kept >= capacity:
+            shutil.rmtree(path)
+        kept += _count(path.name)
+
+
+def whole(folder: pathlib.Path, capacity: int) -> tuple[list[pathlib.Path], list[str]]:
+    """What a replay of that capacity can be filled with.
+
+    Returns:
+        The newest entries that it has room for, oldest first; and of those that are damaged
+        what is wrong with them.
+    """
+    good: list[pathlib.Path] = []
+    damaged = []
+    for path in reversed(entries(folder)):
+        if count(good) + _count(path.name) > capacity:
+            break
+        try:
+            PackedFolder.pack(path).require_whole()
+        except BadInput as error:
+            damaged.append(str(error))
+        else:
+            good.insert(0, path)
+    return good, damaged
+
+
+def count(paths: Sequence[pathlib.Path]) -> int:
+    """Transitions in these entries."""
+    return sum(_count(path.name) for path in paths)
+
+
+def end(folder: pathlib.Path) -> int:
+    """The number after that of the last transition in a journal; 0 if it is empty."""
+    found = entries(folder)
+    return _numbers(found[-1].name)[1] if found else 0
+
+
+def _count(name: str) -> int:
+    first, after = _numbers(name)
+    return max(0, after - first)
+
+
+def _numbers(name: str) -> tuple[int, int]:
+    found = _NAME.fullmatch(name)
+    assert found is not None
+    return int(found[1]), int(found[2])

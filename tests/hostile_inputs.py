@@ -1,0 +1,186 @@
+"""What reads input that anybody may have made, and one mutation after the other for it to read.
+
+    python tests/hostile_inputs.py midi --inputs 1000000
+
+lets a coverage-guided fuzzer (atheris, `make fuzz`) make the inputs; tests/test_hostile_inputs.py
+has hypothesis make fewer of them. Everything but a `BadInput` is a mistake of ours, and so is
+whatever takes longer than ten seconds or more than 2 GB.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+ROOT = pathlib.Path(__file__).parent.parent
+KINDS = ("midi", "checkpoint", "manifest", "requests")
+Target = Callable[[bytes], None]
+_REPLY_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def reading(kind: str) -> Iterator[tuple[Target, list[bytes]]]:
+    """Yields what reads inputs of a kind, and some that are as they should be."""
+    with (
+        contextlib.ExitStack() as stack,
+        tempfile.TemporaryDirectory(dir="/dev/shm") as folder,
+    ):
+        stack.callback(os.chdir, pathlib.Path.cwd())
+        make = {
+            "midi": _midi,
+            "checkpoint": _checkpoint,
+            "manifest": _manifest,
+            "requests": _requests,
+        }
+        yield make[kind](pathlib.Path(folder), stack)
+
+
+def _midi(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, list[bytes]]:
+    from actors.config import SongConfig
+    from actors.song import load_songs
+    from replay.errors import BadInput
+
+    path = folder / "piece.mid"
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        with contextlib.suppress(BadInput):
+            (song,) = load_songs(SongConfig(midi_file=(path,), trim_silence=True))
+            assert song.trajectory(0.05).notes
+
+    seeds = [file.read_bytes() for file in sorted((ROOT / "example_midis").glob("*.mid"))]
+    return read, sorted(seeds, key=len)[:4]
+
+
+def _checkpoint(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, list[bytes]]:
+    """A checkpoint's folder, of which one file is replaced, with its checksum put right or not."""
+    import dataclasses
+    import json
+
+    import jax
+
+    from actors.song import Song
+    from cluster.config import TrainConfig, from_json, to_json
+    from learner import checkpoint, sac
+    from learner.config import LearnerConfig, SACConfig
+    from replay.errors import BadInput
+    from replay.files import PackedFolder
+
+    config = LearnerConfig(agent_config=SACConfig(hidden_dims=(2,), num_qs=1))
+    template = sac.initial_state(config, 3, 2, seed=0)
+    song = {"title": "x", "seconds": 1.0, "notes": [[0.0, 1.0, 60, 80, 1]], "pedal": [[0.5, 127]]}
+    description = {
+        "learner_steps": 1,
+        "environment_steps": 2,
+        "config": to_json(dataclasses.replace(TrainConfig(), learner=config)),
+        "songs": [song],
+    }
+    whole = checkpoint.pack(template, description)
+    names = sorted(whole.files)
+
+    def read(content: bytes) -> None:
+        which = content[:1] or b"\0"
+        files = whole.files | {names[which[0] % len(names)]: content[1:]}
+        packed = whole._replace(files=files)
+        if which[0] >= 128:
+            files = {name: file for name, file in files.items() if name != "SHA256SUMS"}
+            packed = PackedFolder.sealed(whole.name, files)
+        packed.write(folder)
+        checkpoint.newest_whole(folder)
+        with contextlib.suppress(BadInput):
+            found = checkpoint.find(folder)
+            described = checkpoint.load_description(found)
+            from_json(TrainConfig, described.get("config"), "here")
+            for values in described.get("songs", []):
+                Song.from_json(values)
+        with contextlib.suppress(BadInput):
+            state = checkpoint.load_state(PackedFolder.pack(folder / whole.name), template)
+            assert jax.tree.structure(state) == jax.tree.structure(template)
+
+    json.dumps(description)
+    return read, [
+        bytes([number + offset]) + whole.files[name]
+        for number, name in enumerate(names)
+        for offset in (0, 129)
+    ]
+
+
+def _manifest(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, list[bytes]]:
+    from collections_for_tests import make_collection
+
+    from replay.errors import BadInput
+    from rlhf.collection import Collection
+
+    collection = make_collection(folder, video=False)
+    file = collection.path / "collection.json"
+    seeds = [file.read_bytes()]
+
+    def read(content: bytes) -> None:
+        file.write_bytes(content)
+        with contextlib.suppress(BadInput):
+            opened = Collection.open(collection.path)
+            opened.missing()
+            opened.segments()
+            opened.songs()
+
+    return read, seeds
+
+
+def _requests(folder: pathlib.Path, stack: contextlib.ExitStack) -> tuple[Target, list[bytes]]:
+    """What a stranger sends to the rating page, to the byte."""
+    from collections_for_tests import make_collection
+    from test_rate_page import serving
+
+    served = stack.enter_context(serving(make_collection(folder, video=False)))
+
+    def read(content: bytes) -> None:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=_REPLY_SECONDS) as sender:
+            with contextlib.suppress(ConnectionError):
+                sender.sendall(content)
+                sender.shutdown(socket.SHUT_WR)
+            reply = b""
+            with contextlib.suppress(ConnectionError):
+                while part := sender.recv(65_536):
+                    reply += part
+        for status in reply.split(b"HTTP/1.1 ")[1:]:
+            # 503 is said where there is no synthesiser.
+            assert not status.startswith(b"5") or status.startswith((b"501", b"503", b"505")), reply
+
+    body = b'{"rater": "Ana", "segment": "0001", "score": 50, "comment": ""}'
+    head = b" HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % served.port
+    post = head + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+    return read, [
+        b"GET /api/question?rater=Ana&mode=pairs" + head + b"\r\n",
+        b"GET /api/segments/0001" + head + b"\r\n",
+        b"POST /api/rate" + post % (len(body), body),
+        b"POST /api/undo" + post % (33, b'{"rater": "Ana", "mode": "single"}'),
+    ]
+
+
+def main() -> None:
+    """Lets atheris make inputs of one kind."""
+    import atheris
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--inputs", type=int, required=True)
+    arguments = parser.parse_args()
+    with (
+        atheris.instrument_imports(include=["mido", "actors.song", "replay", "rlhf", "learner"]),
+        reading(arguments.kind) as (read, seeds),
+        tempfile.TemporaryDirectory() as corpus,
+    ):
+        for number, seed in enumerate(seeds):
+            pathlib.Path(corpus, str(number)).write_bytes(seed)
+        flags = [f"-runs={arguments.inputs}", "-timeout=10", "-rss_limit_mb=2048"]
+        atheris.Setup([sys.argv[0], corpus, *flags, f"-artifact_prefix={arguments.kind}-"], read)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()

@@ -1,0 +1,78 @@
+"""What an actor does when the simulation becomes unstable."""
+
+import time
+
+import numpy as np
+import pytest
+
+from actors.actor import _Rollout, _Share
+from actors.config import EnvironmentConfig, SongConfig
+from actors.environment import DivergedError, PianoEnvironment
+from actors.repertoire import Repertoire
+from actors.song import load_songs
+from replay.writer import StepWriter
+
+
+class Kept(StepWriter):
+    """Keeps the steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def _send(self, seconds, everything):
+        del seconds, everything
+        self.steps += self._unsent
+        self._unsent.clear()
+        return True
+
+
+@pytest.fixture(scope="module")
+def piano():
+    return Repertoire(load_songs(SongConfig()), EnvironmentConfig()).piano(0)
+
+
+@pytest.fixture
+def rollout(piano):
+    return _Rollout(PianoEnvironment(piano), Kept())
+
+
+@pytest.mark.parametrize("where", ["positions", "velocities", "action"])
+def test_an_episode_that_diverges_is_broken_off_and_the_next_is_as_any(rollout, where):
+    environment = rollout.environment
+    first = rollout.observation
+    still = np.zeros(environment.piano.action_dim, np.float32)
+    for _ in range(3):
+        rollout.step(still, 0)
+    action = still.copy()
+    if where == "positions":
+        environment.data.qpos[3] = np.nan
+    elif where == "velocities":
+        environment.data.qvel[3] = np.inf
+    else:
+        action[:] = np.nan
+    with pytest.raises(DivergedError):
+        rollout.step(action, 0)
+    np.testing.assert_array_equal(rollout.observation.proprioception, first.proprioception)
+    for _ in range(2):
+        rollout.step(still, 0)
+    rollout.writer.wait(1.0, everything=True)
+    assert [step.first for step in rollout.writer.steps] == [True, False, False, True, False]
+    for step in rollout.writer.steps:
+        assert np.isfinite(step.observation.proprioception).all()
+
+
+def test_the_others_play_on_and_it_is_counted(piano):
+    rollouts = [_Rollout(PianoEnvironment(piano), Kept()) for _ in range(2)]
+    rollouts[0].environment.data.qpos[3] = np.nan
+    report = _Share(rollouts, seed=0).collect(time.monotonic() + 0.5, lambda: (None, None))
+    assert report.diverged == 1
+    assert report.steps > 4
+
+
+def test_mujoco_leaves_no_file_about_it(rollout, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rollout.environment.data.qpos[3] = np.nan
+    with pytest.raises(DivergedError):
+        rollout.step(np.zeros(rollout.environment.piano.action_dim, np.float32), 0)
+    assert list(tmp_path.iterdir()) == []
