@@ -93,19 +93,44 @@ def draw(curves: dict[str, Sequence[Curve]], path: pathlib.Path) -> None:
 
 
 def main(folder: pathlib.Path, output: pathlib.Path) -> dict[str, Any]:
-    """Writes `output`.json and `output`.png from the runs that are complete."""
-    seeds = sorted(
-        path.parent.name.removeprefix("reference-") for path in folder.glob("reference-*/done.json")
-    )
-    ours = [read(folder / f"ours-{seed}") for seed in seeds]
-    reference = [read(folder / f"reference-{seed}") for seed in seeds]
-    answer = {
-        seed: compare(*pair)
-        for seed, pair in zip(seeds, zip(ours, reference, strict=True), strict=True)
+    """Writes `output`.json and `output`.png from the runs that are complete.
+
+    Args:
+        folder: of the runs. Seeds that it has not are kept as `output`.json has them.
+        output: without suffix.
+
+    Returns:
+        By seed, what `compare` returns.
+    """
+    known = output.with_suffix(".json")
+    curves: dict[str, dict[str, Any]] = {}
+    if known.is_file():
+        curves = json.loads(known.read_text())["curves"]
+    for path in folder.glob("reference-*/done.json"):
+        seed = path.parent.name.removeprefix("reference-")
+        sides = {"ours": folder / f"ours-{seed}", "reference": path.parent}
+        curves[seed] = {
+            side: {name: np.round(values, 4).tolist() for name, values in read(place).items()}
+            for side, place in sides.items()
+        }
+    pairs = {
+        seed: {side: _as_arrays(curve) for side, curve in curves[seed].items()}
+        for seed in sorted(curves)
     }
-    output.with_suffix(".json").write_text(json.dumps(answer, indent=2) + "\n")
-    draw({"ours": ours, "straightforward loop": reference}, output.with_suffix(".png"))
+    answer = {seed: compare(pair["ours"], pair["reference"]) for seed, pair in pairs.items()}
+    known.write_text(json.dumps({"comparisons": answer, "curves": curves}) + "\n")
+    draw(
+        {
+            "ours": [pair["ours"] for pair in pairs.values()],
+            "straightforward loop": [pair["reference"] for pair in pairs.values()],
+        },
+        output.with_suffix(".png"),
+    )
     return answer
+
+
+def _as_arrays(curve: dict[str, list[float]]) -> Curve:
+    return {name: np.array(values) for name, values in curve.items()}
 
 
 if __name__ == "__main__":

@@ -39,8 +39,16 @@ def test_how_much_sooner_is_the_ratio_of_wall_clock_times(tmp_path):
         assert row["reference_over_ours"] == pytest.approx(5)
         assert row["ours_at_end"] > row["reference_at_end"]
     assert answer["1"]["frame F1"]["reference_at_end"] == pytest.approx(0.47)
-    assert json.loads((tmp_path / "learning.json").read_text()) == answer
+    assert json.loads((tmp_path / "learning.json").read_text())["comparisons"] == answer
     assert (tmp_path / "learning.png").stat().st_size > 10_000
+    # Without the runs, what was published stays; a further seed comes to it.
+    write(tmp_path / "others" / "ours-7", seconds_a_step=2, until=100)
+    write(tmp_path / "others" / "reference-7", seconds_a_step=8, until=50)
+    (tmp_path / "others" / "reference-7" / "done.json").write_text("{}")
+    more = main(tmp_path / "others", tmp_path / "learning")
+    assert set(more) == {"1", "2", "7"}
+    assert more["1"] == answer["1"]
+    assert more["7"]["return"]["reference_over_ours"] == pytest.approx(4)
 
 
 def test_what_is_never_reached_is_said_to_take_for_ever():
