@@ -162,9 +162,10 @@ class Training:
 
     def steps_since_checkpoint(self) -> int:
         """Environment steps so far, less those of the newest checkpoint."""
-        newest = checkpoint.list_checkpoints(self.run / "checkpoints")[-1]
-        saved = checkpoint.load_description(newest)["environment_steps"]
-        return int(self.status()["environment_steps"]) - int(saved)
+        saved = 0
+        for newest in checkpoint.list_checkpoints(self.run / "checkpoints")[-1:]:
+            saved = checkpoint.load_description(newest)["environment_steps"]
+        return int(self.status()["environment_steps"]) - saved
 
     def processes(self, part: str) -> list[psutil.Process]:
         """Of a part, as Ray names them."""
@@ -217,6 +218,13 @@ class Training:
         self._log.close()
         return code
 
+    def close(self) -> None:
+        """Ends it at once, if it has not ended."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(timeout=_END_SECONDS)
+            self._log.close()
+
     def watch(self, seconds: float) -> None:
         """Looks at the counts for so long."""
         end = time.monotonic() + seconds
@@ -261,6 +269,13 @@ def chaos(
     """
     folder.mkdir(parents=True)
     training = Training(folder, flags)
+    with contextlib.closing(training):
+        return _strike_in_turn(training, faults, settled_seconds, back_seconds)
+
+
+def _strike_in_turn(
+    training: Training, faults: Sequence[Fault], settled_seconds: float, back_seconds: float
+) -> dict[str, Any]:
     training.start()
     training.wait_for_progress(_START_SECONDS, "Evaluator")
     outcomes = []

@@ -66,7 +66,8 @@ def test_a_run_at_a_url_is_scaled_up_to_none_and_back(folder, monkeypatch):
         assert ask("scale", "scaled", "--actors", 0)["actors_running"] == 0
         none = wait_for(status, lambda now: now["actors_wanted"] == 0, process)
         time.sleep(8)  # The status is uploaded every five seconds.
-        assert status()["environment_steps"] - none["environment_steps"] < 100
+        # What was on its way arrives: up to 20 transitions of each of 8 environments.
+        assert status()["environment_steps"] - none["environment_steps"] <= 160
         ask("scale", "scaled", "--actors", 1)
         wait_for(
             status,
