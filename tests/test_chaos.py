@@ -13,7 +13,6 @@ SHORT = [
     Fault("Evaluator", "kill", 0),
     Fault("ReplayServer", "stop", 2),
     Fault("ReplayServer", "kill", 0),
-    Fault("Learner", "starve", 2),
 ]
 
 

@@ -66,8 +66,9 @@ def test_a_run_at_a_url_is_scaled_up_to_none_and_back(folder, monkeypatch):
         assert ask("scale", "scaled", "--actors", 0)["actors_running"] == 0
         none = wait_for(status, lambda now: now["actors_wanted"] == 0, process)
         time.sleep(8)  # The status is uploaded every five seconds.
-        # What was on its way arrives: up to 20 transitions of each of 8 environments.
-        assert status()["environment_steps"] - none["environment_steps"] <= 160
+        # What was played until the actors were gone, and what was on its way, arrives: up to 20
+        # transitions of each environment. In 8 s they would play far more.
+        assert status()["environment_steps"] - none["environment_steps"] <= 300
         ask("scale", "scaled", "--actors", 1)
         wait_for(
             status,
