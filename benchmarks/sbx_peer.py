@@ -20,6 +20,10 @@ class _Nothing(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(-10, 10, (observation_dim,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1, 1, (action_dim,), np.float32)
 
+    def reset(self, **_options: object) -> tuple[np.ndarray, dict[str, object]]:
+        """What is asked for once, before learning."""
+        return np.zeros(self.observation_space.shape, np.float32), {}
+
 
 def main() -> None:
     """Serves until standard input ends."""

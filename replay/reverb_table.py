@@ -18,7 +18,7 @@ TABLE, NEW, STEP = "transitions", "new", "step"
 
 # Items a writer may have on their way; Reverb itself warns above 50, and a writer that is
 # never flushed grows without bound (google-deepmind/reverb issue 55).
-_ITEMS_IN_FLIGHT = 40  # Two a transition, one for each table.
+_ITEMS_IN_FLIGHT = 16  # Two a transition, one for each table; as many again come at once.
 _SAMPLES_AHEAD = 64
 _INFO_SECONDS = 10
 _RESTORE_SECONDS = 60
