@@ -179,8 +179,8 @@ def update(
 
     Returns:
         The next state, and scalars: critic_loss, q, actor_loss, entropy (nats),
-        temperature_loss, temperature, actor_gradient_norm, critic_gradient_norm, actor_lr,
-        critic_lr.
+        temperature_loss, temperature, actor_bias_gradient_norm, critic_bias_gradient_norm,
+        actor_lr, critic_lr.
     """
     key, target_key, critic_key, actor_key = jax.random.split(state.key, 4)
 
@@ -220,14 +220,23 @@ def update(
         step=state.step + 1,
     )
     norms = {
-        "actor_gradient_norm": optax.global_norm(actor_gradient),
-        "critic_gradient_norm": optax.global_norm(critic_gradient),
+        "actor_bias_gradient_norm": _bias_norm(actor_gradient),
+        "critic_bias_gradient_norm": _bias_norm(critic_gradient),
     }
     rates = {
         "actor_lr": jnp.float32(annealing * config.agent_config.actor_lr),
         "critic_lr": jnp.float32(annealing * config.agent_config.critic_lr),
     }
     return state, {**critic_metrics, **actor_metrics, **temperature_metrics, **norms, **rates}
+
+
+def _bias_norm(gradient: Parameters) -> jax.Array:
+    """Norm of the gradient of biases and of the layer norms' scales.
+
+    It is not finite where any of the gradient is not: what goes wrong on the way back through a
+    network arrives at the first layer's bias. All of the gradient would take a twentieth of a step.
+    """
+    return optax.global_norm([leaf for leaf in jax.tree.leaves(gradient) if leaf.ndim <= 1])
 
 
 def healthy(metrics: Metrics, state: TrainingState) -> jax.Array:
