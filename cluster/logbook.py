@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster.config import RunConfig, to_json
 from cluster.run import RunFolder
-from replay.files import read_json, write_json
+from replay.files import parse_json, read_json, write_json
 
 
 class Logbook:
@@ -106,7 +106,7 @@ def _end_at_whole_line(logbook: pathlib.Path) -> float:
     if len(whole) < len(content):
         os.truncate(logbook, len(whole))
     last = whole.splitlines()[-1:]
-    return float(json.loads(last[0])["seconds"]) if last else 0.0
+    return float(parse_json(last[0], str(logbook)).get("seconds", 0.0)) if last else 0.0
 
 
 def _start_wandb(run: RunFolder, config: RunConfig) -> Any:

@@ -153,18 +153,18 @@ def _start(
             actor_cores,
         )
 
+    # Before anybody plays: what is played might leave no room for it.
+    for path in resumed.journal:
+        restored = replay.server.restore.remote(PackedFolder.pack(path))
+        answer(restored, "the replay was not restored", _START_SECONDS)
+    learning = learner.start.remote(learner_cores, resumed.checkpoint)
+    if resumed.checkpoint is not None:  # Until it has published its policy actors act at random.
+        ray.wait([learning], timeout=_START_SECONDS)
     pool = ActorPool(start_actor, config.actor.actors, SLICE_SECONDS, announce)
     started.callback(pool.stop)
     autoscaler = Autoscaler(where, on_cluster)
     started.callback(autoscaler.ask, 0)
-    for path in resumed.journal:
-        restored = replay.server.restore.remote(PackedFolder.pack(path))
-        answer(restored, "the replay was not restored", _START_SECONDS)
-    device = answer(
-        learner.start.remote(learner_cores, resumed.checkpoint),
-        "the learner did not start",
-        _START_SECONDS,
-    )
+    device = answer(learning, "the learner did not start", _START_SECONDS)
     missing = answer(
         evaluator.what_is_missing.remote(), "the evaluator did not start", _START_SECONDS
     )
