@@ -2,10 +2,8 @@
 
 import json
 import pathlib
-import signal
 import subprocess
 import sys
-import time
 
 import mido
 import numpy as np
@@ -16,10 +14,8 @@ from runs_for_tests import (
     SCALE,
     WARM_UP,
     assert_refused,
-    command,
     environment_variables,
     run,
-    wait_until_nothing_is_left,
 )
 
 from actors.performance import Performance
@@ -201,28 +197,3 @@ def test_two_runs_on_one_machine_do_not_share_a_private_ray(folder):
 def test_a_cluster_that_does_not_answer_is_named(front_door, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     assert_refused(front_door("train", *FLAGS), "no Ray cluster answers at 127.0.0.1:1")
-
-
-# --- Ends -------------------------------------------------------------------------------
-
-
-def test_sigterm_saves_and_leaves_nothing_behind(folder):
-    with subprocess.Popen(
-        command("train", "--name", "stopped", *FLAGS, "--warmstart-steps", 100),
-        cwd=folder,
-        env=environment_variables(folder),
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        path = folder / "runs" / "stopped" / "status.json"
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            time.sleep(0.5)
-            if path.exists() and json.loads(path.read_text())["learner_steps"] > 0:
-                break
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert json.loads(path.read_text())["state"] == "stopped"
-    assert list((path.parent / "checkpoints").iterdir())
-    wait_until_nothing_is_left(folder)
