@@ -29,7 +29,8 @@ MODULES = sorted(
     path
     for room in ALLOWED
     for path in [ROOT / f"{room}.py", *(ROOT / room).rglob("*.py")]
-    if path.is_file()
+    # `make peers` keeps an environment of its own in there.
+    if path.is_file() and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
 
 
