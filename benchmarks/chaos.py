@@ -10,7 +10,6 @@ is resumed as a person would.
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import random
 import signal
@@ -25,6 +24,7 @@ import psutil
 import tyro
 
 from benchmarks.rounds import announce
+from benchmarks.watched_run import CHIMES, read_status
 from learner import checkpoint
 from replay import journal
 
@@ -119,10 +119,7 @@ class Training:
 
     def status(self) -> dict[str, Any]:
         """What the run says of itself, while the counts are watched."""
-        try:
-            status: dict[str, Any] = json.loads((self.run / "status.json").read_text())
-        except FileNotFoundError:
-            return {"environment_steps": 0, "learner_steps": 0, "state": "starting"}
+        status = read_status(self.run)
         self.went_back += status["environment_steps"] < self._steps
         self._steps = max(self._steps, status["environment_steps"])
         return status
@@ -248,7 +245,6 @@ def chaos(
     faults: Sequence[Fault],
     flags: Sequence[Any],
     settled_seconds: float,
-    back_seconds: float = _START_SECONDS,
 ) -> dict[str, Any]:
     """Trains, strikes, and measures.
 
@@ -257,7 +253,6 @@ def chaos(
         faults: in their order.
         flags: of `pianist train`.
         settled_seconds: between two faults.
-        back_seconds: that the run may take to get on again.
 
     Returns:
         `outcomes`, one a fault; `steps_went_back`, how often; `environment_steps` and
@@ -270,11 +265,11 @@ def chaos(
     folder.mkdir(parents=True)
     training = Training(folder, flags)
     with contextlib.closing(training):
-        return _strike_in_turn(training, faults, settled_seconds, back_seconds)
+        return _strike_in_turn(training, faults, settled_seconds)
 
 
 def _strike_in_turn(
-    training: Training, faults: Sequence[Fault], settled_seconds: float, back_seconds: float
+    training: Training, faults: Sequence[Fault], settled_seconds: float
 ) -> dict[str, Any]:
     training.start()
     training.wait_for_progress(_START_SECONDS, "Evaluator")
@@ -285,7 +280,7 @@ def _strike_in_turn(
         since_checkpoint = training.steps_since_checkpoint()
         started = time.monotonic()
         gone = training.strike(fault)
-        fewest = training.wait_for_progress(back_seconds, fault.part, gone)
+        fewest = training.wait_for_progress(_START_SECONDS, fault.part, gone)
         back = time.monotonic() - started - fault.seconds
         outcome = Outcome(*fault, back, max(0, before - fewest), since_checkpoint)
         outcomes.append(outcome)
@@ -324,16 +319,10 @@ def table(answer: dict[str, Any]) -> str:
 
 def main(config: ChaosConfig) -> None:
     """Runs the long form: the chimes, with the settings of `make train`."""
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     answer = chaos(
         config.folder,
         schedule(config.faults, config.seed, config.longest_stop),
-        [
-            *("--midi-file", "example_midis/westminster_chimes.mid", "--preset", "few-cores"),
-            *("--max-steps", 50_000_000, "--eval-interval", 5_000, "--trim-silence"),
-            *("--gravity-compensation", "--reduced-action-space", "--action-reward-observation"),
-            "--primitive-fingertip-collisions",
-        ],
+        [*CHIMES, "--max-steps", 50_000_000, "--eval-interval", 5_000],
         config.settled_seconds,
     )
     print(json.dumps(answer, indent=2) if config.json else table(answer))

@@ -18,6 +18,7 @@ import psutil
 import tyro
 
 from benchmarks.rounds import announce
+from benchmarks.watched_run import CHIMES, read_status
 
 _EDGE = 1 / 6
 """Of the time, at its beginning and at its end, that throughput is compared over."""
@@ -66,11 +67,8 @@ def soak(config: SoakConfig) -> dict[str, Any]:
     run = config.folder / "soak"
     command = [
         *(sys.executable, "-m", "pianist", "train", "--root-dir", config.folder, "--name", "soak"),
-        *("--midi-file", "example_midis/westminster_chimes.mid", "--preset", "few-cores"),
-        *("--environments-per-actor", 4, "--replay-capacity", 20_000, "--trim-silence"),
-        *("--gravity-compensation", "--reduced-action-space", "--action-reward-observation"),
-        *("--primitive-fingertip-collisions", "--max-minutes", config.minutes),
-        *("--max-steps", 500_000_000, "--eval-interval", 20_000),
+        *(*CHIMES, "--environments-per-actor", 4, "--replay-capacity", 20_000),
+        *("--max-minutes", config.minutes, "--max-steps", 500_000_000, "--eval-interval", 20_000),
     ]
     looks: dict[str, list[Look]] = {}
     counts: list[tuple[float, int, int]] = []
@@ -82,8 +80,8 @@ def soak(config: SoakConfig) -> dict[str, Any]:
         driver = psutil.Process(process.pid)
         while process.poll() is None:
             time.sleep(config.every if started is not None else 0.5)
-            status = _status(run)
-            if status.get("state") != "training" or not status["learner_steps"]:
+            status = read_status(run)
+            if status["state"] != "training" or not status["learner_steps"]:
                 continue
             started = time.monotonic() if started is None else started
             minutes = (time.monotonic() - started) / 60
@@ -151,14 +149,6 @@ def table(answer: dict[str, Any]) -> str:
 def _rate(rows: list[tuple[float, int, int]], column: int) -> float:
     (begin, *_), (end, *_) = rows[0], rows[-1]
     return float((rows[-1][column] - rows[0][column]) / (60 * (end - begin)))
-
-
-def _status(run: pathlib.Path) -> dict[str, Any]:
-    try:
-        status: dict[str, Any] = json.loads((run / "status.json").read_text())
-    except FileNotFoundError:
-        return {}
-    return status
 
 
 def _look(driver: psutil.Process, minutes: float) -> list[tuple[str, Look]]:

@@ -223,7 +223,7 @@ class _TrainingRun:
     def _loop(self) -> None:
         config, status = self._config, self._status
         self._learn()
-        self._saved_at = self._journaled_at = time.monotonic()
+        self._saved_at = time.monotonic()
         self._journaled_steps = status.environment_steps
         next_log = _next_multiple(status.environment_steps, config.log_interval)
         next_evaluation = _next_multiple(status.environment_steps, config.eval_interval)

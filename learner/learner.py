@@ -65,10 +65,10 @@ class UnhealthyStep(RuntimeError):
     def __str__(self) -> str:
         """What has gone bad."""
         bad = [name for name, value in self.metrics.items() if not np.isfinite(value)]
-        what = f"{', '.join(bad)} not finite" if bad else "the policy has collapsed: entropy "
-        if not bad:
-            what += f"{self.metrics['entropy']:.0f} nats"
-        return f"learner step {self.step}: {what}"
+        if bad:
+            return f"learner step {self.step}: {', '.join(bad)} not finite"
+        entropy = self.metrics["entropy"]
+        return f"learner step {self.step}: the policy has collapsed: entropy {entropy:.0f} nats"
 
 
 class _Dispatch(NamedTuple):

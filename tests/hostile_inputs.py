@@ -9,7 +9,6 @@ whatever takes longer than ten seconds or more than 2 GB.
 
 import argparse
 import contextlib
-import os
 import pathlib
 import socket
 import sys
@@ -26,10 +25,9 @@ _REPLY_SECONDS = 10.0
 def reading(kind: str) -> Iterator[tuple[Target, list[bytes]]]:
     """Yields what reads inputs of a kind, and some that are as they should be."""
     with (
-        contextlib.ExitStack() as stack,
         tempfile.TemporaryDirectory(dir="/dev/shm") as folder,
+        contextlib.ExitStack() as stack,
     ):
-        stack.callback(os.chdir, pathlib.Path.cwd())
         make = {
             "midi": _midi,
             "checkpoint": _checkpoint,
@@ -59,7 +57,6 @@ def _midi(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, list[b
 def _checkpoint(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, list[bytes]]:
     """A checkpoint's folder, of which one file is replaced, with its checksum put right or not."""
     import dataclasses
-    import json
 
     import jax
 
@@ -101,7 +98,6 @@ def _checkpoint(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, 
             state = checkpoint.load_state(PackedFolder.pack(folder / whole.name), template)
             assert jax.tree.structure(state) == jax.tree.structure(template)
 
-    json.dumps(description)
     return read, [
         bytes([number + offset]) + whole.files[name]
         for number, name in enumerate(names)
