@@ -7,7 +7,6 @@ Note-event metrics are those of music transcription (mir_eval.transcription): a 
 hit when its key goes down within 50 ms of its onset. They are what a listener hears.
 """
 
-import mir_eval
 import numpy as np
 
 from actors.performance import Performance
@@ -103,6 +102,9 @@ def match_notes(
     """
     if not len(due) or not len(played):
         return []
+    # Not above: it takes half a second, and only those who judge a performance need it.
+    import mir_eval
+
     return mir_eval.transcription.match_notes(
         due[:, :2],
         mir_eval.util.midi_to_hz(due[:, 2] + _LOWEST_PITCH),

@@ -21,6 +21,7 @@ from replay.errors import BadInput, require
 
 LONGEST_SONG_SECONDS = 600.0
 _LARGEST_FILE_BYTES = 2_000_000
+_MOST_TICKS = 2**28 - 1  # From one event to the next; the standard has four bytes of seven bits.
 _LOWEST_KEY, _HIGHEST_KEY = 21, 108
 _FINGERS = 10
 _SHORTEST_NOTE_SECONDS = 0.01
@@ -270,6 +271,10 @@ def _open_midi_file(path: pathlib.Path) -> mido.MidiFile:
         file.ticks_per_beat > 0 and file.type in (0, 1),
         f"{path} counts time in a way that is not supported (SMPTE, or a type 2 file): "
         "export it as a type 1 file with a tempo",
+    )
+    require(
+        all(message.time <= _MOST_TICKS for track in file.tracks for message in track),
+        f"{path} is damaged: an event comes later than a MIDI file can say",
     )
     return file
 

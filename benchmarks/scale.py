@@ -33,7 +33,7 @@ from replay.config import ReplayConfig
 
 _ENVIRONMENTS = 4
 _BATCH_SIZE = 256
-_WARM_UP = 5_000
+_WARM_UP = 1_000
 _SUBSCRIBER_BYTES = 150_000_000  # Of a Ray worker that has nothing but Ray in it.
 _SUBSCRIBERS_AT_ONCE = 8
 _START_SECONDS = 180.0

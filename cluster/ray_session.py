@@ -72,6 +72,9 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
         return
     # Nobody has been asked whether Ray may report how it is used.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Nor does anybody look at the events of tasks, of which Ray would keep 100,000: there is no
+    # dashboard, and the parts are called several times a second.
+    os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     _remove_abandoned()
     # Short: the paths of Ray's sockets are limited to 107 characters.
     folder = pathlib.Path(tempfile.mkdtemp(prefix=_PREFIX))

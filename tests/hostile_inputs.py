@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import pathlib
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,19 +23,16 @@ _REPLY_SECONDS = 10.0
 
 
 @contextlib.contextmanager
-def reading(kind: str) -> Iterator[tuple[Target, list[bytes]]]:
+def reading(kind: str, folder: pathlib.Path) -> Iterator[tuple[Target, list[bytes]]]:
     """Yields what reads inputs of a kind, and some that are as they should be."""
-    with (
-        tempfile.TemporaryDirectory(dir="/dev/shm") as folder,
-        contextlib.ExitStack() as stack,
-    ):
+    with contextlib.ExitStack() as stack:
         make = {
             "midi": _midi,
             "checkpoint": _checkpoint,
             "manifest": _manifest,
             "requests": _requests,
         }
-        yield make[kind](pathlib.Path(folder), stack)
+        yield make[kind](folder, stack)
 
 
 def _midi(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, list[bytes]]:
@@ -157,26 +155,40 @@ def _requests(folder: pathlib.Path, stack: contextlib.ExitStack) -> tuple[Target
     ]
 
 
-def main() -> None:
-    """Lets atheris make inputs of one kind."""
-    import atheris
-
+def main() -> int:
+    """Lets atheris make inputs of one kind; returns its exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--inputs", type=int, required=True)
+    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.folder is None:
+        # atheris ends its process as it stands: what it leaves is removed here.
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            command = [sys.executable, *sys.argv, "--folder", folder]
+            return subprocess.run(command, check=False).returncode
+    fuzz(arguments.kind, arguments.inputs, arguments.folder)
+    return 0
+
+
+def fuzz(kind: str, inputs: int, folder: pathlib.Path) -> None:
+    """Does so in this process, and ends it."""
+    import atheris
+
+    corpus, work = folder / "corpus", folder / "work"
+    corpus.mkdir()
+    work.mkdir()
     with (
         atheris.instrument_imports(include=["mido", "actors.song", "replay", "rlhf", "learner"]),
-        reading(arguments.kind) as (read, seeds),
-        tempfile.TemporaryDirectory() as corpus,
+        reading(kind, work) as (read, seeds),
     ):
         for number, seed in enumerate(seeds):
-            pathlib.Path(corpus, str(number)).write_bytes(seed)
-        flags = [f"-runs={arguments.inputs}", "-timeout=10", "-rss_limit_mb=2048"]
-        atheris.Setup([sys.argv[0], corpus, *flags, f"-artifact_prefix={arguments.kind}-"], read)
+            (corpus / str(number)).write_bytes(seed)
+        flags = [f"-runs={inputs}", "-timeout=10", "-rss_limit_mb=2048"]
+        atheris.Setup([sys.argv[0], str(corpus), *flags, f"-artifact_prefix={kind}-"], read)
         atheris.Fuzz()
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    main()
+    sys.exit(main())

@@ -34,7 +34,7 @@ _START_SECONDS = 30.0
 _END_SECONDS = 30.0
 _TOOLS = ("ip", "unshare", "nsenter", "setpriv", "sshd", "ssh-keygen", "ssh", "rsync")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LEFT_OUT = (".git", ".venv", "runs", "wandb", "build", "__pycache__", ".*_cache", ".hypothesis")
+_LEFT_OUT = (".git", ".venv*", "runs", "wandb", "build", "__pycache__", ".*_cache", ".hypothesis")
 
 # The order matters: the sources of what is mounted may lie below what is mounted over.
 _BEGIN = """

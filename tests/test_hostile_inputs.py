@@ -1,7 +1,5 @@
 """Input that anybody may have made is read or refused; `make fuzz` has much more of it."""
 
-import contextlib
-
 import pytest
 from hostile_inputs import KINDS, reading
 from hypothesis import HealthCheck, given, settings
@@ -34,9 +32,8 @@ def changed(draw, seeds):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_anybody_may_have_made_is_read_or_refused(kind):
-    with contextlib.ExitStack() as stack:
-        read, seeds = stack.enter_context(reading(kind))
+def test_what_anybody_may_have_made_is_read_or_refused(kind, tmp_path):
+    with reading(kind, tmp_path) as (read, seeds):
         for seed in seeds:
             read(seed)
 

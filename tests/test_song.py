@@ -156,6 +156,12 @@ def test_no_more_than_ten_at_once_the_softest_left_out(tmp_path):
         (b"", "is empty"),
         (b"not music at all", "not a MIDI file, or is damaged"),
         (b"MThd\x00\x00\x00\x06\x00\x01\x00\x01\x01\xe0MTrk\x00\x00", "damaged|no note"),
+        # A time of 200 bytes.
+        (
+            b"MThd\x00\x00\x00\x06\x00\x01\x00\x01\x01\xe0"
+            b"MTrk\x00\x00\x00\xcb" + b"\xff" * 199 + b"\x00\x90\x40\x40",
+            "damaged: an event comes later",
+        ),
     ],
 )
 def test_what_is_no_midi_file_is_refused(tmp_path, contents, message):
