@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test browser check format study scaling evidence chaos soak fuzz peers clean
+.PHONY: help setup train test hosts browser check format study scaling evidence chaos soak fuzz peers clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset few-cores \
@@ -21,7 +21,10 @@ train: setup ## learn to play westminster_chimes.mid; results go to runs/
 	.venv/bin/pianist train $(TRAIN_FLAGS) $(ARGS)
 
 test: browser check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
-	.venv/bin/python -m pytest -n 3 $(ARGS)
+	.venv/bin/python -m pytest -n 2 $(ARGS)
+
+hosts: browser ## submit, doctor, autoscaling and docs/cluster.md on real clusters, some of three hosts, as root
+	CI=true .venv/bin/python -m pytest -m hosts $(ARGS)
 
 browser:
 	@scripts/setup.sh test
@@ -45,9 +48,9 @@ scaling: setup ## how many actors one replay server and one learner carry: figur
 evidence: setup ## learning beside the straightforward loop: table and figure of docs/results.md, three hours
 	scripts/learning_evidence.sh
 
-chaos: setup ## kill, stop and starve the parts of a training in turn: the table of docs/reliability.md, an hour
+chaos: setup ## kill, stop and starve the parts of a training in turn: the table of docs/reliability.md, 40 minutes
 	rm -rf runs/chaos
-	.venv/bin/python -m benchmarks.chaos runs/chaos --faults 54
+	.venv/bin/python -m benchmarks.chaos runs/chaos --faults 36
 
 soak: setup ## an hour of training, looking at memory and speed: the other table of docs/reliability.md
 	rm -rf runs/soak

@@ -1,5 +1,8 @@
 """The table of transitions in Reverb, and the writer to it."""
 
+import collections
+import contextlib
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +16,7 @@ from replay.writer import StepWriter
 
 reverb = load()
 
-# What is new is in a table of its own until the journal has it; both hold the same steps.
+# What is new is put into a table of its own, too, from which the journal's share is taken.
 TABLE, NEW, STEP = "transitions", "new", "step"
 
 # Items a writer may have on their way; Reverb itself warns above 50, and a writer that is
@@ -72,6 +75,10 @@ class ReverbTable:
         self._restorer = self._client.trajectory_writer(num_keep_alive_refs=2)
         # The number of samples is without end.
         self._sampler = self._client._client.NewSampler(TABLE, 2**62, _SAMPLES_AHEAD)
+        self._new: collections.deque[np.ndarray] = collections.deque(maxlen=config.replay_capacity)
+        self._followed = 0
+        self._changed = threading.Condition()
+        threading.Thread(target=self._follow, name="replay-follow", daemon=True).start()
 
     @property
     def port(self) -> int:
@@ -99,13 +106,20 @@ class ReverbTable:
         self._restorer.flush(timeout_ms=1000 * _RESTORE_SECONDS)
 
     def take_new(self, most: int) -> np.ndarray:
-        """The oldest transitions not taken yet: (at most, 2, packed size) float32."""
-        there = self._client.server_info(timeout=_INFO_SECONDS)[NEW].current_size
-        number = min(most, there)
-        if not number:
-            return np.empty((0, 2, 0), np.float32)
-        following = self._client._client.NewSampler(NEW, number, _SAMPLES_AHEAD).GetNextTrajectory
-        return np.stack([following()[-1] for _ in range(number)])
+        """The oldest transitions not taken yet: (at most, 2, packed size) float32.
+
+        Raises:
+            TimeoutError: Reverb does not give out what it has.
+        """
+        table = self._client.server_info(timeout=_INFO_SECONDS)[NEW]
+        there = table.rate_limiter_info.sample_stats.completed + table.current_size
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._followed >= there, _INFO_SECONDS):
+                raise TimeoutError(f"what is new was not there within {_INFO_SECONDS} s")
+            number = min(most, len(self._new))
+            if not number:
+                return np.empty((0, 2, 0), np.float32)
+            return np.stack([self._new.popleft() for _ in range(number)])
 
     def draw(self, batch: np.ndarray) -> None:
         """Fills (batch, 2, packed size) float32, as soon as the pacing allows.
@@ -120,6 +134,20 @@ class ReverbTable:
     def stop(self) -> None:
         """Ends the server; who is blocked gets an error."""
         self._server.stop()
+
+    def _follow(self) -> None:
+        """Takes what is new as it comes.
+
+        With a sampler for thousands at a time the process grew by 260 bytes for each of them.
+        """
+        following = self._client._client.NewSampler(NEW, 2**62, _SAMPLES_AHEAD).GetNextTrajectory
+        with contextlib.suppress(RuntimeError):  # The server has been stopped.
+            while True:
+                transition = following()[-1]
+                with self._changed:
+                    self._new.append(transition)
+                    self._followed += 1
+                    self._changed.notify_all()
 
 
 class ReverbWriter(StepWriter):
