@@ -107,6 +107,8 @@ class Training:
         self._steps = 0
         self.went_back = 0
         """How often the count of environment steps did."""
+        self.fewest_learner_steps = 0
+        """That were seen; whoever wants to know since when sets it."""
 
     def start(self) -> None:
         """Begins the run, or goes on with it."""
@@ -122,9 +124,10 @@ class Training:
         status = read_status(self.run)
         self.went_back += status["environment_steps"] < self._steps
         self._steps = max(self._steps, status["environment_steps"])
+        self.fewest_learner_steps = min(self.fewest_learner_steps, status["learner_steps"])
         return status
 
-    def wait_for_progress(self, seconds: float, part: str, gone: int = 0) -> int:
+    def wait_for_progress(self, seconds: float, part: str, gone: int = 0) -> None:
         """Waits until a part is there, and after that actors and learner have both got on.
 
         Args:
@@ -132,29 +135,23 @@ class Training:
             part: that is waited for.
             gone: process that it is no more.
 
-        Returns:
-            The fewest learner steps that were seen meanwhile.
-
         Raises:
             RuntimeError: they did not in time, or the run has ended.
         """
         deadline = time.monotonic() + seconds
-        status = self.status()
-        fewest = status["learner_steps"]
         since: dict[str, Any] | None = None
         while time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
             if self._process is None or self._process.poll() is not None:
                 raise RuntimeError(f"the run has ended; see {self._log.name}")
             status = self.status()
-            fewest = min(fewest, status["learner_steps"])
             if any(process.pid != gone for process in self.processes(part)):
                 if since is None or status["learner_steps"] < since["learner_steps"]:
                     since = status
                 if status["state"] == "training" and all(
                     status[count] > since[count] for count in ("environment_steps", "learner_steps")
                 ):
-                    return fewest
+                    return
         raise RuntimeError(f"no progress within {seconds:.0f} s; see {self._log.name}")
 
     def steps_since_checkpoint(self) -> int:
@@ -277,12 +274,14 @@ def _strike_in_turn(
     for number, fault in enumerate(faults, start=1):
         training.watch(settled_seconds)
         before = training.status()["learner_steps"]
+        training.fewest_learner_steps = before
         since_checkpoint = training.steps_since_checkpoint()
         started = time.monotonic()
         gone = training.strike(fault)
-        fewest = training.wait_for_progress(_START_SECONDS, fault.part, gone)
+        training.wait_for_progress(_START_SECONDS, fault.part, gone)
         back = time.monotonic() - started - fault.seconds
-        outcome = Outcome(*fault, back, max(0, before - fewest), since_checkpoint)
+        lost = before - training.fewest_learner_steps
+        outcome = Outcome(*fault, back, lost, since_checkpoint)
         outcomes.append(outcome)
         announce(
             f"{number} of {len(faults)}: {fault.kind} {fault.part} {fault.seconds:.0f} s, back "

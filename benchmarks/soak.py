@@ -57,8 +57,8 @@ def soak(config: SoakConfig) -> dict[str, Any]:
     Returns:
         `processes`: of each by name `megabytes` at the end, `megabytes_an_hour` (slope of a line
         through what was seen after the first third), `open_files` after the first third and at the
-        end; `steps_a_second` and `updates_a_second` in the first and in the last sixth of the
-        time, and their ratio.
+        end, and all `looks`; `steps_a_second` and `updates_a_second` in the first and in the last
+        sixth of the time, and their ratio.
 
     Raises:
         RuntimeError: the run ended before its time, or badly.
@@ -115,6 +115,7 @@ def summary(looks: dict[str, list[Look]], counts: list[tuple[float, int, int]]) 
             "megabytes": float(megabytes[-1]),
             "megabytes_an_hour": float(np.polyfit(hours, megabytes, 1)[0]),
             "open_files": [settled[0].open_files, settled[-1].open_files],
+            "looks": [look._asdict() for look in of_one],
         }
     answer: dict[str, Any] = {"minutes": end, "processes": processes}
     for column, name in ((1, "steps_a_second"), (2, "updates_a_second")):
