@@ -48,7 +48,7 @@ scaling: setup ## how many actors one replay server and one learner carry: figur
 evidence: setup ## learning beside the straightforward loop: table and figure of docs/results.md, three hours
 	scripts/learning_evidence.sh
 
-chaos: setup ## kill, stop and starve the parts of a training in turn: the table of docs/reliability.md, 40 minutes
+chaos: setup ## kill, stop and starve the parts of a training in turn: the table of docs/reliability.md, 20 minutes
 	rm -rf runs/chaos
 	.venv/bin/python -m benchmarks.chaos runs/chaos --faults 36
 

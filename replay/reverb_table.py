@@ -138,7 +138,7 @@ class ReverbTable:
     def _follow(self) -> None:
         """Takes what is new as it comes.
 
-        With a sampler for thousands at a time the process grew by 260 bytes for each of them.
+        With a sampler for thousands at a time the process grew by hundreds of bytes for each.
         """
         following = self._client._client.NewSampler(NEW, 2**62, _SAMPLES_AHEAD).GetNextTrajectory
         with contextlib.suppress(RuntimeError):  # The server has been stopped.
