@@ -8,17 +8,29 @@ import numpy as np
 from actors.actor import CollectReport
 from learner.learner import LearnReport
 
+_SHORTEST_SECONDS = 2.0
+
 
 class Interval:
-    """Gathers the reports of actors and learner, and sums them up."""
+    """Gathers the reports of actors and learner, and sums them up.
 
-    def __init__(self) -> None:
+    Args:
+        environment_steps: at its beginning.
+        learner_steps: likewise.
+    """
+
+    def __init__(self, environment_steps: int, learner_steps: int) -> None:
         self.episode_return: float | None = None
         """Mean of the episodes that ended last."""
-        self.begin_again(0, 0)
+        self._rates_before = (0.0, 0.0)
+        self._begin(environment_steps, learner_steps)
 
     def begin_again(self, environment_steps: int, learner_steps: int) -> None:
         """Begins the next interval at these counts."""
+        self._rates_before = self._rates(environment_steps, learner_steps)
+        self._begin(environment_steps, learner_steps)
+
+    def _begin(self, environment_steps: int, learner_steps: int) -> None:
         self._collected: list[CollectReport] = []
         self._learnt: list[LearnReport] = []
         self._lags: list[int] = []
@@ -42,7 +54,15 @@ class Interval:
         self._learnt.append(report)
 
     def rates(self, environment_steps: int, learner_steps: int) -> tuple[float, float]:
-        """Environment steps and learner steps a second, up to these counts."""
+        """Environment steps and learner steps a second, up to these counts.
+
+        Those of the interval before, as long as this one is too short to tell.
+        """
+        if time.monotonic() - self._started < _SHORTEST_SECONDS:
+            return self._rates_before
+        return self._rates(environment_steps, learner_steps)
+
+    def _rates(self, environment_steps: int, learner_steps: int) -> tuple[float, float]:
         seconds = max(time.monotonic() - self._started, 1e-6)
         return (
             (environment_steps - self._steps[0]) / seconds,

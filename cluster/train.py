@@ -130,7 +130,6 @@ class _TrainingRun:
             max_steps=config.max_steps,
             actors_wanted=config.actor.actors,
         )
-        self._interval = Interval()
         self._disk = _Disk(progress)
         self._stop_signal = 0
         self._failures = self._unhealthy = 0
@@ -176,7 +175,7 @@ class _TrainingRun:
             with parts.running(
                 config, self._repertoire, on_cluster, self._progress.say, resumed
             ) as self._parts:
-                self._interval.begin_again(status.environment_steps, status.learner_steps)
+                self._interval = Interval(status.environment_steps, status.learner_steps)
                 self._loop()
                 self._finish()
         except UnhealthyStep as step:
