@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import ctypes
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -116,10 +117,11 @@ class ReverbTable:
         with self._changed:
             if not self._changed.wait_for(lambda: self._followed >= there, _INFO_SECONDS):
                 raise TimeoutError(f"what is new was not there within {_INFO_SECONDS} s")
-            number = min(most, len(self._new))
-            if not number:
-                return np.empty((0, 2, 0), np.float32)
-            return np.stack([self._new.popleft() for _ in range(number)])
+            taken = [self._new.popleft() for _ in range(min(most, len(self._new)))]
+        transitions = np.stack(taken) if taken else np.empty((0, 2, 0), np.float32)
+        del taken
+        _give_back_memory()
+        return transitions
 
     def draw(self, batch: np.ndarray) -> None:
         """Fills (batch, 2, packed size) float32, as soon as the pacing allows.
@@ -176,6 +178,15 @@ class ReverbWriter(StepWriter):
         except reverb.errors.DeadlineExceededError:
             return False
         return True
+
+
+def _give_back_memory() -> None:
+    """Returns to the system what has been freed.
+
+    Whichever of Reverb's threads receives a step puts it into a heap of its own; what leaves the
+    table stays in that heap, which otherwise grows again with each thread.
+    """
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # Reverb's wheels are for glibc.
 
 
 def _append(writer: Any, step: np.ndarray, into: Sequence[str]) -> None:
