@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import psutil
@@ -143,16 +144,25 @@ class Host:
 
     def processes(self) -> list[str]:
         """Command lines of what runs here, but for the host itself and its sshd."""
-        found = []
+        return list(self._living().values())
+
+    def process(self, beginning: str) -> psutil.Process:
+        """The one whose command line begins like that."""
+        (found,) = (one for one, line in self._living().items() if line.startswith(beginning))
+        return found
+
+    def _living(self) -> dict[psutil.Process, str]:
+        """What runs here, but for the host itself and its sshd, and the command lines."""
+        found = {}
         for process in psutil.process_iter():
             try:
                 here = os.readlink(f"/proc/{process.pid}/ns/pid") == self._namespace
                 alive = process.status() != psutil.STATUS_ZOMBIE
                 if here and alive and process.pid != self.first_process:
-                    found.append(" ".join(process.cmdline()))
+                    found[process] = " ".join(process.cmdline())
             except (OSError, psutil.NoSuchProcess):
                 continue
-        return [line for line in found if "sshd" not in line]
+        return {process: line for process, line in found.items() if "sshd" not in line}
 
     def close(self) -> None:
         """Ends the host, with all that runs there."""
@@ -164,6 +174,30 @@ class Host:
             deadline = time.monotonic() + _END_SECONDS
             while first.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
                 time.sleep(0.02)
+
+
+class HeldBack:
+    """Leaves a process a third of the time, until `end`: others need the processors.
+
+    Its priority would not do: it counts among the processes of its session only.
+    """
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._hold_back, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _hold_back(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while not self._ended.wait(0.2):
+                self._process.suspend()
+                self._ended.wait(0.4)
+                self._process.resume()
 
 
 class Network:

@@ -12,10 +12,10 @@ import threading
 import time
 
 import pytest
-from hosts_for_tests import Network, end, require_hosts
+from hosts_for_tests import HeldBack, Network, end, require_hosts
 from runs_for_tests import FLAGS
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.hosts]
+pytestmark = pytest.mark.timeout(900)
 
 RUN = "elastic"
 WORKER = "actors"
@@ -72,8 +72,8 @@ START_HEAD = [
 TRAIN = [
     *("pianist", "train", "--name", RUN, *map(str, FLAGS), "--actors", "1"),
     *("--environments-per-actor", "1", "--warmstart-steps", "200", "--max-steps", "10000000"),
-    # The processors are needed by nodes that start.
-    *("--update-to-data-ratio", "0.25", "--eval-interval", "10000000", "--log-interval", "100"),
+    # The actors wait for the learner, which is held back: nodes that start need the processors.
+    *("--update-to-data-ratio", "10", "--eval-interval", "10000000", "--log-interval", "20"),
 ]
 WAITS = r"no actor free of {}; the autoscaler has been asked"
 # On two busy processors.
@@ -237,6 +237,7 @@ def training(cluster):
     """A training with one actor is under way."""
     with Training(cluster) as training:
         training.wait(lambda status: status["actors_running"] == 1 and status["learner_steps"])
+        training.held_back = HeldBack(cluster.host.process("ray::Learner"))
         training.status_at_first = cluster.status()
         yield training
 
@@ -268,6 +269,7 @@ def shrunk(grown):
 def ended(shrunk):
     """The training was ended when it had asked for a node, and all but the head have gone."""
     shrunk.printed_before_end = shrunk.scale(MOST_WORKERS)
+    shrunk.held_back.end()
     shrunk.cluster.type(f"kill -INT {shrunk.status()['process']}")
     try:
         shrunk.exit_code = shrunk.process.wait(STEP_SECONDS)

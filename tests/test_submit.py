@@ -20,8 +20,6 @@ from runs_for_tests import FLAGS, SCALE, assert_refused, command, wait_until_not
 
 from cluster import submit
 
-pytestmark = pytest.mark.hosts
-
 # What the cluster's machines have as `pianist`: jobs named so say something and end quickly, all
 # others are the real command's.
 PIANIST = f"""#!/bin/sh
@@ -58,17 +56,21 @@ def cluster():
     assert set(os.listdir("/dev/shm")) <= shared_memory
 
 
+def working_directory(path):
+    """A song and other things that are to be sent or not."""
+    shutil.copy(SCALE, path / "scale.mid")
+    for name in ("notes.txt", "runs/old/config.json", "models/big", "video.mp4", "kept/out.mid"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(b"x" * 1000)
+    shutil.copy(SCALE, path / "secret.mid")
+    (path / ".gitignore").write_text("secret.*\n")
+    (path / "kept" / ".rayignore").write_text("out.mid\n")
+    return path
+
+
 @pytest.fixture
 def work(tmp_path):
-    """A working directory: a song and other things that are to be sent or not."""
-    shutil.copy(SCALE, tmp_path / "scale.mid")
-    for name in ("notes.txt", "runs/old/config.json", "models/big", "video.mp4", "kept/out.mid"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x" * 1000)
-    shutil.copy(SCALE, tmp_path / "secret.mid")
-    (tmp_path / ".gitignore").write_text("secret.*\n")
-    (tmp_path / "kept" / ".rayignore").write_text("out.mid\n")
-    return tmp_path
+    return working_directory(tmp_path)
 
 
 def small(name, song="scale.mid"):
@@ -215,40 +217,16 @@ def wait_for(cluster, submission_id, *statuses, seconds=60):
     return job
 
 
-def test_a_training_is_submitted_and_followed_to_its_end(cluster, work):
+@pytest.fixture(scope="module")
+def followed(cluster, tmp_path_factory):
+    """A training was submitted and followed to its end: answer, and what was said."""
+    work = working_directory(tmp_path_factory.mktemp("work"))
     exit_code, answer, said = submitted(
         cluster,
         work,
-        *(*small("counting", work / "scale.mid"), "--root-dir", "models"),
-        WANDB_API_KEY="confidential",
-        WANDB_PROJECT="hands",
-        SOMETHING_ELSE="confidential",
-    )
-    assert exit_code == 0, said
-    assert answer == {
-        "name": "counting",
-        "submission_id": "counting",
-        "status": "SUCCEEDED",
-        "dashboard": f"{cluster.dashboard}/#/jobs/counting",
-        "exit_code": 0,
-    }
-    # The name comes at once, the logs as they are written.
-    said_at = [said.index(part) for part in ("run counting: job counting", "line 1.", "line 24.")]
-    assert said_at == sorted(said_at)
-    job = cluster.get("/api/jobs/counting")
-    assert f"--midi-file scale.mid {FLAGS[2]}" in job["entrypoint"]
-    assert "confidential" not in json.dumps(cluster.get("/api/jobs/"))
-    (package,) = cluster.folder.glob("ray/session_latest/runtime_resources/working_dir_files/*/")
-    sent = {str(file.relative_to(package)) for file in package.rglob("*") if file.is_file()}
-    assert sent == {"scale.mid", "notes.txt", ".gitignore", "kept/.rayignore"}
-
-
-def test_variables_that_matter_are_passed_on_and_hidden_from_browsers(cluster, work):
-    exit_code, answer, said = submitted(
-        cluster,
-        work,
-        *("--pass-on", "COUNT,ONE_MORE", *small("counting-once"), "--mode", "online"),
-        COUNT="1",
+        *("--pass-on", "COUNT,ONE_MORE", *small("counting", work / "scale.mid")),
+        *("--root-dir", "models", "--mode", "online"),
+        COUNT="12",
         ONE_MORE="2",
         MUJOCO_GL="glfw",
         WANDB_API_KEY="confidential",
@@ -257,10 +235,34 @@ def test_variables_that_matter_are_passed_on_and_hidden_from_browsers(cluster, w
         AWS_SECRET_ACCESS_KEY="confidential",
     )
     assert exit_code == 0, said
+    return answer, said
+
+
+def test_a_training_is_submitted_and_followed_to_its_end(cluster, followed):
+    answer, said = followed
+    assert answer == {
+        "name": "counting",
+        "submission_id": "counting",
+        "status": "SUCCEEDED",
+        "dashboard": f"{cluster.dashboard}/#/jobs/counting",
+        "exit_code": 0,
+    }
+    # The name comes at once, the logs as they are written.
+    said_at = [said.index(part) for part in ("run counting: job counting", "line 1.", "line 12.")]
+    assert said_at == sorted(said_at)
+    job = cluster.get("/api/jobs/counting")
+    assert f"--midi-file scale.mid {FLAGS[2]}" in job["entrypoint"]
+    (package,) = cluster.folder.glob("ray/session_latest/runtime_resources/working_dir_files/*/")
+    sent = {str(file.relative_to(package)) for file in package.rglob("*") if file.is_file()}
+    assert sent == {"scale.mid", "notes.txt", ".gitignore", "kept/.rayignore"}
+
+
+def test_variables_that_matter_are_passed_on_and_hidden_from_browsers(cluster, followed):
+    answer, said = followed
     assert "MUJOCO_GL=glfw WANDB_PROJECT=hands in " in said
     path = f"/api/jobs/{answer['submission_id']}"
     assert cluster.get(path)["runtime_env"]["env_vars"] == {
-        "COUNT": "1",
+        "COUNT": "12",
         "MUJOCO_GL": "glfw",
         "ONE_MORE": "2",
         "RAY_JOB_STOP_WAIT_TIME_S": "300",
@@ -274,9 +276,15 @@ def test_variables_that_matter_are_passed_on_and_hidden_from_browsers(cluster, w
 
 def test_a_run_without_a_name_gets_one_and_is_left_alone_when_told(cluster, work):
     exit_code, answer, said = submitted(
-        cluster, work, "cpl", "none", "--load-checkpoint", "none", "--seed", "7", "--no-wait"
+        cluster,
+        work,
+        *("cpl", "none", "--load-checkpoint", "none", "--seed", "7", "--no-wait"),
+        WANDB_API_KEY="confidential",
+        SOMETHING_ELSE="confidential",
     )
     assert exit_code == 0, said
+    # It is offline, and nobody has asked for the other.
+    assert "confidential" not in json.dumps(cluster.get(f"/api/jobs/{answer['submission_id']}"))
     assert answer["name"].startswith("CPL-7-20")
     assert answer["submission_id"] == answer["name"]
     assert answer["status"] == "PENDING"
