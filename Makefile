@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test browser check format study scaling evidence chaos soak fuzz peers clean
+.PHONY: help setup train test hosts browser check format study scaling evidence chaos soak fuzz peers clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset few-cores \
@@ -10,8 +10,6 @@ TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset few-cor
 	--trim-silence --gravity-compensation --reduced-action-space \
 	--action-reward-observation --primitive-fingertip-collisions
 ARGS ?=
-# One more than two cores have use for: many tests wait.
-TEST_PROCESSES ?= 3
 
 help: ## list these targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -23,7 +21,10 @@ train: setup ## learn to play westminster_chimes.mid; results go to runs/
 	.venv/bin/pianist train $(TRAIN_FLAGS) $(ARGS)
 
 test: browser check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
-	.venv/bin/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
+	.venv/bin/python -m pytest -n 2 $(ARGS)
+
+hosts: browser ## submit, doctor, autoscaling and docs/cluster.md on real clusters, some of three hosts, as root
+	CI=true .venv/bin/python -m pytest -m hosts $(ARGS)
 
 browser:
 	@scripts/setup.sh test

@@ -19,7 +19,7 @@ from replay.errors import BadInput
 _OBJECT_STORE_BYTES = 300_000_000
 _CONNECT_SECONDS = 10.0
 # On a busy machine Ray's processes may need longer than the half minute that it gives them.
-_ATTEMPTS = 5
+_ATTEMPTS = 3
 _TOO_SLOW = "timed out during startup"
 _END_SECONDS = 10.0
 _PREFIX, _LOCK = "pianist-", "lock"

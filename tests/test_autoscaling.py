@@ -15,7 +15,7 @@ import pytest
 from hosts_for_tests import HeldBack, Network, end, require_hosts
 from runs_for_tests import FLAGS
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.hosts]
 
 RUN = "elastic"
 WORKER = "actors"
@@ -73,7 +73,7 @@ TRAIN = [
     *("pianist", "train", "--name", RUN, *map(str, FLAGS), "--actors", "1"),
     *("--environments-per-actor", "1", "--warmstart-steps", "200", "--max-steps", "10000000"),
     # The actors wait for the learner, which is held back: nodes that start need the processors.
-    *("--update-to-data-ratio", "10", "--eval-interval", "10000000", "--log-interval", "20"),
+    *("--update-to-data-ratio", "10", "--eval-interval", "10000000", "--log-interval", "10"),
 ]
 WAITS = r"no actor free of {}; the autoscaler has been asked"
 # On two busy processors.

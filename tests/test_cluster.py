@@ -18,7 +18,7 @@ import yaml
 from hosts_for_tests import KEY, USER, HeldBack, Network, end, require_hosts
 from runs_for_tests import FLAGS, ROOT
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.hosts]
 
 GUIDE = ROOT / "docs" / "cluster.md"
 CLUSTER_FILE = "cluster/onprem.yaml"

@@ -30,6 +30,8 @@ from cluster import doctor
 from cluster.doctor import OK, WARNING, WRONG
 from replay.storage import Place
 
+pytestmark = pytest.mark.hosts
+
 
 @pytest.fixture(scope="module")
 def folder():

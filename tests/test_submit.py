@@ -20,6 +20,8 @@ from runs_for_tests import FLAGS, SCALE, assert_refused, command, wait_until_not
 
 from cluster import submit
 
+pytestmark = pytest.mark.hosts
+
 # What the cluster's machines have as `pianist`: jobs named so say something and end quickly, all
 # others are the real command's.
 PIANIST = f"""#!/bin/sh
