@@ -147,34 +147,23 @@ def test_eval_of_the_same_song_from_its_file(trained, front_door):
 
 
 def test_one_policy_learns_two_songs(folder, front_door):
-    third = write_third(folder / "a third.mid")
+    joy = ROOT / "example_midis" / "ode_to_joy.mid"
     result = run(
         folder,
-        *("train", "--name", "two", "--midi-file", SCALE, third, *FLAGS[2:]),
+        *("train", "--name", "two", "--midi-file", SCALE, joy, "--stretch-factor", 0.4, *FLAGS[2:]),
         *("--environments-per-actor", 2, "--warmstart-steps", WARM_UP, "--max-steps", 600),
         "--json",
     )
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
-    assert answer["metrics"]["due_notes"] == pytest.approx((9 + 2) / 2)
-    for name in ("five finger scale/video.mp4", "a third/video.mp4", "a third/played.mid"):
+    assert answer["metrics"]["due_notes"] == pytest.approx((9 + 55) / 2)
+    for name in ("five finger scale/video.mp4", "ode to joy/video.mp4", "ode to joy/played.mid"):
         assert (folder / answer["files"][name]).stat().st_size > 0
     exit_code, one, errors = front_door(
-        "eval", "--load-checkpoint", "runs/two", "--midi-file", third, "--json"
+        "eval", "--load-checkpoint", "runs/two", "--midi-file", joy, "--json"
     )
     assert exit_code == 0, errors
-    assert json.loads(one)["metrics"]["due_notes"] == 2
-
-
-def write_third(path):
-    """A song of two notes."""
-    file = mido.MidiFile(ticks_per_beat=480)
-    track = file.add_track()
-    for pitch in (60, 64):
-        track += [mido.Message("note_on", note=pitch, velocity=80, time=0)]
-        track += [mido.Message("note_off", note=pitch, velocity=0, time=480)]
-    file.save(path)
-    return path
+    assert json.loads(one)["metrics"]["due_notes"] == 55
 
 
 # --- Ray --------------------------------------------------------------------------------
