@@ -16,7 +16,7 @@ from benchmarks.rounds import Figures, alternate, machine
 from benchmarks.twinkle import load_repertoire, played_episode
 from learner import sac
 from learner.config import LearnerConfig
-from learner.learner import learner_steps, unfold_batch
+from learner.learner import compile_steps, unfold_batch
 from learner.live_inputs import LiveInputs
 from replay.packing import pack_step
 
@@ -44,12 +44,10 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     steps = _batch(piano)
 
     whole = sac.initial_state(config, layout.observation_dim, action_dim, seed=0)
+    begun = live.restrict(whole)
+    update = compile_steps(begun, steps[None].shape, live.table, config, live.layout)
     ours = _repeat(
-        lambda state: learner_steps(
-            state, steps[None], live.table, np.float32(1), config, live.layout
-        )[0],
-        live.restrict(whole),
-        seconds,
+        lambda state: update(state, steps[None], live.table, np.float32(1))[0], begun, seconds
     )
     batch = unfold_batch(steps, repertoire.table, layout)
     plain = _repeat(

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +12,8 @@ import ray
 
 from learner import checkpoint, sac
 from learner.config import LearnerConfig
-from learner.cores import keep_to
-from learner.device import device_name
+from learner.cores import keep_to, usable
+from learner.device import compiler_options, device_name
 from learner.live_inputs import LiveInputs
 from learner.observation import Array, ObservationLayout, unfold
 from learner.parameters import Published
@@ -152,6 +152,30 @@ def learner_steps(
         return state, metrics, sac.healthy(metrics, state)
     state, metrics = jax.lax.scan(update, state, steps)
     return state, jax.tree.map(lambda values: values[-1], metrics), sac.healthy(metrics, state)
+
+
+def compile_steps(
+    state: sac.TrainingState,
+    shape: Sequence[int],
+    table: Array,
+    config: LearnerConfig,
+    layout: ObservationLayout,
+) -> Any:
+    """`learner_steps` as this process's device and cores do it fastest, for batches of a shape.
+
+    Args:
+        state: as it will be given, of which the shapes count.
+        shape: (updates, batch, 2, packed size).
+        table: see `learner_steps`.
+        config: see `learner_steps`.
+        layout: see `learner_steps`.
+
+    Returns:
+        Takes the state, the batches, the table and the annealing.
+    """
+    steps = jax.ShapeDtypeStruct(shape, "float32")
+    lowered = learner_steps.lower(state, steps, table, np.float32(1), config, layout)
+    return lowered.compile(compiler_options(len(usable())))
 
 
 class Learner:
@@ -313,6 +337,4 @@ class Learner:
         layout = self._live.layout
         size = packed_size((layout.frames, layout.proprioception_dim), self._dimensions[1])
         shape = (self._updates_at_once, self._batch_size, 2, size)
-        steps = jax.ShapeDtypeStruct(shape, "float32")
-        arguments = self._state, steps, self._table, np.float32(1), self._config, layout
-        return learner_steps.lower(*arguments).compile()
+        return compile_steps(self._state, shape, self._table, self._config, layout)

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 import psutil
@@ -174,30 +173,6 @@ class Host:
             deadline = time.monotonic() + _END_SECONDS
             while first.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
                 time.sleep(0.02)
-
-
-class HeldBack:
-    """Leaves a process a third of the time, until `end`: others need the processors.
-
-    Its priority would not do: it counts among the processes of its session only.
-    """
-
-    def __init__(self, process: psutil.Process) -> None:
-        self._process = process
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._hold_back, daemon=True)
-        self._thread.start()
-
-    def end(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _hold_back(self) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            while not self._ended.wait(0.2):
-                self._process.suspend()
-                self._ended.wait(0.4)
-                self._process.resume()
 
 
 class Network:

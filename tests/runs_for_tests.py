@@ -1,9 +1,11 @@
 """The small real runs that several files of tests look at, and how to start more."""
 
+import contextlib
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 from typing import NamedTuple
 
@@ -56,6 +58,40 @@ def run(folder, *arguments, seconds=480):
         timeout=seconds,
         check=False,
     )
+
+
+class HeldBack:
+    """Leaves a process a third of the time, until `end`: others need the processors.
+
+    Its priority would not do: it counts among the processes of its session only.
+    """
+
+    def __init__(self, process):
+        self._process = process
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._hold_back, daemon=True)
+        self._thread.start()
+
+    def end(self):
+        self._ended.set()
+        self._thread.join()
+
+    def _hold_back(self):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while not self._ended.wait(0.2):
+                self._process.suspend()
+                self._ended.wait(0.4)
+                self._process.resume()
+
+
+def learner_of(process):
+    """The learner of the run whose process that is, where Ray was started by it."""
+    (found,) = (
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if child.name().startswith("ray::Learner")
+    )
+    return found
 
 
 def left_behind(folder):

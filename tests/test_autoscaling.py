@@ -12,10 +12,10 @@ import threading
 import time
 
 import pytest
-from hosts_for_tests import HeldBack, Network, end, require_hosts
-from runs_for_tests import FLAGS
+from hosts_for_tests import Network, end, require_hosts
+from runs_for_tests import FLAGS, HeldBack
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.hosts]
+pytestmark = pytest.mark.timeout(900)
 
 RUN = "elastic"
 WORKER = "actors"

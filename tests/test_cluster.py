@@ -15,10 +15,10 @@ import time
 
 import pytest
 import yaml
-from hosts_for_tests import KEY, USER, HeldBack, Network, end, require_hosts
-from runs_for_tests import FLAGS, ROOT
+from hosts_for_tests import KEY, USER, Network, end, require_hosts
+from runs_for_tests import FLAGS, ROOT, HeldBack
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.hosts]
+pytestmark = pytest.mark.timeout(900)
 
 GUIDE = ROOT / "docs" / "cluster.md"
 CLUSTER_FILE = "cluster/onprem.yaml"
@@ -34,7 +34,7 @@ SMALL = shlex.join(
 )
 ADDED = {
     "pianist train": SMALL,
-    "pianist submit segments": "--actors 3 --record-resolution 48 64",
+    "pianist submit segments": "--actors 2 --record-resolution 48 64",
     # With noise, so that hardly any two are equal: the policy cannot play yet.
     "pianist rate": "--simulate smoothness --simulated-noise 3",
     "pianist submit cpl": (
@@ -153,6 +153,7 @@ class Desk:
             return f"{self.ray_status()}\n{self.head.run(log, check=False)}"
 
         # `ray status` keeps a processor busy for two seconds, which the others need.
+        wait_for(lambda: sum(map(has_a_raylet, self.hosts)) == wanted, 180, said)
         wait_for(are_there, 180, said, pause=3)
 
 
@@ -199,6 +200,10 @@ class Run:
         ]
         training = [moment for moment, status in self.samples if status["state"] == "training"]
         return max(b - a for a, b in itertools.pairwise([*changes, training[-1]]))
+
+
+def has_a_raylet(host):
+    return any("/raylet " in line for line in host.processes())
 
 
 def processes_of(part, host):
@@ -401,7 +406,7 @@ def test_a_new_host_joins_a_run_that_goes_on(joined):
 
 
 def test_a_host_that_answers_again_is_taken_back(taken_back):
-    assert any("/raylet " in line for line in taken_back.hosts[2].processes())
+    assert has_a_raylet(taken_back.hosts[2])
 
 
 def test_the_counts_of_a_run_never_go_back(stopped):

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 from runs_for_tests import FLAGS, ROOT, assert_refused, run, wait_until_nothing_is_left
 
 from learner import cores
-from learner.device import variables
+from learner.device import compiler_options, variables
 
 
 def test_auto_leaves_the_choice_to_jax():
@@ -23,6 +24,12 @@ def test_a_platform_that_is_not_there_is_refused_in_one_line(folder):
     )
     assert_refused((result.returncode, result.stdout, result.stderr), "--platform auto", "cuda")
     wait_until_nothing_is_left(folder)
+
+
+def test_a_gpu_compiles_as_jax_has_it(monkeypatch):
+    assert compiler_options(1) != compiler_options(2) != {}
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert compiler_options(1) == compiler_options(2) == {}
 
 
 def test_cores_are_shared_out_in_halves(monkeypatch):

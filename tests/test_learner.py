@@ -15,7 +15,7 @@ from actors.environment import PianoEnvironment
 from actors.repertoire import Repertoire
 from actors.song import load_songs
 from benchmarks import reference
-from learner import sac
+from learner import learner, sac
 from learner.config import LearnerConfig, SACConfig
 from learner.learner import Learner, UnhealthyStep, learner_steps
 from learner.live_inputs import LiveInputs
@@ -72,7 +72,11 @@ def as_reference(state):
     return state.actor, critics(state.critic), critics(state.target_critic), state.log_temperature
 
 
-def test_steps_on_live_inputs_are_the_plain_ones_on_whole_observations(repertoire, batches):
+@pytest.mark.parametrize("cores", [1, 2])
+def test_steps_on_live_inputs_are_the_plain_ones_on_whole_observations(
+    repertoire, batches, monkeypatch, cores
+):
+    monkeypatch.setattr(learner, "usable", lambda: range(cores))
     layout, action_dim = repertoire.piano(0).layout, repertoire.piano(0).action_dim
     live = LiveInputs(layout, repertoire.table)
     assert live.layout.observation_dim < 0.4 * layout.observation_dim
@@ -88,10 +92,9 @@ def test_steps_on_live_inputs_are_the_plain_ones_on_whole_observations(repertoir
         key=before.key,
     )
     state = live.restrict(whole)
+    update = learner.compile_steps(state, batches[:1].shape, live.table, CONFIG, live.layout)
     for steps in batches:
-        state, metrics, healthy = learner_steps(
-            state, steps[None], live.table, np.float32(1), CONFIG, live.layout
-        )
+        state, metrics, healthy = update(state, steps[None], live.table, np.float32(1))
         assert healthy
         batch = unpack_batch(steps, layout.frames, layout.proprioception_dim)
         plain_batch = sac.Batch(

@@ -42,6 +42,9 @@ SMALL = [
     *("--log-interval", 100),
 ]
 
+JOY = SCALE.with_name("ode_to_joy.mid")
+TWO_SONGS = ["--midi-file", SCALE, JOY, "--stretch-factor", 0.4, *SMALL[2:]]
+
 
 # --- Which settings can be changed ------------------------------------------------------------
 
@@ -63,7 +66,7 @@ def broken_off(folder, tmp_path):
     ("flags", "words"),
     [
         (["--n-steps-lookahead", 5], ["--n-steps-lookahead is 5", "the run has 10"]),
-        (["--midi-file", SCALE.with_name("ode_to_joy.mid")], ["--midi-file is"]),
+        (["--midi-file", JOY], ["--midi-file is"]),
         (["--agent-config.hidden-dims", 8], ["--agent-config.hidden-dims is (8,)"]),
         (["--seed", 7], ["--seed is 7", "42", "cannot be changed"]),
         (["--name", "two"], ["--name is two"]),
@@ -211,10 +214,13 @@ def saved(path):
 
 @pytest.fixture(scope="module")
 def survived(folder):
-    """A run that was stopped by SIGTERM, resumed, killed, resumed, and came to its end."""
+    """A run that was stopped by SIGTERM, resumed, killed, resumed, and came to its end.
+
+    It learns two songs.
+    """
     path = folder / "runs" / "long"
     facts = {}
-    with running(folder, path, "--name", "long", *SMALL) as first:
+    with running(folder, path, "--name", "long", *TWO_SONGS) as first:
         first.wait_until(lambda run: run.status()["learner_steps"] > 50)
         started = time.monotonic()
         facts["answer"] = first.end(signal.SIGTERM, 60)
@@ -297,6 +303,19 @@ def test_curves_go_on_without_a_gap_and_nothing_begins_anew(survived):
     assert resumed[0]["learner_steps"] >= facts["stopped"]["learner_steps"]
     assert resumed[0]["replay/size"] >= facts["journal"]
     assert any("learner/q" in line for line in resumed[:3])
+
+
+def test_one_policy_has_learnt_two_songs(survived, folder, front_door):
+    _, facts = survived
+    answer = facts["end"]
+    assert answer["metrics"]["due_notes"] == pytest.approx((9 + 55) / 2)
+    for name in ("five finger scale/video.mp4", "ode to joy/video.mp4", "ode to joy/played.mid"):
+        assert (folder / answer["files"][name]).stat().st_size > 0
+    exit_code, one, errors = front_door(
+        "eval", "--load-checkpoint", "runs/long", "--midi-file", JOY, "--json"
+    )
+    assert exit_code == 0, errors
+    assert json.loads(one)["metrics"]["due_notes"] == 55
 
 
 def test_a_replay_whose_numbers_are_bad_stops_the_run_after_the_third_time(survived, folder):

@@ -9,8 +9,10 @@ import time
 import pytest
 from runs_for_tests import (
     FLAGS,
+    HeldBack,
     command,
     environment_variables,
+    learner_of,
     run,
     wait_until_nothing_is_left,
 )
@@ -59,10 +61,13 @@ def test_a_run_at_a_url_is_scaled_up_to_none_and_back(folder, monkeypatch):
         text=True,
     ) as process:
         wait_for(status, lambda now: now["learner_steps"] > 50, process)
+        # What starts meanwhile needs the processors.
+        held_back = HeldBack(learner_of(process))
         answer = ask("scale", "scaled", "--actors", 2)
         assert (answer["run"], answer["actors_wanted"]) == ("scaled", 2)
         wait_for(status, lambda now: now["actors_running"] == 2, process)
         assert ask("status", "scaled")["runs"][0]["actors_running"] == 2
+        held_back.end()
         assert ask("scale", "scaled", "--actors", 0)["actors_running"] == 0
         none = wait_for(status, lambda now: now["actors_wanted"] == 0, process)
         time.sleep(8)  # The status is uploaded every five seconds.

@@ -11,7 +11,6 @@ import pytest
 from runs_for_tests import (
     FLAGS,
     ROOT,
-    SCALE,
     WARM_UP,
     assert_refused,
     environment_variables,
@@ -141,29 +140,6 @@ def test_eval_of_the_same_song_from_its_file(trained, front_door):
     )
     assert exit_code == 0, errors
     assert json.loads(answer)["metrics"] == trained_answer["metrics"]
-
-
-# --- Several songs ----------------------------------------------------------------------
-
-
-def test_one_policy_learns_two_songs(folder, front_door):
-    joy = ROOT / "example_midis" / "ode_to_joy.mid"
-    result = run(
-        folder,
-        *("train", "--name", "two", "--midi-file", SCALE, joy, "--stretch-factor", 0.4, *FLAGS[2:]),
-        *("--environments-per-actor", 2, "--warmstart-steps", WARM_UP, "--max-steps", 600),
-        "--json",
-    )
-    assert result.returncode == 0, result.stderr
-    answer = json.loads(result.stdout)
-    assert answer["metrics"]["due_notes"] == pytest.approx((9 + 55) / 2)
-    for name in ("five finger scale/video.mp4", "ode to joy/video.mp4", "ode to joy/played.mid"):
-        assert (folder / answer["files"][name]).stat().st_size > 0
-    exit_code, one, errors = front_door(
-        "eval", "--load-checkpoint", "runs/two", "--midi-file", joy, "--json"
-    )
-    assert exit_code == 0, errors
-    assert json.loads(one)["metrics"]["due_notes"] == 55
 
 
 # --- Ray --------------------------------------------------------------------------------
