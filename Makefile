@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test hosts browser check format study scaling evidence chaos soak fuzz peers clean
+.PHONY: help setup train test clusters browser check format study scaling evidence chaos soak fuzz peers clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset few-cores \
@@ -23,8 +23,8 @@ train: setup ## learn to play westminster_chimes.mid; results go to runs/
 test: browser check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
 	.venv/bin/python -m pytest -n 2 $(ARGS)
 
-hosts: browser ## submit, doctor, autoscaling and docs/cluster.md on real clusters, some of three hosts, as root
-	CI=true .venv/bin/python -m pytest -m hosts $(ARGS)
+clusters: browser ## what make test leaves out: jobs of pianist submit, and pianist doctor, on real clusters; 4 minutes
+	CI=true .venv/bin/python -m pytest -m clusters $(ARGS)
 
 browser:
 	@scripts/setup.sh test

@@ -30,8 +30,6 @@ from cluster import doctor
 from cluster.doctor import OK, WARNING, WRONG
 from replay.storage import Place
 
-pytestmark = pytest.mark.hosts
-
 
 @pytest.fixture(scope="module")
 def folder():
@@ -92,6 +90,7 @@ def verdicts(checks):
     return {name: check["verdict"] for name, check in checks.items()}
 
 
+@pytest.mark.clusters
 def test_an_ailing_node_is_told_from_one_that_is_well(ailing, folder):
     cluster, _ = ailing
     head = cluster.get("/nodes?view=summary")["data"]["summary"][0]["ip"]
@@ -144,6 +143,7 @@ def test_an_ailing_node_is_told_from_one_that_is_well(ailing, folder):
     assert any("WRONG    cluster: workers: " in line for line in problems)
 
 
+@pytest.mark.clusters
 def test_a_node_that_does_not_answer_is_named(ailing):
     cluster, worker = ailing
     (raylet,) = (
@@ -166,6 +166,7 @@ def test_a_node_that_does_not_answer_is_named(ailing):
     assert f"WRONG    {silent['node']}: answer: " in doctor.table(answer)
 
 
+@pytest.mark.clusters
 def test_without_a_cluster_this_machine_is_examined(folder):
     place = folder / "alone"
     place.mkdir()

@@ -20,8 +20,6 @@ from runs_for_tests import FLAGS, SCALE, assert_refused, command, wait_until_not
 
 from cluster import submit
 
-pytestmark = pytest.mark.hosts
-
 # What the cluster's machines have as `pianist`: jobs named so say something and end quickly, all
 # others are the real command's.
 PIANIST = f"""#!/bin/sh
@@ -240,6 +238,7 @@ def followed(cluster, tmp_path_factory):
     return answer, said
 
 
+@pytest.mark.clusters
 def test_a_training_is_submitted_and_followed_to_its_end(cluster, followed):
     answer, said = followed
     assert answer == {
@@ -259,6 +258,7 @@ def test_a_training_is_submitted_and_followed_to_its_end(cluster, followed):
     assert sent == {"scale.mid", "notes.txt", ".gitignore", "kept/.rayignore"}
 
 
+@pytest.mark.clusters
 def test_variables_that_matter_are_passed_on_and_hidden_from_browsers(cluster, followed):
     answer, said = followed
     assert "MUJOCO_GL=glfw WANDB_PROJECT=hands in " in said
@@ -276,6 +276,7 @@ def test_variables_that_matter_are_passed_on_and_hidden_from_browsers(cluster, f
     assert set(shown.values()) == {"<redacted>"}
 
 
+@pytest.mark.clusters
 def test_a_run_without_a_name_gets_one_and_is_left_alone_when_told(cluster, work):
     exit_code, answer, said = submitted(
         cluster,
@@ -295,6 +296,7 @@ def test_a_run_without_a_name_gets_one_and_is_left_alone_when_told(cluster, work
     assert job["entrypoint"].endswith(f"--name {answer['name']}")
 
 
+@pytest.mark.clusters
 def test_a_job_that_fails_gives_exit_code_1_and_its_name_can_be_used_again(cluster, work):
     for submission_id in ("failing", "failing-2"):
         exit_code, answer, said = submitted(cluster, work, *small("failing"))
@@ -305,6 +307,7 @@ def test_a_job_that_fails_gives_exit_code_1_and_its_name_can_be_used_again(clust
         assert "failed with exit code 3" in said
 
 
+@pytest.mark.clusters
 def test_segments_are_submitted_under_the_name_of_their_run(cluster, work):
     exit_code, answer, said = submitted(cluster, work, "segments", "runs/nowhere")
     assert exit_code == 1
@@ -313,6 +316,7 @@ def test_segments_are_submitted_under_the_name_of_their_run(cluster, work):
     assert "no run at runs/nowhere" in said
 
 
+@pytest.mark.clusters
 def test_ctrl_c_stops_following_and_not_the_job(cluster, work):
     arguments = ("submit", *small("stubborn"), "--json")
     with subprocess.Popen(
@@ -349,6 +353,7 @@ def test_ctrl_c_stops_following_and_not_the_job(cluster, work):
     assert "saving\nsaved\n" in cluster.get("/api/jobs/stubborn/logs")["logs"]
 
 
+@pytest.mark.clusters
 def test_a_job_that_is_stopped_gives_exit_code_130(cluster, work):
     def works():
         with contextlib.suppress(OSError):  # It may not be there yet.
@@ -380,6 +385,7 @@ def impatient(*arguments):
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
+@pytest.mark.clusters
 @pytest.mark.parametrize("away_for", [3, 1000])
 def test_a_network_that_goes_away_is_waited_for_but_not_for_ever(cluster, work, away_for):
     with forwarder(cluster.dashboard) as line:
@@ -417,6 +423,7 @@ def test_a_network_that_goes_away_is_waited_for_but_not_for_ever(cluster, work, 
     wait_for(cluster, f"counting-{away_for}", "SUCCEEDED")
 
 
+@pytest.mark.clusters
 def test_a_token_that_is_not_given_is_asked_for(cluster, work):
     variables = {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": ""}
     result = cluster.run("submit", *small("it"), cwd=work, **variables)
@@ -424,6 +431,7 @@ def test_a_token_that_is_not_given_is_asked_for(cluster, work):
     assert_refused((result.returncode, result.stdout, result.stderr), *words)
 
 
+@pytest.mark.clusters
 def test_the_cluster_of_this_machine_is_found_with_its_token(cluster, work):
     (cluster.folder / ".ray").mkdir(exist_ok=True)
     (cluster.folder / ".ray" / "auth_token").write_text(cluster.token)
