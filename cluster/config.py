@@ -76,9 +76,10 @@ class TrainConfig:
     resume: str = ""
     """Go on with this run, its folder or URL or its name below --root-dir, as if nothing had
     happened; what is given besides changes its settings."""
-    preset: Literal["default", "few-cores"] = "default"
+    preset: Literal["default", "few-cores", "many-actors"] = "default"
     """A recipe for settings that are not given: `default` is what robopianist-rl's users know,
-    `few-cores` learnt Twinkle fastest on two cores (docs/results.md)."""
+    `few-cores` learnt Twinkle fastest on two cores, `many-actors` with fewest learner steps where
+    actors are plentiful (docs/results.md)."""
     root_dir: str = "runs"
     """Folder or URL (s3://, gs://, ...) that holds the runs. In a job that was submitted to a
     cluster a relative one is below the home folder."""

@@ -5,6 +5,7 @@ What they are chosen by stands in docs/results.md.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, Literal
 
 from cluster.config import TrainConfig, given
 
@@ -15,12 +16,23 @@ def default_for(arguments: Sequence[str]) -> TrainConfig:
     Args:
         arguments: of `pianist train`; every flag among them overrides the preset.
     """
+    match given(arguments, "--preset"):
+        case "few-cores":
+            # Learner and actors each go as fast as they can on their share of the cores.
+            return _where_data_are_plentiful(
+                "few-cores", update_to_data_ratio="free", batch_size=64
+            )
+        case "many-actors":
+            # The ratio keeps actors from running away from the learner, or it from them.
+            return _where_data_are_plentiful("many-actors", update_to_data_ratio="0.05")
+    return TrainConfig()
+
+
+def _where_data_are_plentiful(
+    preset: Literal["few-cores", "many-actors"], **replay: Any
+) -> TrainConfig:
+    """Many more transitions than learner steps: each of these may go further."""
     config = TrainConfig()
-    return _few_cores(config) if given(arguments, "--preset") == "few-cores" else config
-
-
-def _few_cores(config: TrainConfig) -> TrainConfig:
-    """A laptop: learner and actors each go as fast as they can on their share of the cores."""
     agent = dataclasses.replace(
         config.learner.agent_config,
         init_temperature=0.2,
@@ -32,10 +44,8 @@ def _few_cores(config: TrainConfig) -> TrainConfig:
     )
     return dataclasses.replace(
         config,
-        preset="few-cores",
+        preset=preset,
         actor=dataclasses.replace(config.actor, environments_per_actor=16),
-        replay=dataclasses.replace(
-            config.replay, update_to_data_ratio="free", batch_size=64, warmstart_steps=2_000
-        ),
+        replay=dataclasses.replace(config.replay, warmstart_steps=2_000, **replay),
         learner=dataclasses.replace(config.learner, agent_config=agent),
     )

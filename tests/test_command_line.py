@@ -171,6 +171,13 @@ def test_a_preset_gives_what_is_not_given(written):
     assert parsed.learner == config.learner
 
 
+def test_many_actors_play_more_for_each_learner_step():
+    config = default_for(["--preset", "many-actors"])
+    assert config.preset == "many-actors"
+    assert (config.replay.ratio, config.replay.batch_size) == (0.05, 256)
+    assert config.learner == default_for(["--preset", "few-cores"]).learner
+
+
 def test_without_a_preset_all_is_as_users_of_robopianist_rl_know_it():
     config = default_for(["--batch-size", "32"])
     assert config == TrainConfig()
