@@ -53,8 +53,8 @@ def pytest_sessionfinish(session):
 
 _LOOK_AT_ONE_RUN = ("test_training.py", "test_segments.py", "test_fine_tuning.py")
 _TAKE_LONGEST = (
-    *("test_cluster.py", *_LOOK_AT_ONE_RUN, "test_autoscaling.py", "test_submit.py"),
-    *("test_scale.py", "test_benchmarks.py", "test_doctor.py", "test_replay.py"),
+    *("test_cluster.py", *_LOOK_AT_ONE_RUN, "test_autoscaling.py"),
+    *("test_scale.py", "test_benchmarks.py", "test_replay.py"),
 )
 
 
