@@ -97,6 +97,9 @@ class TrainConfig:
     """Environment steps between evaluations; each is of a checkpoint saved for it."""
     eval_episodes: int = 1
     """Episodes in an evaluation."""
+    record_every: int = 1
+    """Evaluations from one recording (video with sound, MIDI) to the next; the first and the last
+    are recorded in any case."""
     tqdm_bar: bool = False
     """A progress bar instead of lines."""
     platform: Platform = "auto"
@@ -115,7 +118,8 @@ class TrainConfig:
         Raises:
             BadInput: naming the flag, its value and the range.
         """
-        require_range(self, "max_steps", "log_interval", "eval_interval", "eval_episodes", least=1)
+        require_range(self, "max_steps", "log_interval", "eval_interval", least=1)
+        require_range(self, "eval_episodes", "record_every", least=1)
         require(
             self.max_steps > self.replay.warmstart_steps,
             f"--max-steps is {self.max_steps}, must be more than --warmstart-steps "

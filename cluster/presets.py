@@ -18,10 +18,12 @@ def default_for(arguments: Sequence[str]) -> TrainConfig:
     """
     match given(arguments, "--preset"):
         case "few-cores":
-            # Learner and actors each go as fast as they can on their share of the cores.
-            return _where_data_are_plentiful(
-                "few-cores", update_to_data_ratio="free", batch_size=64
+            # Learner and actors each go as fast as they can on their share of the cores, of which
+            # a recording takes as much as some 1,500 environment steps.
+            config = _where_data_are_plentiful(
+                "few-cores", update_to_data_ratio="free", batch_size=64, replay_capacity=100_000
             )
+            return dataclasses.replace(config, record_every=5)
         case "many-actors":
             # The ratio keeps actors from running away from the learner, or it from them.
             return _where_data_are_plentiful("many-actors", update_to_data_ratio="0.05")
@@ -41,6 +43,7 @@ def _where_data_are_plentiful(
         temp_lr=1e-3,
         anneal_lr=True,
         tau=0.05,
+        actor_ema_tau=0.001,
     )
     return dataclasses.replace(
         config,

@@ -133,6 +133,7 @@ class _TrainingRun:
         self._disk = _Disk(progress)
         self._stop_signal = 0
         self._failures = self._unhealthy = 0
+        self._evaluations = 0
         self._result: dict[str, Any] = {"run": folder.name, "folder": str(folder.path)}
 
     def train(self, on_cluster: bool) -> dict[str, Any]:
@@ -382,7 +383,7 @@ class _TrainingRun:
         )
         self._evaluation_since = time.monotonic()
 
-    def _end_evaluation(self, seconds: float) -> None:
+    def _end_evaluation(self, seconds: float, last: bool = False) -> None:
         """Takes what the evaluator has to report, waiting `seconds` for it."""
         if self._evaluation is None:
             return
@@ -395,8 +396,10 @@ class _TrainingRun:
             self._replace_evaluator(failure)
             return
         self._evaluation = None
+        record = last or self._evaluations % self._config.record_every == 0
+        self._evaluations += 1
         with self._disk.may_be_full("evaluations"):
-            self._take(evaluation)
+            self._take(evaluation, record)
 
     def _replace_evaluator(self, failure: PartFailed) -> None:
         """What it had to do is left undone; training goes on."""
@@ -405,9 +408,9 @@ class _TrainingRun:
         self._evaluation = None
         self._recordings.clear()
 
-    def _take(self, evaluation: Evaluation) -> None:
+    def _take(self, evaluation: Evaluation, record: bool) -> None:
         folder = evaluation.write(self._folder.evaluations)
-        for number, song in enumerate(evaluation.songs):
+        for number, song in enumerate(evaluation.songs if record else ()):
             future = self._parts.evaluator.record.remote(
                 number, song.performance, self._config.recording
             )
@@ -461,7 +464,7 @@ class _TrainingRun:
             self._set_state("evaluating")
             self._end_evaluation(_EVALUATION_SECONDS)
             self._begin_evaluation()
-            self._end_evaluation(_EVALUATION_SECONDS)
+            self._end_evaluation(_EVALUATION_SECONDS, last=True)
             self._end_recordings(_EVALUATION_SECONDS)
         self._log()
         self._begin_entry()

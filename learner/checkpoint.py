@@ -25,7 +25,7 @@ from replay.errors import BadInput, require
 from replay.files import PackedFolder, parse_json, read_json
 
 _STATE, _DESCRIPTION = "training_state.safetensors", "checkpoint.json"
-_ACTOR, _STEP = ".actor", ".step"  # Names in the state.
+_ACTOR, _ACTOR_EMA, _STEP = ".actor", ".actor_ema", ".step"  # Names in the state.
 _FOLDER_NAME = re.compile(r"step_(\d{9,})")
 
 
@@ -58,6 +58,8 @@ def with_actor(
     """
     named = {_ACTOR + jax.tree_util.keystr(path): leaf for path, leaf in _leaves(actor)}
     arrays = _arrays(saved)
+    for name in _of(_ACTOR_EMA, arrays):  # It begins anew, with this actor.
+        del arrays[name]
     if _STEP in arrays:  # It is no snapshot.
         arrays[_STEP] = np.array(step, np.int32)
     return _pack(arrays | _on_host(named), step, description)
@@ -69,10 +71,10 @@ def snapshot(saved: PackedFolder) -> PackedFolder:
     Raises:
         BadInput: the checkpoint is damaged.
     """
-    arrays = {
-        name: array for name, array in _arrays(saved).items() if name.startswith(f"{_ACTOR}[")
-    }
-    return _seal(saved.name, arrays, saved.files[_DESCRIPTION])
+    arrays = _arrays(saved)
+    policy = _of(_ACTOR_EMA, arrays) or _of(_ACTOR, arrays)
+    plays = {_ACTOR + name[name.index("[") :]: array for name, array in policy.items()}
+    return _seal(saved.name, plays, saved.files[_DESCRIPTION])
 
 
 def remove_all_but_newest(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
@@ -155,7 +157,7 @@ def description_of(checkpoint: PackedFolder) -> dict[str, Any]:
 
 
 def load_state(checkpoint: PackedFolder, template: TrainingState) -> TrainingState:
-    """The whole training state.
+    """The whole training state; an average that it has not got begins with the actor.
 
     Args:
         checkpoint: that `pack` made.
@@ -164,16 +166,27 @@ def load_state(checkpoint: PackedFolder, template: TrainingState) -> TrainingSta
     Raises:
         BadInput: the file is damaged, or is of another configuration.
     """
-    return _load(checkpoint, template, prefix="")
+    arrays = _arrays(checkpoint)
+    begun = {
+        name.replace(_ACTOR, _ACTOR_EMA, 1): array for name, array in _of(_ACTOR, arrays).items()
+    }
+    return _load(checkpoint, begun | arrays, template, prefix="")
 
 
 def load_actor(checkpoint: PackedFolder, template: Parameters) -> Parameters:
-    """The parameters of the actor network alone; arguments and errors as in `load_state`."""
-    return _load(checkpoint, template, prefix=_ACTOR)
+    """The parameters of the network that plays: the actor's average, if there is one.
+
+    Arguments and errors are as in `load_state`.
+    """
+    arrays = _arrays(checkpoint)
+    prefix = _ACTOR_EMA if _of(_ACTOR_EMA, arrays) else _ACTOR
+    return _load(checkpoint, arrays, template, prefix)
 
 
-def _load(checkpoint: PackedFolder, template: Any, prefix: str) -> Any:
-    arrays, loaded = _arrays(checkpoint), []
+def _load(
+    checkpoint: PackedFolder, arrays: dict[str, np.ndarray], template: Any, prefix: str
+) -> Any:
+    loaded = []
     for path, leaf in _leaves(template):
         name = prefix + jax.tree_util.keystr(path)
         require(
@@ -208,6 +221,11 @@ def _arrays(saved: PackedFolder) -> dict[str, np.ndarray]:
     except (KeyError, SafetensorError) as error:
         raise BadInput(f"checkpoint {saved.origin} is damaged: {_STATE}: {error}") from error
     return arrays
+
+
+def _of(part: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of a part of the state."""
+    return {name: array for name, array in arrays.items() if name.startswith(f"{part}[")}
 
 
 def _leaves(tree: Any) -> list[tuple[Any, Any]]:

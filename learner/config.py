@@ -34,6 +34,9 @@ class SACConfig:
     """Layer norm in the critics, before the activation."""
     tau: float = 0.01
     """Share of the critics that moves into the target networks each learner step."""
+    actor_ema_tau: float = 1.0
+    """Share of the actor that moves each learner step into its exponential moving average, which
+    is what evaluations and all that is made of checkpoints play; 1 is the actor itself."""
     target_entropy: float | None = None
     """In nats; None is minus half the number of actions."""
     init_temperature: float = 1.2
@@ -63,7 +66,12 @@ class SACConfig:
             0 <= self.critic_dropout_rate < 1,
             f"{flag}.critic-dropout-rate is {self.critic_dropout_rate}, must be 0 or more, below 1",
         )
-        require(0 < self.tau <= 1, f"{flag}.tau is {self.tau}, must be above 0 and at most 1")
+        for name in ("tau", "actor_ema_tau"):
+            share = getattr(self, name)
+            require(
+                0 < share <= 1,
+                f"{flag}.{name.replace('_', '-')} is {share}, must be above 0 and at most 1",
+            )
         require(
             self.init_temperature > 0,
             f"{flag}.init-temperature is {self.init_temperature}, must be above 0",

@@ -17,7 +17,7 @@ from learner.networks import FIRST_KERNEL, Parameters
 from learner.observation import ObservationLayout
 from learner.sac import TrainingState
 
-_PARAMETERS = ("actor", "critic", "target_critic")
+_PARAMETERS = ("actor", "actor_ema", "critic", "target_critic")
 _OPTIMISED = {"actor": "actor_optimiser", "critic": "critic_optimiser"}
 """Of which there are moments, as vectors as long as all parameters; see `learner.sac`."""
 

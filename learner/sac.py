@@ -24,6 +24,8 @@ class TrainingState(NamedTuple):
     """All that a learner step changes, and so all that a resumed run needs."""
 
     actor: Parameters
+    actor_ema: Parameters | None
+    """Exponential moving average of `actor`; None where it is the actor itself."""
     critic: Parameters
     target_critic: Parameters
     log_temperature: jax.Array
@@ -88,10 +90,12 @@ def initial_state(
         {"params": critic_key, "dropout": critic_key}, observation, action
     )
     log_temperature = jnp.log(jnp.float32(config.agent_config.init_temperature))
+    averaged = config.agent_config.actor_ema_tau < 1
     return TrainingState(
         actor=actor,
+        # Copies: the step below donates its input, and one buffer cannot be given twice.
+        actor_ema=jax.tree.map(jnp.copy, actor) if averaged else None,
         critic=critic,
-        # A copy: the step below donates its input, and one buffer cannot be given twice.
         target_critic=jax.tree.map(jnp.copy, critic),
         log_temperature=log_temperature,
         actor_optimiser=actor_optimiser(config).init(actor),
@@ -169,7 +173,10 @@ def temperature_loss(
 def update(
     state: TrainingState, batch: Batch, config: LearnerConfig, annealing: jax.Array | float = 1.0
 ) -> tuple[TrainingState, Metrics]:
-    """One update of critics, targets, actor and temperature, in this order.
+    """One update of critics, targets, actor, its average and temperature, in this order.
+
+    The average of the weights, which acts better than the newest of them, is Polyak's and
+    Juditsky's (Acceleration of stochastic approximation by averaging, 1992), fading as the targets.
 
     Args:
         state: before.
@@ -200,6 +207,10 @@ def update(
     actor, actor_optimiser_state = _apply(
         actor_optimiser(config), actor_gradient, state.actor_optimiser, state.actor, annealing
     )
+    actor_ema = state.actor_ema
+    if actor_ema is not None:
+        share = config.agent_config.actor_ema_tau
+        actor_ema = optax.incremental_update(actor, actor_ema, share)
 
     gradient, temperature_metrics = jax.grad(temperature_loss, has_aux=True)(
         state.log_temperature,
@@ -212,6 +223,7 @@ def update(
 
     state = state._replace(
         actor=actor,
+        actor_ema=actor_ema,
         log_temperature=log_temperature,
         actor_optimiser=actor_optimiser_state,
         critic_optimiser=critic_optimiser_state,

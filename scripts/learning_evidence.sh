@@ -9,7 +9,7 @@ for seed in ${SEEDS:-1 2}; do
     if ! grep -qs '"state": "finished"' $folder/ours-"$seed"/status.json; then
         rm -rf $folder/ours-"$seed"
         .venv/bin/pianist train --preset few-cores --root-dir $folder --name ours-"$seed" \
-            --seed "$seed" --max-minutes "$minutes" --max-steps 50000000 --eval-interval 10000 \
+            --seed "$seed" --max-minutes "$minutes" --max-steps 50000000 --eval-interval 5000 \
             --environment-name RoboPianist-debug-TwinkleTwinkleRousseau-v0 --trim-silence \
             --gravity-compensation --reduced-action-space --control-timestep 0.05 \
             --n-steps-lookahead 10 --action-reward-observation --primitive-fingertip-collisions
