@@ -21,7 +21,7 @@ def default_for(arguments: Sequence[str]) -> TrainConfig:
             # Learner and actors each go as fast as they can on their share of the cores, of which
             # a recording takes as much as some 1,500 environment steps.
             config = _where_data_are_plentiful(
-                "few-cores", update_to_data_ratio="free", batch_size=64, replay_capacity=100_000
+                "few-cores", update_to_data_ratio="free", replay_capacity=100_000
             )
             return dataclasses.replace(config, record_every=5)
         case "many-actors":

@@ -91,7 +91,7 @@ def trained(folder):
         folder,
         *("train", "--name", "scale", *FLAGS, "--actors", 2, "--environments-per-actor", 2),
         *("--warmstart-steps", WARM_UP, "--max-steps", 1500, "--eval-interval", 700),
-        *("--log-interval", 200, "--json"),
+        *("--log-interval", 200, "--record-every", 3, "--json"),
     )
     assert result.returncode == 0, result.stderr
     wait_until_nothing_is_left(folder)

@@ -15,6 +15,7 @@ from replay.errors import BadInput
 from replay.files import PackedFolder
 
 CONFIG = LearnerConfig(agent_config=SACConfig(hidden_dims=(8,)))
+AVERAGED = LearnerConfig(agent_config=SACConfig(hidden_dims=(8,), actor_ema_tau=0.1))
 
 
 def make_state(config=CONFIG, seed=0, step=12):
@@ -59,6 +60,26 @@ def test_a_snapshot_has_the_policy_alone_and_can_have_another(tmp_path):
     whole = checkpoint.load_state(tuned, other)
     assert int(whole.step) == 7
     jax.tree.map(np.testing.assert_array_equal, whole.critic, state.critic)
+
+
+def test_what_plays_is_the_average_where_there_is_one():
+    def assert_same(these, those):
+        jax.tree.map(np.testing.assert_array_equal, these, those)
+
+    plain, state, other = make_state(seed=1), make_state(AVERAGED, 1), make_state(AVERAGED, 2)
+    state = state._replace(actor_ema=make_state(seed=3).actor)
+    saved = checkpoint.pack(state, {})
+    assert_same(checkpoint.load_state(saved, other), state)
+    for played in (saved, checkpoint.snapshot(saved)):
+        assert_same(checkpoint.load_actor(played, other.actor), state.actor_ema)
+        tuned = checkpoint.with_actor(played, other.actor, 7, {})
+        assert_same(checkpoint.load_actor(tuned, plain.actor), other.actor)
+    # An average that is new, since the policy is another or the setting is, begins with it.
+    again = checkpoint.load_state(checkpoint.with_actor(saved, other.actor, 7, {}), state)
+    assert_same(again.actor_ema, other.actor)
+    assert_same(again.critic, state.critic)
+    assert_same(checkpoint.load_state(checkpoint.pack(plain, {}), state).actor_ema, plain.actor)
+    assert_same(checkpoint.load_state(saved, plain), plain)
 
 
 def test_a_run_s_folder_means_its_newest_checkpoint(tmp_path):

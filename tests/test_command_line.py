@@ -176,6 +176,7 @@ def test_many_actors_play_more_for_each_learner_step():
     assert config.preset == "many-actors"
     assert (config.replay.ratio, config.replay.batch_size) == (0.05, 256)
     assert config.learner == default_for(["--preset", "few-cores"]).learner
+    assert config.learner.agent_config.actor_ema_tau < 1
 
 
 def test_without_a_preset_all_is_as_users_of_robopianist_rl_know_it():

@@ -28,7 +28,9 @@ from replay.packing import pack_step, unpack_batch
 
 BATCH = 16
 CONFIG = LearnerConfig(
-    agent_config=SACConfig(hidden_dims=(32, 32), critic_dropout_rate=0.0, actor_lr=1e-3)
+    agent_config=SACConfig(
+        hidden_dims=(32, 32), critic_dropout_rate=0.0, actor_lr=1e-3, actor_ema_tau=0.1
+    )
 )
 
 

@@ -1,5 +1,7 @@
 """The losses and the learner step against plain NumPy and hand-computed values."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -254,6 +256,29 @@ def test_annealing_shortens_the_steps_of_actor_and_critics_alone(state, batch):
             assert np.abs(near - old).max() == pytest.approx(0.25 * 3e-4, rel=1e-2)
     moved = shorter.log_temperature - before.log_temperature
     assert float(moved) == pytest.approx(-3e-4, rel=1e-2)
+
+
+def test_the_average_follows_the_actor_and_changes_nothing_else(batch):
+    agent = dataclasses.replace(CONFIG.agent_config, actor_ema_tau=0.1)
+    averaged = dataclasses.replace(CONFIG, agent_config=agent)
+    plain = sac.initial_state(CONFIG, OBSERVATION_DIM, ACTION_DIM, seed=1)
+    state = sac.initial_state(averaged, OBSERVATION_DIM, ACTION_DIM, seed=1)
+    expected = jax.tree.map(lambda leaf: np.array(leaf, np.float64), state.actor)
+    for _ in range(3):
+        plain, _ = update(plain, batch, config=CONFIG)
+        state, _ = update(state, batch, config=averaged)
+        expected = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, expected, state.actor)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.actor_ema, expected
+    )
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.actor_ema, state.actor)
+    assert max(jax.tree.leaves(moved)) > 1e-4
+    assert plain.actor_ema is None
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        state._replace(actor_ema=None),
+        plain,
+    )
 
 
 def test_equal_seeds_and_data_give_equal_parameters(batch):

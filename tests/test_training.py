@@ -33,6 +33,14 @@ def test_run_ends_with_an_evaluation(trained):
     assert (path / "report.html").stat().st_size > 10_000
 
 
+def test_the_first_and_the_last_evaluation_are_recorded(trained):
+    _, path = trained
+    played = sorted(file.parent for file in (path / "eval").glob("*/performance.npz"))
+    assert [(place / "video.mp4").is_file() for place in played] == [
+        place in (played[0], played[-1]) for place in played
+    ]
+
+
 def test_update_to_data_ratio_of_one_is_held(trained):
     answer, _ = trained
     steps = answer["environment_steps"]
