@@ -58,8 +58,8 @@ def with_actor(
     """
     named = {_ACTOR + jax.tree_util.keystr(path): leaf for path, leaf in _leaves(actor)}
     arrays = _arrays(saved)
-    for name in _of(_ACTOR_EMA, arrays):  # It begins anew, with this actor.
-        del arrays[name]
+    for name in _part(_ACTOR_EMA, arrays):  # It begins anew, with this actor.
+        del arrays[_ACTOR_EMA + name]
     if _STEP in arrays:  # It is no snapshot.
         arrays[_STEP] = np.array(step, np.int32)
     return _pack(arrays | _on_host(named), step, description)
@@ -71,10 +71,7 @@ def snapshot(saved: PackedFolder) -> PackedFolder:
     Raises:
         BadInput: the checkpoint is damaged.
     """
-    arrays = _arrays(saved)
-    policy = _of(_ACTOR_EMA, arrays) or _of(_ACTOR, arrays)
-    plays = {_ACTOR + name[name.index("[") :]: array for name, array in policy.items()}
-    return _seal(saved.name, plays, saved.files[_DESCRIPTION])
+    return _seal(saved.name, _policy(_arrays(saved)), saved.files[_DESCRIPTION])
 
 
 def remove_all_but_newest(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
@@ -167,9 +164,7 @@ def load_state(checkpoint: PackedFolder, template: TrainingState) -> TrainingSta
         BadInput: the file is damaged, or is of another configuration.
     """
     arrays = _arrays(checkpoint)
-    begun = {
-        name.replace(_ACTOR, _ACTOR_EMA, 1): array for name, array in _of(_ACTOR, arrays).items()
-    }
+    begun = {_ACTOR_EMA + name: array for name, array in _part(_ACTOR, arrays).items()}
     return _load(checkpoint, begun | arrays, template, prefix="")
 
 
@@ -178,9 +173,7 @@ def load_actor(checkpoint: PackedFolder, template: Parameters) -> Parameters:
 
     Arguments and errors are as in `load_state`.
     """
-    arrays = _arrays(checkpoint)
-    prefix = _ACTOR_EMA if _of(_ACTOR_EMA, arrays) else _ACTOR
-    return _load(checkpoint, arrays, template, prefix)
+    return _load(checkpoint, _policy(_arrays(checkpoint)), template, prefix=_ACTOR)
 
 
 def _load(
@@ -223,9 +216,19 @@ def _arrays(saved: PackedFolder) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _of(part: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of a part of the state."""
-    return {name: array for name, array in arrays.items() if name.startswith(f"{part}[")}
+def _part(part: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of a part of the state, by their path in it."""
+    return {
+        name.removeprefix(part): array
+        for name, array in arrays.items()
+        if name.startswith(f"{part}[")
+    }
+
+
+def _policy(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of the network that plays, named as the actor's are."""
+    plays = _part(_ACTOR_EMA, arrays) or _part(_ACTOR, arrays)
+    return {_ACTOR + name: array for name, array in plays.items()}
 
 
 def _leaves(tree: Any) -> list[tuple[Any, Any]]:

@@ -52,11 +52,11 @@ class SACConfig:
         """
         flag = "--agent-config"
         require(1 <= self.num_qs <= 100, f"{flag}.num-qs is {self.num_qs}, must be 1 to 100")
-        for name in ("actor_lr", "critic_lr", "temp_lr"):
-            rate = getattr(self, name)
+        for name in ("actor_lr", "critic_lr", "temp_lr", "tau", "actor_ema_tau"):
+            value = getattr(self, name)
             require(
-                0 < rate <= 1,
-                f"{flag}.{name.replace('_', '-')} is {rate}, must be above 0 and at most 1",
+                0 < value <= 1,
+                f"{flag}.{name.replace('_', '-')} is {value}, must be above 0 and at most 1",
             )
         require(
             len(self.hidden_dims) >= 1 and all(1 <= units <= 65_536 for units in self.hidden_dims),
@@ -66,12 +66,6 @@ class SACConfig:
             0 <= self.critic_dropout_rate < 1,
             f"{flag}.critic-dropout-rate is {self.critic_dropout_rate}, must be 0 or more, below 1",
         )
-        for name in ("tau", "actor_ema_tau"):
-            share = getattr(self, name)
-            require(
-                0 < share <= 1,
-                f"{flag}.{name.replace('_', '-')} is {share}, must be above 0 and at most 1",
-            )
         require(
             self.init_temperature > 0,
             f"{flag}.init-temperature is {self.init_temperature}, must be above 0",

@@ -209,8 +209,7 @@ def update(
     )
     actor_ema = state.actor_ema
     if actor_ema is not None:
-        share = config.agent_config.actor_ema_tau
-        actor_ema = optax.incremental_update(actor, actor_ema, share)
+        actor_ema = optax.incremental_update(actor, actor_ema, config.agent_config.actor_ema_tau)
 
     gradient, temperature_metrics = jax.grad(temperature_loss, has_aux=True)(
         state.log_temperature,
