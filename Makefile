@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test clusters browser check format study scaling evidence chaos soak fuzz peers clean
+.PHONY: help setup train test newer clusters browser check format study scaling evidence chaos soak fuzz peers clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset few-cores \
@@ -10,6 +10,20 @@ TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset few-cor
 	--trim-silence --gravity-compensation --reduced-action-space \
 	--action-reward-observation --primitive-fingertip-collisions
 ARGS ?=
+# The environment. PYTHON=python3.12 makes it anew with another interpreter; with VENV=.venv-py312
+# beside it that one gets a folder of its own.
+VENV ?= .venv
+export VENV
+CONSTRAINTS = $(VENV)/bin/python -c \
+	'import sys; print("constraints.txt" if sys.version_info < (3, 12) else "constraints-py312.txt")'
+
+# Tests that start neither Ray nor a browser.
+UNIT_TESTS = $(addprefix tests/test_,$(addsuffix .py,actor checkpoint collection cpl device judge \
+	environment example_midis guard hostile_inputs imitation interval journal learner libraries metal \
+	performance preferences ratings report rounds sac simulated_raters song status storage structure \
+	style task variation varied_policy))
+# How `make newer` tries a run: two minutes, the start included.
+SMALL_RUN = --max-minutes 2 --eval-interval 2000 --actors 1 --warmstart-steps 500 --name newer
 
 help: ## list these targets
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
@@ -18,54 +32,60 @@ setup: ## install everything into .venv (the targets below do it by themselves)
 	@scripts/setup.sh
 
 train: setup ## learn to play westminster_chimes.mid; results go to runs/
-	.venv/bin/pianist train $(TRAIN_FLAGS) $(ARGS)
+	$(VENV)/bin/pianist train $(TRAIN_FLAGS) $(ARGS)
 
 test: browser check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
-	.venv/bin/python -m pytest -n 2 $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
 
-clusters: browser ## what make test leaves out: jobs of pianist submit, and pianist doctor, on real clusters; 4 minutes
-	CI=true .venv/bin/python -m pytest -m clusters $(ARGS)
+newer: export VENV = .venv-py312
+newer: setup ## Python 3.12 or 3.13 (PYTHON=...) in .venv-py312: unit tests and a small run
+	$(VENV)/bin/python -m pytest -n 2 $(UNIT_TESTS) $(ARGS)
+	rm -rf runs/newer
+	$(VENV)/bin/pianist train $(TRAIN_FLAGS) $(SMALL_RUN)
+
+clusters: browser ## what make test leaves out: jobs of pianist submit, pianist doctor, and a full memory, on real clusters; 9 minutes
+	CI=true $(VENV)/bin/python -m pytest -m "clusters or alone" $(ARGS)
 
 browser:
 	@scripts/setup.sh test
 
 check: setup ## formatting, lint and types
-	.venv/bin/ruff format --check .
-	.venv/bin/ruff check .
-	.venv/bin/mypy
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
 
 format: setup ## format the source and put right what ruff can
-	.venv/bin/ruff format .
-	.venv/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
 
-study: setup ## fine-tuning on preferences beside its baselines: the table of docs/results.md, two hours
-	scripts/preference_study.sh
+study: setup ## fine-tuning on preferences beside its baselines: the table of docs/results.md, three hours
+	$(VENV)/bin/python -m benchmarks.preference_study runs/preference-study
 
 scaling: setup ## how many actors one replay server and one learner carry: figures and plot of docs/scaling.md
-	.venv/bin/pianist bench scale --rounds 3 --json >docs/scaling.json
-	.venv/bin/python -m benchmarks.saturation_plot docs/scaling.json docs/scaling.png
+	$(VENV)/bin/pianist bench scale --rounds 3 --json >docs/scaling.json
+	$(VENV)/bin/python -m benchmarks.saturation_plot docs/scaling.json docs/scaling.png
 
 evidence: setup ## learning beside the straightforward loop: table and figure of docs/results.md, three hours
 	scripts/learning_evidence.sh
 
 chaos: setup ## kill, stop and starve the parts of a training in turn: the table of docs/reliability.md, 20 minutes
 	rm -rf runs/chaos
-	.venv/bin/python -m benchmarks.chaos runs/chaos --faults 36
+	$(VENV)/bin/python -m benchmarks.chaos runs/chaos --faults 36
 
 soak: setup ## an hour of training, looking at memory and speed: the other table of docs/reliability.md
 	rm -rf runs/soak
-	.venv/bin/python -m benchmarks.soak runs/soak --minutes 60
+	$(VENV)/bin/python -m benchmarks.soak runs/soak --minutes 60
 
 fuzz: setup ## a million hostile MIDI files, ten thousand of every other kind of input
-	.venv/bin/python -m pip install -q -c constraints.txt -e '.[fuzz]'
-	.venv/bin/python tests/hostile_inputs.py midi --inputs 1000000
+	$(VENV)/bin/python -m pip install -q -c $$($(CONSTRAINTS)) -e '.[fuzz]'
+	$(VENV)/bin/python tests/hostile_inputs.py midi --inputs 1000000
 	for kind in checkpoint manifest requests; do \
-		.venv/bin/python tests/hostile_inputs.py $$kind --inputs 10000 || exit 1; done
+		$(VENV)/bin/python tests/hostile_inputs.py $$kind --inputs 10000 || exit 1; done
 
 peers: setup ## SBX in an environment of its own, for pianist bench learner
-	test -x benchmarks/.venv-sbx/bin/python || .venv/bin/python -m venv benchmarks/.venv-sbx
+	test -x benchmarks/.venv-sbx/bin/python || $(VENV)/bin/python -m venv benchmarks/.venv-sbx
 	benchmarks/.venv-sbx/bin/python -m pip install -q -r benchmarks/sbx_requirements.txt
 
 clean: ## remove .venv and caches, never runs/
-	rm -rf .venv/setup-stamp .venv benchmarks/.venv-sbx .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf .venv/setup-stamp .venv .venv-py312 benchmarks/.venv-sbx .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -path ./runs -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -5,29 +5,43 @@ command is chosen, so that the help answers at once.
 """
 
 import contextlib
+import errno
 import io
 import itertools
 import json
 import re
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
-from replay.errors import BadInput
+from cluster import host, terminal
+from replay.errors import BadInput, PartFailed
+from replay.version import program
 
 Config = TypeVar("Config")
 
+FAILED_EXIT_CODE = 1
 BAD_INPUT_EXIT_CODE = 2
 STOPPED_EXIT_CODE = 130  # As shells have it for a command that a signal ended.
+CLOSED_PIPE_EXIT_CODE = 141
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+FAULTS_OF_FILES = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, *FULL_DISK),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ENOENT),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ETXTBSY),
+)
+"""What the machine may refuse for a file, whatever the code does."""
 
 
 def train(arguments: Sequence[str]) -> dict[str, Any]:
     """Trains two hands to play a song, then plays it."""
     from cluster.config import TrainConfig, given
 
-    if run := given(arguments, "--resume"):
+    if (run := given(arguments, "--resume")) is not None:
         from cluster.resume import settings_of
 
         default = settings_of(run, given(arguments, "--root-dir"))
@@ -36,6 +50,12 @@ def train(arguments: Sequence[str]) -> dict[str, Any]:
 
         default = default_for(arguments)
     config = parse(TrainConfig, "train", arguments, default)
+    from cluster.run import find, require_usable
+    from replay.storage import Place
+
+    resumed = find(config.resume, config.root_dir).place if config.resume else None
+    # Before what takes seconds to import.
+    require_usable(resumed or Place.of(config.root_dir), config.wandb)
     from cluster.train import train
 
     return train(config)
@@ -117,16 +137,20 @@ class Command(NamedTuple):
     run: Callable[[Sequence[str]], dict[str, Any]]
     """Takes the arguments, returns JSON values."""
     help: str
+    uses_jax: bool = True
+    """Whether JAX is imported, which some of its settings forbid."""
 
 
 COMMANDS = {
     "train": Command(train, "teach two hands to play a MIDI file, then play it"),
     "eval": Command(evaluate, "play a checkpoint: metrics, video with sound, MIDI"),
-    "status": Command(status, "what runs, how fast, since when"),
+    "status": Command(status, "what runs, how fast, since when", uses_jax=False),
     "scale": Command(scale, "another number of actors for a run that runs"),
     "submit": Command(submit, "run train, segments or cpl as a job of a Ray cluster"),
-    "doctor": Command(doctor, "check a cluster, or this machine, before it costs money"),
-    "report": Command(report, "a run's curves and piano roll in one HTML file"),
+    "doctor": Command(
+        doctor, "check a cluster, or this machine, before it costs money", uses_jax=False
+    ),
+    "report": Command(report, "a run's curves and piano roll in one HTML file", uses_jax=False),
     "segments": Command(segments, "record performances of a run, to be rated"),
     "rate": Command(rate, "rate recorded performances, on a page in the browser"),
     "cpl": Command(cpl, "fine-tune a policy on people's preferences"),
@@ -158,6 +182,9 @@ def parse(
     """A config from a command line; leaves with exit code 2 and one line if it has a mistake."""
     import tyro
 
+    from cluster.arguments import checked
+
+    arguments = checked(cls, arguments)
     complaint = io.StringIO()
     try:
         # Help goes to standard output, which `main` keeps from everything else.
@@ -190,9 +217,11 @@ def readable(answer: dict[str, Any]) -> str:
     def lines(values: dict[str, Any], indent: str) -> Iterator[str]:
         for name, value in values.items():
             label = f"{indent}{name.replace('_', ' ')}"
-            if isinstance(value, dict):
+            records = isinstance(value, list) and value and isinstance(value[0], dict)
+            below = {str(n): one for n, one in enumerate(value, 1)} if records else value
+            if isinstance(below, dict):
                 yield label
-                yield from lines(value, indent + "  ")
+                yield from lines(below, indent + "  ")
             else:
                 shown = f"{value:.4g}" if isinstance(value, float) else value
                 yield f"{label:<28} {'-' if shown is None else shown}"
@@ -223,29 +252,65 @@ def refuse(message: str) -> int:
 
 
 def main() -> int:
-    """Runs one command; returns the exit code."""
+    """Runs one command; returns the exit code.
+
+    It alone decides what a user sees of what comes from outside the code: bad input, files that
+    cannot be used, a closed pipe, a terminal without some characters.
+    """
+    terminal.prepare()
+    given = sys.argv[1:]
+    try:
+        host.prepare()
+        exit_code = run(given)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        terminal.give_up()
+        return CLOSED_PIPE_EXIT_CODE
+    except BadInput as error:
+        return refuse(str(error))
+    except OSError as error:
+        if error.errno in FULL_DISK and error.filename is None:
+            folder = tempfile.gettempdir()
+            return refuse(f"{error.strerror}: make room in {folder} and where results are kept")
+        if error.errno not in FAULTS_OF_FILES or error.filename is None:
+            raise
+        return refuse(f"{error.filename}: {error.strerror}")
+    except PartFailed as failure:
+        print(f"pianist: {failure}", file=sys.stderr)
+        return FAILED_EXIT_CODE
+    except KeyboardInterrupt:
+        print("pianist: stopped", file=sys.stderr)
+        return STOPPED_EXIT_CODE
+    return exit_code
+
+
+def run(given: Sequence[str]) -> int:
+    """Runs the command that the arguments name, and prints its answer; returns the exit code."""
     hide_warnings_of_libraries()
-    # Both end a command in good order, where a shell's background job would ignore SIGINT, too.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    arguments = [argument for argument in sys.argv[1:] if argument != "--json"]
-    as_json = len(arguments) < len(sys.argv) - 1
+    # SIGINT, too, which a shell's background job would ignore.
+    for number in terminal.ENDING_SIGNALS:
+        signal.signal(number, terminal.end)
+    arguments = [argument for argument in given if argument != "--json"]
+    as_json = len(arguments) < len(given)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0
     name, *rest = arguments
+    if name == "--version":
+        print(program())
+        return 0
     if name not in COMMANDS:
-        return refuse(f"there is no command {name!r}: choose from {', '.join(COMMANDS)}")
-    try:
-        # What libraries print must not get between a script and the answer: pyfluidsynth, say,
-        # tells where it was found wherever the variable CI is set.
-        with contextlib.redirect_stdout(sys.stderr):
-            answer = COMMANDS[name].run(rest)
-    except BadInput as error:
-        return refuse(str(error))
-    except KeyboardInterrupt:
-        print("pianist: stopped", file=sys.stderr)
-        return STOPPED_EXIT_CODE
+        raise BadInput(f"there is no command {name!r}: choose from {', '.join(COMMANDS)}")
+    if COMMANDS[name].uses_jax:
+        if {"-h", "--help"} & set(rest):
+            host.drop_settings_of_jax()
+        else:
+            host.require_jax()
+    # What libraries print must not get between a script and the answer: pyfluidsynth, say,
+    # tells where it was found wherever the variable CI is set.
+    with contextlib.redirect_stdout(sys.stderr):
+        answer = COMMANDS[name].run(rest)
     print(json.dumps(answer, indent=2) if as_json else readable(answer))
     stopped = STOPPED_EXIT_CODE if answer.get("state") == "stopped" else 0
     return int(answer.get("exit_code", stopped))

@@ -79,7 +79,7 @@ class _Rollout:
         self.writer.add(
             action,
             parameter_version,
-            timestep.reward,
+            timestep.learnt_reward,
             timestep.discount,
             self.observation,
             timestep.last,

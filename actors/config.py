@@ -52,6 +52,10 @@ class EnvironmentConfig:
     """End the episode at the first wrong key."""
     disable_fingering_reward: bool = False
     """No reward for fingers near the keys that are due."""
+    preparation_steps: int = 0
+    """Control steps before an onset from which fingers are rewarded for being near its keys, too,
+    beside those due now. The policy learns from this reward; returns, and the reward that it
+    observes, stay robopianist's. 0 learns from robopianist's reward alone."""
     disable_forearm_reward: bool = False
     """No reward for keeping the forearms apart."""
     disable_colorization: bool = False
@@ -73,7 +77,7 @@ class EnvironmentConfig:
         Raises:
             BadInput: naming the flag, its value and the range.
         """
-        require_range(self, "n_steps_lookahead", least=0, most=1000)
+        require_range(self, "n_steps_lookahead", "preparation_steps", least=0, most=1000)
         require(
             0.005 <= self.control_timestep <= 1.0
             and abs(self.control_timestep / 0.005 - round(self.control_timestep / 0.005)) < 1e-9,

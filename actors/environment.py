@@ -15,7 +15,7 @@ import numpy as np
 from dm_control.utils import rewards
 
 from actors.mechanics import LEFT_FOREARM, RIGHT_FOREARM
-from actors.piano_model import DueStep, PianoModel
+from actors.piano_model import DueStep, PianoModel, Reach
 from actors.task import transport_reward
 from replay.transition import Observation
 
@@ -50,10 +50,28 @@ class TimeStep(NamedTuple):
     observation: Observation
     """proprioception (frames, proprioception dimension) float32, row () int."""
     reward: float
+    """robopianist's."""
+    learnt_reward: float
+    """What the policy learns from: the same, and what `EnvironmentConfig` adds."""
     discount: float
     """0.0 after a wrong press that ends the episode, otherwise 1.0."""
     last: bool
     """Whether the episode ends here."""
+
+
+class Snapshot(NamedTuple):
+    """All that an environment goes on from, between two control steps."""
+
+    step: int
+    """Control steps that have been played."""
+    simulator_state: np.ndarray
+    """(numbers,) float64, see `PianoEnvironment.simulator_state`."""
+    frames: np.ndarray
+    """(frames, proprioception dimension) float32, the newest last."""
+    action: np.ndarray
+    """(action dimension,) float32, the last one, in the units of the controls."""
+    sustain: float
+    """Of the pedal, 0 up to 1 down."""
 
 
 class PianoEnvironment:
@@ -91,7 +109,7 @@ class PianoEnvironment:
         self._action[:] = mechanics.first_action
         self._sustain = 0.0
         self.read_keys()
-        return TimeStep(self._observe(reward=0.0), reward=0.0, discount=1.0, last=False)
+        return TimeStep(self._observe(reward=0.0), 0.0, 0.0, discount=1.0, last=False)
 
     def step(self, action: np.ndarray, after_substep: Callable[[], None] | None = None) -> TimeStep:
         """Holds an action for one control step.
@@ -128,6 +146,31 @@ class PianoEnvironment:
         mujoco.mj_getState(self._mechanics.model, self.data, state, _STATE)
         return state
 
+    def snapshot(self) -> Snapshot:
+        """What `restore` goes on from."""
+        # Frames are never written to, the action is.
+        return Snapshot(
+            self._step, self.simulator_state(), self._frames, self._action.copy(), self._sustain
+        )
+
+    def restore(self, snapshot: Snapshot) -> TimeStep:
+        """Goes back to a snapshot of an environment of the same piano and song.
+
+        What follows equals to the bit what followed there, if the actions are the same. The
+        reward of the time step that is returned is 0.
+        """
+        self.reset()  # Clears warnings and whatever else is not part of the state.
+        model, data = self._mechanics.model, self.data
+        mujoco.mj_setState(model, data, snapshot.simulator_state, _STATE)
+        mujoco.mj_step1(model, data)
+        self._step = snapshot.step
+        self._frames = snapshot.frames
+        self._action[:] = snapshot.action
+        self._sustain = snapshot.sustain
+        self.read_keys()
+        row = np.int32(self.piano.first_row + self._step)
+        return TimeStep(Observation(self._frames, row), 0.0, 0.0, discount=1.0, last=False)
+
     def read_keys(self) -> None:
         """Sets `key_state` (88,), 0 up to 1 down; `keys_down` (88,) bool; `pedal_down`."""
         lowest, highest = self._mechanics.key_range
@@ -152,12 +195,15 @@ class PianoEnvironment:
     def _conclude(self) -> TimeStep:
         due = self.piano.steps[self._step]
         wrong = not due.key_set.issuperset(self.keys_down.nonzero()[0].tolist())
-        reward = self._reward(due, wrong)
+        nearness = self._nearness(due.now)
+        reward = self._reward(due, wrong, nearness)
+        prepared = 0.0 if due.soon is None else self._nearness(due.soon) - nearness
         failed = wrong and self.piano.config.wrong_press_termination
         self._step += 1
         return TimeStep(
             observation=self._observe(reward),
             reward=reward,
+            learnt_reward=reward + prepared,
             discount=0.0 if failed else 1.0,
             last=failed or self._step == self.piano.episode_length,
         )
@@ -186,16 +232,16 @@ class PianoEnvironment:
     #
     # Few keys are due at a time: for these, plain Python is faster than NumPy.
 
-    def _reward(self, due: DueStep, wrong: bool) -> float:
+    def _reward(self, due: DueStep, wrong: bool, nearness: float) -> float:
         piano = self.piano
         reward = self._key_press_reward(due, wrong) + _PEDAL_REWARD[due.pedal, self.pedal_down]
         reward += self._energy_reward()
-        if due.fingertips is not None:
-            reward += self._fingering_reward(due)
+        if due.now.fingertips is not None:
+            reward += nearness
         if not piano.config.disable_forearm_reward:
             reward += self._forearm_reward()
         if self._mechanics.fingering_by_transport:
-            reward += self._transport_reward(due)
+            reward += nearness
         return reward
 
     def _key_press_reward(self, due: DueStep, wrong: bool) -> float:
@@ -217,23 +263,23 @@ class PianoEnvironment:
             self._mechanics.energy_penalty * float(np.add.reduce(power[left]))
         )
 
-    def _fingering_reward(self, due: DueStep) -> float:
-        if not due.keys:
+    def _nearness(self, reach: Reach) -> float:
+        """The fingering reward for these keys; without annotation they share one assignment."""
+        by_transport = reach.fingertips is None
+        if not len(reach.key_geoms) or (
+            by_transport and not self._mechanics.fingering_by_transport
+        ):
             return 0.0
-        targets = self._geoms[due.key_geoms] + due.targets
+        targets = self._geoms[reach.key_geoms] + reach.targets
+        if by_transport:
+            return transport_reward(self._sites[self._mechanics.fingertips], targets)
         closeness = [
             _closeness(math.dist(target, fingertip), 0.01)
             for target, fingertip in zip(
-                targets.tolist(), self._sites[due.fingertips].tolist(), strict=True
+                targets.tolist(), self._sites[reach.fingertips].tolist(), strict=True
             )
         ]
         return sum(closeness) / len(closeness)
-
-    def _transport_reward(self, due: DueStep) -> float:
-        if not due.keys:
-            return 0.0
-        targets = self._geoms[due.key_geoms] + due.targets
-        return transport_reward(self._sites[self._mechanics.fingertips], targets)
 
     def _forearm_reward(self) -> float:
         if self.data.ncon:

@@ -3,30 +3,28 @@
 import ctypes
 import functools
 import os
+import warnings
 
 INSTALL_HINT = "sudo apt-get install libegl1 libgl1-mesa-dri"
+_WINDOWS = "glfw"
 _LIBRARIES = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6")}
 
 
 def settle() -> None:
-    """Sets MUJOCO_GL to what works here: as it is, else EGL, else OSMesa, else nothing.
+    """Sets MUJOCO_GL to what works here: as it is, else a window system, EGL, OSMesa, or nothing.
 
     MuJoCo's import fails where MUJOCO_GL names a library that is not installed, and training
     needs no pictures.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
-    if wanted in _LIBRARIES:
-        candidates = [wanted]
-    elif wanted:
+    if wanted and wanted not in (_WINDOWS, *_LIBRARIES):
         return
-    elif os.environ.get("DISPLAY"):
-        return  # MuJoCo's own choice, a window system.
-    else:
-        candidates = ["egl", "osmesa"]
-    usable = [name for name in candidates if _loads(name)]
-    os.environ["MUJOCO_GL"] = usable[0] if usable else "disable"
-    if usable:
-        os.environ.setdefault("PYOPENGL_PLATFORM", usable[0])
+    windows = [_WINDOWS] if os.environ.get("DISPLAY") else []
+    candidates = [wanted] if wanted else [*windows, *_LIBRARIES]
+    usable = next(filter(_works, candidates), "disable")
+    os.environ["MUJOCO_GL"] = usable
+    if usable in _LIBRARIES:
+        os.environ.setdefault("PYOPENGL_PLATFORM", usable)
 
 
 @functools.lru_cache(maxsize=1)
@@ -42,6 +40,22 @@ def why_no_pictures() -> str | None:
         reason = str(error).strip().splitlines() or [repr(error)]
         return f"no video: OpenGL does not work here ({reason[0]}); {INSTALL_HINT}"
     return None
+
+
+def _works(name: str) -> bool:
+    return _display_answers() if name == _WINDOWS else _loads(name)
+
+
+def _display_answers() -> bool:
+    """Whether windows can be made. DISPLAY may name a screen that is gone."""
+    import glfw
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", glfw.GLFWError)  # That none can is an answer here.
+        if not glfw.init():
+            return False
+        glfw.terminate()
+        return True
 
 
 def _loads(name: str) -> bool:

@@ -8,6 +8,9 @@ from typing import Any
 import ray
 
 from actors.actor import CollectReport
+from replay.clock import AwakeClock
+from replay.errors import OutOfMemory, PartFailed
+from replay.ray_errors import part_failed
 
 
 @dataclasses.dataclass
@@ -36,6 +39,7 @@ class ActorPool:
     _FAILURES_ALLOWED = 3
     _SILENT_SECONDS = 120.0
     _LONGEST_PAUSE_SECONDS = 300.0
+    _MEMORY_PAUSE_SECONDS = 10.0
 
     def __init__(
         self,
@@ -51,6 +55,8 @@ class ActorPool:
         self._failures_at_start = 0
         self._has_played = False
         self._not_before = 0.0
+        self._is_short_of_memory = False
+        self._clock = AwakeClock()
         self._members: list[_Member] = []
         self.wanted = 0
         """Actors wanted."""
@@ -87,9 +93,9 @@ class ActorPool:
         """Reports that have come in, without waiting; their actors play on, the dead are replaced.
 
         Raises:
-            RuntimeError: new actors die before their first report, again and again.
+            PartFailed: new actors die before their first report, again and again.
         """
-        reports, now = [], time.monotonic()
+        reports, now = [], self._clock.seconds()
         futures = self.futures
         ready = set(ray.wait(futures, num_returns=len(futures), timeout=0)[0] if futures else [])
         for member in list(self._members):
@@ -97,13 +103,15 @@ class ActorPool:
                 try:
                     reports.append(ray.get(member.future))
                 except ray.exceptions.RayError as error:
-                    self._remove(member, str(error).strip().splitlines()[-1], error)
+                    self._remove(member, part_failed("an actor died", error))
                 else:
                     member.has_reported, member.heard = True, now
                     self._failures_at_start, self._has_played = 0, True
                     member.future = member.handle.collect.remote(self._slice_seconds)
             elif member.has_reported and now - member.heard > self._SILENT_SECONDS:
-                self._remove(member, f"nothing heard of it for {self._SILENT_SECONDS:.0f} s")
+                silence = f"an actor was silent for {self._SILENT_SECONDS:.0f} s"
+                self._remove(member, PartFailed(silence))
+        self._is_short_of_memory &= self.running < self.wanted
         self._fill()
         return reports
 
@@ -118,18 +126,31 @@ class ActorPool:
             ready = handle.__ray_ready__.remote()
             self._members.append(_Member(handle, ready, handle.collect.remote(self._slice_seconds)))
 
-    def _remove(self, member: _Member, why: str, error: Exception | None = None) -> None:
+    def _remove(self, member: _Member, failure: PartFailed) -> None:
         ray.kill(member.handle)
         self._members.remove(member)
         pause = 0.0
+        if isinstance(failure, OutOfMemory):
+            self._wait_for_memory(failure)
+            return
         if not member.has_reported:
             self._failures_at_start += 1
             if self._failures_at_start >= self._FAILURES_ALLOWED:
                 if not self._has_played:
-                    raise RuntimeError(
-                        f"{self._failures_at_start} actors in a row died before they could play"
-                    ) from error
+                    raise PartFailed(
+                        f"{self._failures_at_start} actors in a row died before they could play: "
+                        f"{failure}"
+                    )
                 pause = min(2.0**self._failures_at_start, self._LONGEST_PAUSE_SECONDS)
                 self._not_before = time.monotonic() + pause
         when = f"in {pause:.0f} s" if pause else "now"
-        self._announce(f"an actor died and is replaced {when}: {why}")
+        self._announce(f"{failure}; it is replaced {when}")
+
+    def _wait_for_memory(self, failure: OutOfMemory) -> None:
+        """Says once that actors are replaced later, when there may be memory again."""
+        if not self._has_played:
+            raise failure
+        self._not_before = time.monotonic() + self._MEMORY_PAUSE_SECONDS
+        if not self._is_short_of_memory:
+            self._is_short_of_memory = True
+            self._announce(f"{failure}; it is replaced when there is memory")

@@ -2,7 +2,9 @@
 
 import contextlib
 import copy
+import os
 import pathlib
+import signal
 import tempfile
 import wave
 from collections.abc import Iterator
@@ -34,6 +36,11 @@ def what_is_missing() -> list[str]:
         import fluidsynth  # noqa: F401
     except ImportError:
         reasons.append("no sound: FluidSynth is not installed; sudo apt-get install libfluidsynth3")
+    except (OSError, AttributeError) as error:  # A library that is damaged, or of another version.
+        reasons.append(
+            f"no sound: FluidSynth does not work here ({error}); "
+            "sudo apt-get install --reinstall libfluidsynth3"
+        )
     return [reason for reason in reasons if reason]
 
 
@@ -48,7 +55,11 @@ def record(
 
 
 def write_recordings(
-    performance: Performance, piano: PianoModel, config: RecordingConfig, folder: pathlib.Path
+    performance: Performance,
+    piano: PianoModel,
+    config: RecordingConfig,
+    folder: pathlib.Path,
+    video: bool = True,
 ) -> None:
     """Makes played.mid and, where OpenGL works, video.mp4.
 
@@ -57,9 +68,10 @@ def write_recordings(
         piano: that it was played on, or one of the same song and settings.
         config: camera, size, quality and sound.
         folder: for the files.
+        video: whether to make one.
     """
     to_midi(performance, config.velocity).save(folder / "played.mid")
-    if graphics.why_no_pictures() is None:
+    if video and graphics.why_no_pictures() is None:
         write_video(performance, piano, config, folder / "video.mp4")
 
 
@@ -152,9 +164,24 @@ def write_video(
             ffmpeg_log_level="error",
         )
         stack.callback(frames.close)
-        frames.send(None)
+        with _interrupts_kept_from_children():
+            frames.send(None)
         for frame in _render(performance, piano, config):
             frames.send(frame)
+
+
+@contextlib.contextmanager
+def _interrupts_kept_from_children() -> Iterator[None]:
+    """Blocks SIGINT in this thread, and so in the ffmpeg that it starts, which ends when we do.
+
+    imageio-ffmpeg would run Python between fork and exec for it, which may hang with JAX's threads.
+    """
+    os.environ["IMAGEIO_FFMPEG_NO_PREVENT_SIGINT"] = "1"
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _render(

@@ -8,7 +8,7 @@ import numpy as np
 
 from actors.config import EnvironmentConfig
 from actors.mechanics import Mechanics
-from actors.piano_model import PianoModel, make_score
+from actors.piano_model import PianoModel, Score, make_score
 from actors.song import Song
 from replay.errors import require
 
@@ -35,15 +35,25 @@ class Repertoire:
                 f"{songs[0].title} and {song.title} cannot be learnt together: only one of them "
                 "has annotated fingering; --disable-fingering-reward makes them alike",
             )
-        # Rows of zeros belong to the empty frames before an episode begins.
-        empty = config.frame_stack - 1
-        blocks = [np.pad(score.features, ((empty, 0), (0, 0))) for score in scores]
-        self.table = np.concatenate(blocks)
+        self.table = self._table(scores)
         """(rows, features) uint8, see `learner.observation.unfold`; a block a song."""
-        ends = np.cumsum([len(block) for block in blocks])
+        ends = np.cumsum([config.frame_stack - 1 + len(score.features) for score in scores])
         self._first_rows = [
             int(end) - len(score.features) for end, score in zip(ends, scores, strict=True)
         ]
+
+    def held_table(self, hold: int) -> np.ndarray:
+        """The table of the same songs, if each note ended `hold` control steps later."""
+        return self._table([make_score(song, self._config, hold) for song in self.songs])
+
+    def due_keys(self, number: int) -> np.ndarray:
+        """What is due at each control step of a song, (T, 88) bool."""
+        return self._scores[number].keys
+
+    def _table(self, scores: Sequence[Score]) -> np.ndarray:
+        # Rows of zeros belong to the empty frames before an episode begins.
+        empty = self._config.frame_stack - 1
+        return np.concatenate([np.pad(score.features, ((empty, 0), (0, 0))) for score in scores])
 
     @property
     def title(self) -> str:

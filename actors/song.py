@@ -18,11 +18,13 @@ from robopianist.music import midi_file
 
 from actors.config import SongConfig
 from replay.errors import BadInput, require
+from replay.files import as_utf8
 
 LONGEST_SONG_SECONDS = 600.0
 _LARGEST_FILE_BYTES = 2_000_000
 _MOST_TICKS = 2**28 - 1  # From one event to the next; the standard has four bytes of seven bits.
 _LOWEST_KEY, _HIGHEST_KEY = 21, 108
+_HIGHEST_VELOCITY = 127
 _FINGERS = 10
 _SHORTEST_NOTE_SECONDS = 0.01
 
@@ -139,6 +141,17 @@ def _named_piece(name: str) -> Song:
             + (f", such as {', '.join(close or suite.DEBUG)}")
         )
     piece = name.removesuffix("-v0").rpartition("-")[2]
+    if piece not in music.ALL:
+        here = [
+            known
+            for known in suite.ALL
+            if known.removesuffix("-v0").rpartition("-")[2] in music.ALL
+        ]
+        raise BadInput(
+            f"--environment-name {name} needs the PIG data set, which robopianist may not "
+            f"distribute: its package holds {', '.join(here)}. A MIDI file of the piece can be "
+            "played with --midi-file"
+        )
     midi = music.load(piece)
     return Song(title=midi.title or piece, midi=midi)
 
@@ -155,6 +168,10 @@ def _check_playable(sequence: music_pb2.NoteSequence, title: str) -> None:
     require(
         all(_LOWEST_KEY <= note.pitch <= _HIGHEST_KEY for note in sequence.notes),
         f"{title} has notes off the keyboard",
+    )
+    require(
+        all(1 <= note.velocity <= _HIGHEST_VELOCITY for note in sequence.notes),
+        f"{title} has MIDI velocities outside 1 to {_HIGHEST_VELOCITY}",
     )
     seconds = max(numbers)
     require(
@@ -243,7 +260,7 @@ def _read_midi_file(path: pathlib.Path) -> Song:
     require(bool(notes), f"{path} has no note on the 88 keys of a piano")
     sequence = _to_sequence(notes, messages, clock)
     return Song(
-        title=path.stem.replace("_", " "),
+        title=as_utf8(path.stem).replace("_", " "),
         midi=midi_file.MidiFile(seq=sequence),
         mended=tuple(f"{path.name}: {line}" for line in mended),
     )

@@ -1,5 +1,7 @@
 """robopianist's own environment, wrapped as robopianist-rl wraps it: the referee."""
 
+from typing import Any
+
 import dm_env
 import dm_env_wrappers as wrappers
 import numpy as np
@@ -8,6 +10,22 @@ from mujoco_utils import composer_utils
 from actors.config import EnvironmentConfig
 from actors.song import Song
 from actors.task import PianoTask
+
+
+class _SinglePrecision(wrappers.SinglePrecisionWrapper):
+    """The wrapper of dm_env_wrappers, whose own conversion NumPy 2 refuses."""
+
+    def _convert_timestep(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+        return timestep._replace(
+            reward=_single(timestep.reward),
+            discount=_single(timestep.discount),
+            observation=_single(timestep.observation),
+        )
+
+
+def _single(value: Any) -> Any:
+    """float32 of a number or an array; None stays None."""
+    return None if value is None else np.asarray(value, np.float32)
 
 
 class StockEnvironment:
@@ -53,7 +71,7 @@ class StockEnvironment:
                 wrapped, num_frames=config.frame_stack, flatten=True
             )
         wrapped = wrappers.CanonicalSpecWrapper(wrapped, clip=config.clip)
-        self._wrapped = wrappers.SinglePrecisionWrapper(wrapped)
+        self._wrapped = _SinglePrecision(wrapped)
 
     def action_spec(self) -> dm_env.specs.BoundedArray:
         """Of the canonical action, between -1 and 1."""

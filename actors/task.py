@@ -9,8 +9,43 @@ from robopianist.suite.tasks import piano_with_shadow_hands
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from replay.errors import require
+
 # As in robopianist's suite/tasks/piano_with_shadow_hands.py, for annotated fingering.
 _CLOSE_ENOUGH_METRES = 0.01
+
+
+# Of the base class, what is used here and in its place: private, so another release may lack it.
+_PRIVATE_NAMES = (
+    *("_set_rewards", "_compute_key_press_reward", "_compute_sustain_reward"),
+    *("_compute_energy_reward", "_compute_fingering_reward", "_compute_forearm_reward"),
+)
+
+
+def check_robopianist(base: type) -> None:
+    """Refuses a robopianist whose task is not that of the release 1.0.10.
+
+    The repository, which has the same number, rewards fingering by transport by itself.
+
+    Args:
+        base: the class `PianoWithShadowHands`.
+
+    Raises:
+        BadInput: private names that are used are missing, or the reward is another one.
+    """
+    missing = [name for name in _PRIVATE_NAMES if not hasattr(base, name)]
+    own = [name for name in vars(base) if "ot_fingering" in name]
+    what = (
+        f"has no {', '.join(missing)}" if missing else f"has a fingering reward of its own, {own}"
+    )
+    require(
+        not missing and not own,
+        f"robopianist: its task {what}; this project needs the release on PyPI: "
+        "pip install --force-reinstall --no-deps robopianist==1.0.10",
+    )
+
+
+check_robopianist(piano_with_shadow_hands.PianoWithShadowHands)
 
 
 class PianoTask(piano_with_shadow_hands.PianoWithShadowHands):

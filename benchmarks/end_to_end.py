@@ -18,6 +18,7 @@ from benchmarks.twinkle import CONFIG, SONG, load_repertoire, played_episode
 from benchmarks.written_episode import write_episode
 from cluster import parts, ray_session
 from cluster.config import TrainConfig
+from cluster.waiting import answer
 from replay.config import ReplayConfig
 
 _ENVIRONMENTS = 4
@@ -101,7 +102,7 @@ def _ours(training: parts.Parts, seconds: float) -> Figures:
     while (elapsed := time.monotonic() - started) < seconds or not reports:
         ray.wait([*training.pool.futures, learning], timeout=parts.SLICE_SECONDS)
         reports += training.pool.reports()
-    learnt = parts.answer(learning, "the learner died", 60 + 10 * seconds)
+    learnt = answer(learning, "Learner", "the learner died", 60 + 10 * seconds)
     futures = training.pool.futures
     ray.wait(futures, num_returns=len(futures), timeout=60)
     delays = [delay for report in reports for delay in report.parameter_delays]

@@ -22,7 +22,8 @@ from benchmarks.stand_ins import MEMORY_SHARE, Group, Work, sample, write
 from benchmarks.subscriber import Subscriber
 from benchmarks.twinkle import load_repertoire, played_episode
 from cluster import ray_session
-from cluster.parts import answer, remote, start_replay
+from cluster.parts import remote, start_replay
+from cluster.waiting import answer
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.live_inputs import LiveInputs
@@ -178,7 +179,7 @@ def _loopback_bytes() -> int:
 
 def _process_of(handle: Any) -> psutil.Process:
     number = handle.__ray_call__.remote(lambda _: os.getpid())
-    return psutil.Process(answer(number, "the replay server did not answer"))
+    return psutil.Process(answer(number, "ReplayServer", "the replay server did not answer"))
 
 
 # --- Parameters -----------------------------------------------------------------------------
@@ -201,7 +202,12 @@ def _parameters(repertoire: Repertoire, rounds: int, actors: Sequence[int]) -> d
             count = min(_SUBSCRIBERS_AT_ONCE, wanted - len(subscribers))
             more = [start(server) for _ in range(count)]
             for one in more:
-                answer(one.__ray_ready__.remote(), "an actor did not start", _START_SECONDS)
+                answer(
+                    one.__ray_ready__.remote(),
+                    "Subscriber",
+                    "an actor did not start",
+                    _START_SECONDS,
+                )
             subscribers += more
         if len(subscribers) < wanted:
             announce(f"memory carries {len(subscribers)} of {wanted} actors")
@@ -252,10 +258,12 @@ def _learner(repertoire: Repertoire, replay: Replay, rounds: int, seconds: float
         _BATCH_SIZE,
         server,
     )
-    device = answer(learner.start.remote(), "the learner did not start", _START_SECONDS)
+    device = answer(learner.start.remote(), "Learner", "the learner did not start", _START_SECONDS)
 
     def learn() -> Figures:
-        report = answer(learner.learn.remote(seconds), "no learner step", 60 + 10 * seconds)
+        report = answer(
+            learner.learn.remote(seconds), "Learner", "no learner step", 60 + 10 * seconds
+        )
         return {"steps_per_second": report.steps / report.seconds}
 
     steps = alternate({"learner": learn}, rounds)["learner"]

@@ -14,6 +14,7 @@ from actors.config import ActorConfig, EnvironmentConfig, RecordingConfig, SongC
 from learner.config import LearnerConfig, Platform
 from replay.config import ReplayConfig
 from replay.errors import BadInput, require, require_range
+from replay.files import as_utf8
 
 Config = TypeVar("Config")
 
@@ -32,6 +33,15 @@ class WandbConfig:
     """Tags there, with commas between them."""
     notes: str = ""
     """Notes there."""
+
+    def __post_init__(self) -> None:
+        """Refuses what Weights & Biases cannot have.
+
+        Raises:
+            BadInput: naming the flag and its value.
+        """
+        for name in ("project", "entity", "tags", "notes"):
+            _require_utf8(f"--{name}", getattr(self, name))
 
 
 class RunConfig(Protocol):
@@ -63,10 +73,15 @@ def require_seed_and_name(config: RunConfig) -> None:
         BadInput: naming the flag, its value and the range.
     """
     require_range(config, "seed", least=0, most=2**31 - 1)
+    _require_utf8("--name", config.name)
     require(
         not config.name or (pathlib.PurePath(config.name).name == config.name != ".."),
         f"--name is {config.name!r}, must be a plain folder name",
     )
+
+
+def _require_utf8(flag: str, text: str) -> None:
+    require(text == as_utf8(text), f"{flag} is {text!r}, must be UTF-8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,12 +157,12 @@ def given(arguments: Sequence[str], flag: str) -> str | None:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A config dataclass as JSON values; see `from_json`."""
+    """A config dataclass as JSON values, all text as UTF-8; see `from_json`."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, tuple):
             return [plain(item) for item in value]
-        return str(value) if isinstance(value, pathlib.PurePath) else value
+        return as_utf8(str(value)) if isinstance(value, str | pathlib.PurePath) else value
 
     return dataclasses.asdict(
         config, dict_factory=lambda pairs: {name: plain(value) for name, value in pairs}

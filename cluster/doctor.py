@@ -23,7 +23,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import psutil
@@ -33,9 +34,11 @@ import tqdm
 import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster import ray_session
-from cluster.submit import gist, within
+from cluster import host, ray_session
+from cluster.submit import gist
+from cluster.time_limit import within
 from replay.errors import BadInput, require, require_range
+from replay.files import nearest
 from replay.storage import Place
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
@@ -50,7 +53,6 @@ _SLOW_SECONDS = 0.05
 _CLOCK_SECONDS = 1.0
 _DISTRIBUTIONS = (
     *("ray", "jax", "jaxlib", "flax", "numpy", "mujoco", "dm-control", "robopianist"),
-    *("dm-reverb", "tensorflow-cpu"),
 )
 _ROOMS = ("actors", "cluster", "learner", "replay", "rlhf")
 # Each prints JSON as its last line.
@@ -59,7 +61,21 @@ import json, jax
 print(json.dumps({"platform": jax.default_backend(),
                   "devices": [device.device_kind for device in jax.devices()]}))
 """
-_REPLAY = "import reverb; print('true')"
+_REPLAY = """
+import importlib.util, json
+there = importlib.util.find_spec("reverb") is not None
+if there:
+    from replay import light_reverb
+    light_reverb.load()
+print(json.dumps(there))
+"""
+_LEARNING = """
+import json
+from learner import device_check
+print(json.dumps(device_check.compare_with_cpu()))
+"""
+# Only Python 3.10 and 3.11 on Linux x86-64 have them, see pyproject.toml.
+_REVERB = ("dm-reverb", "tensorflow-cpu")
 _RECORDING = """
 import json, subprocess
 import imageio_ffmpeg
@@ -120,7 +136,8 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
     workers = None if config.cluster_file is None else _workers_of(config.cluster_file)
     place = Place.of(config.root_dir)
     address = ray_session.cluster_address()
-    with _connected(address):
+    logs = pathlib.Path(tempfile.gettempdir()) / f"pianist-doctor-logs-{os.getuid()}"
+    with ray_session.connect(address, logs):
         nodes = [node for node in within(_CONNECT_SECONDS, ray.nodes) if node["Alive"]]
         here = ray.get_runtime_context().get_node_id()
         nodes.sort(key=lambda node: (node["NodeID"] != here, node["NodeManagerAddress"]))
@@ -130,6 +147,7 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
     facts = [examined[node["NodeID"]] for node in nodes]
     checks = {
         "storage": check_storage(place),
+        "environment": check_environment(host.said),
         "roles": check_roles([node["Resources"] for node in nodes]),
         "token": check_token(
             [fact.get("auth_mode") for fact in facts if "error" not in fact],
@@ -191,35 +209,6 @@ def _word(verdict: str) -> str:
 
 
 # --- The cluster ------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """A connection to Ray that comes about in time or not at all.
-
-    Raises:
-        BadInput: it does not.
-    """
-    logs = pathlib.Path(tempfile.gettempdir()) / "pianist-doctor-logs"
-    session = ray_session.connect(address, logs)
-    if address is None:
-        with session:
-            yield
-        return
-    try:
-        # Left to itself, Ray tries for minutes. (A Ray of our own would end with the thread that
-        # has started it.)
-        within(_CONNECT_SECONDS, session.__enter__)
-    except Exception as error:
-        raise BadInput(
-            f"the Ray cluster at {address} lets nobody in: {gist(error)}; if it has token "
-            "authentication, set RAY_AUTH_MODE=token and have its token in ~/.ray/auth_token"
-        ) from error
-    try:
-        yield
-    finally:
-        with contextlib.suppress(TimeoutError):
-            within(_CONNECT_SECONDS, session.__exit__, None, None, None)
 
 
 def _examine(
@@ -310,6 +299,10 @@ def examine(seconds: float) -> dict[str, Any]:
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or None
     asked: dict[str, tuple[str, dict[str, str | None]]] = {
         "jax": (_JAX, {"CUDA_VISIBLE_DEVICES": gpus, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}),
+        "learning": (
+            _LEARNING,
+            {"CUDA_VISIBLE_DEVICES": gpus, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+        ),
         "replay": (_REPLAY, {}),
         "recording": (_RECORDING, {"JAX_PLATFORMS": "cpu"}),
     }
@@ -327,11 +320,20 @@ def examine(seconds: float) -> dict[str, Any]:
         "memory_bytes": memory.total,
         "memory_available_bytes": memory.available,
         "shared_memory_bytes": shared.total,
-        **{
-            name: run_script(script, deadline - time.monotonic(), variables)
-            for name, (script, variables) in asked.items()
-        },
+        **_run_side_by_side(asked, deadline),
     }
+
+
+def _run_side_by_side(
+    scripts: Mapping[str, tuple[str, Mapping[str, str | None]]], deadline: float
+) -> dict[str, dict[str, Any]]:
+    """What `run_script` returns for each, by its name; most of their time is single-threaded."""
+    with futures.ThreadPoolExecutor(len(scripts)) as pool:
+        running = {
+            name: pool.submit(run_script, script, deadline - time.monotonic(), variables)
+            for name, (script, variables) in scripts.items()
+        }
+        return {name: future.result() for name, future in running.items()}
 
 
 def run_script(script: str, seconds: float, variables: Mapping[str, str | None]) -> dict[str, Any]:
@@ -371,7 +373,8 @@ def run_script(script: str, seconds: float, variables: Mapping[str, str | None])
 
 def _versions() -> dict[str, str]:
     found = {"python": sys.version.split()[0]}
-    for name in _DISTRIBUTIONS:
+    has_wheels = sys.version_info < (3, 12) and sys.platform == "linux"
+    for name in (*_DISTRIBUTIONS, *_REVERB * (has_wheels and os.uname().machine == "x86_64")):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -489,6 +492,7 @@ def check_node(
         "versions": check_versions(measured["versions"], model["versions"], name),
         "project": check_project(measured["project"], model["project"], name),
         "jax": check_jax(measured["jax"], resources.get("GPU", 0)),
+        "learning": check_learning(measured["learning"]),
         "replay": check_replay(measured["replay"]),
         "recording": check_recording(measured["recording"]),
         "memory": check_memory(measured, resources.get("object_store_memory", 0)),
@@ -544,12 +548,25 @@ def check_jax(jax: Mapping[str, Any], gpus: float) -> Finding:
     return Finding(OK, devices)
 
 
+def check_learning(learning: Mapping[str, Any]) -> Finding:
+    """Whether the device computes learner steps as the CPU does."""
+    mend = "learn on the CPU (--platform cpu), or update the device's driver or plugin"
+    if "error" in learning:
+        return Finding(WRONG, f"no learner step can be computed: {learning['error']}", mend)
+    answer = learning["answer"]
+    what = (
+        f"three learner steps on {answer['device']} are {answer['parameters']:.2g} of their "
+        f"length away from the CPU's, metrics {answer['metrics']:.2g}"
+    )
+    return Finding(OK, what) if answer["agrees"] else Finding(WRONG, what, mend)
+
+
 def check_replay(replay: Mapping[str, Any]) -> Finding:
-    """Whether Reverb and TensorFlow can be imported."""
+    """Whether Reverb and TensorFlow can be imported, where they are installed."""
     if "error" in replay:
         mend = "reinstall dm-reverb and tensorflow-cpu there; Linux on x86-64 only"
         return Finding(WRONG, f"Reverb does not work: {replay['error']}", mend)
-    return Finding(OK, "Reverb works")
+    return Finding(OK, "Reverb works" if replay["answer"] else "no Reverb: kept in memory")
 
 
 def check_recording(recording: Mapping[str, Any]) -> Finding:
@@ -620,6 +637,18 @@ def check_address(address: str, addresses: Sequence[str]) -> Finding:
     return Finding(OK, address)
 
 
+def check_environment(said: Sequence[str]) -> Finding:
+    """Whether all of this machine's environment variables and folders could be used.
+
+    Args:
+        said: What `cluster.host.prepare` said.
+    """
+    if not said:
+        return Finding(OK, "variables and folders suit")
+    mend = "set these to what can be used, or leave it at that"
+    return Finding(WARNING, "; ".join(said), mend)
+
+
 def check_storage(place: Place) -> Finding:
     """Whether runs can be kept there: writes, reads and removes a small file."""
     try:
@@ -630,9 +659,7 @@ def check_storage(place: Place) -> Finding:
 
 
 def _try_folder(place: Place) -> Finding:
-    folder = place.path.absolute()
-    while not folder.exists():  # A run makes the rest.
-        folder = folder.parent
+    folder = nearest(place.path)  # A run makes the rest.
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"pianist")
         file.flush()

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from actors.config import EnvironmentConfig, RecordingConfig, SongConfig
-from cluster.config import TrainConfig, from_json, given
-from learner import checkpoint
+from cluster.config import given
+from cluster.trained_policy import TrainedPolicy
 from replay.errors import require, require_range
 from replay.files import PackedFolder, paths_of, write_files
-from replay.storage import Place
 
 if TYPE_CHECKING:
     from actors.song import Song
@@ -28,7 +27,10 @@ class EvaluateConfig:
     """
 
     load_checkpoint: str
-    """A checkpoint's folder or URL, or a run's, of which the newest is taken."""
+    """A checkpoint's folder or URL, or a run's, or a run's name below --root-dir; of a run the
+    newest is taken."""
+    root_dir: str = "runs"
+    """Folder or URL that holds the runs."""
     record_dir: pathlib.Path = pathlib.Path("eval")
     """Folder for the recordings; one folder of the checkpoint's name is made in it."""
     eval_episodes: int = 1
@@ -55,9 +57,11 @@ def with_flags_of_checkpoint(arguments: Sequence[str]) -> EvaluateConfig | None:
     path = given(arguments, "--load-checkpoint")
     if path is None:
         return None
-    _, trained = _description(checkpoint.find(Place.of(path).fetch()))
+    root_dir = given(arguments, "--root-dir") or EvaluateConfig.root_dir
+    trained = TrainedPolicy.find(path, root_dir).config
     return EvaluateConfig(
         load_checkpoint=path,
+        root_dir=root_dir,
         song=trained.song,
         environment=trained.environment,
         recording=trained.recording,
@@ -73,20 +77,19 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
         BadInput: checkpoint and song, or flags, do not belong together.
     """
-    folder = checkpoint.find(Place.of(config.load_checkpoint).fetch())
-    description, trained = _description(folder)
-    _require_same_environment(config.environment, trained.environment, folder)
+    policy = TrainedPolicy.find(config.load_checkpoint, config.root_dir)
+    folder = policy.checkpoint
+    _require_same_environment(config.environment, policy.config.environment, folder)
 
     from actors.evaluator import Evaluator  # Takes seconds, so after all checks.
     from actors.repertoire import Repertoire
-    from actors.song import Song
 
-    songs = [Song.from_json(values) for values in description.get("songs", [])]
-    if config.song != trained.song:
+    songs = policy.songs
+    if config.song != policy.config.song:
         songs = _other_songs(config, songs, folder)
     repertoire = Repertoire(songs, config.environment)
     print(f"playing {repertoire.title} by {folder}", file=sys.stderr)
-    evaluator = Evaluator(repertoire, trained.learner.agent_config)
+    evaluator = Evaluator(repertoire, policy.config.learner.agent_config)
     for line in evaluator.what_is_missing():
         print(line, file=sys.stderr)
     evaluation = evaluator.evaluate(PackedFolder.pack(folder), config.eval_episodes)
@@ -100,11 +103,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "metrics": evaluation.metrics,
         "files": paths_of(written),
     }
-
-
-def _description(folder: pathlib.Path) -> tuple[dict[str, Any], TrainConfig]:
-    description = checkpoint.load_description(folder)
-    return description, from_json(TrainConfig, description.get("config"), f"checkpoint {folder}")
 
 
 def _require_same_environment(

@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster.config import RunConfig, to_json
 from cluster.run import RunFolder
-from replay.files import parse_json, read_json, write_json
+from replay.files import as_utf8, parse_json, read_json, write_json
 
 
 class Logbook:
@@ -112,7 +112,7 @@ def _end_at_whole_line(logbook: pathlib.Path) -> float:
 def _start_wandb(run: RunFolder, config: RunConfig) -> Any:
     import wandb
 
-    folder = pathlib.Path(os.environ.get("WANDB_DIR", run.path))
+    folder = pathlib.Path(os.environ.get("WANDB_DIR") or run.path)
     folder.mkdir(parents=True, exist_ok=True)
     if not run.wandb.is_file():
         write_json(run.wandb, {"id": wandb.util.generate_id()})
@@ -124,7 +124,7 @@ def _start_wandb(run: RunFolder, config: RunConfig) -> Any:
         tags=config.wandb.tags.split(",") if config.wandb.tags else None,
         notes=config.wandb.notes or None,
         mode=config.wandb.mode,
-        name=run.name,
+        name=as_utf8(run.name),
         dir=str(folder),
         config=to_json(config),
     )

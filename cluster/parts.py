@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import ray
@@ -18,29 +18,24 @@ from cluster.config import TrainConfig
 from cluster.placement import placement
 from cluster.resume import NOTHING, Resumed
 from cluster.scale import Autoscaler
+from cluster.waiting import answer, said_if_long, to_standard_error
 from learner.cores import shared_out
-from learner.learner import Learner, UnhealthyStep
+from learner.learner import Learner
 from learner.parameters import ParameterServer
 from replay import journal
 from replay.client import Replay
 from replay.config import ReplayConfig
-from replay.errors import BadInput
 from replay.files import PackedFolder
 from replay.server import ReplayServer
 
 SLICE_SECONDS = 1.0
-_START_SECONDS = 180.0
-ANSWER_SECONDS = 60.0
-_STOP_SECONDS = 10.0
+START_SECONDS = 180.0
+_STOP_SECONDS = 1.0
 # As Ray names their processes. Ray's own helpers are named alike, and go with Ray itself.
 _PROCESSES = tuple(
     f"ray::{part.__name__}" for part in (ReplayServer, ParameterServer, Evaluator, Learner, Actor)
 )
 _NICENESS = 10  # The evaluator gives way to actors and learner.
-
-
-class PartFailed(RuntimeError):
-    """A part died, or does not answer."""
 
 
 @dataclasses.dataclass
@@ -69,6 +64,7 @@ def running(
     on_cluster: bool,
     announce: Callable[[str], None],
     resumed: Resumed = NOTHING,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Parts]:
     """Starts every part of a run, waits until learner and evaluator are ready; ends all of them.
 
@@ -78,14 +74,38 @@ def running(
         on_cluster: whether Ray is a cluster's, not our own.
         announce: takes lines for people.
         resumed: what they go on with, if anything.
+        stopping: whether the run is to end, so that the start is given up.
 
     Raises:
         PartFailed: a part did not start.
+        Stopped: the run was to end before all had started.
         BadInput: the checkpoint does not fit the configuration, or what is wanted is not there.
     """
     with contextlib.ExitStack() as started:
         started.callback(_wait_until_gone)
-        yield _start(config, repertoire, on_cluster, announce, resumed, started)
+        waiter = _Waiter(announce, stopping)
+        yield _start(config, repertoire, on_cluster, announce, resumed, waiter, started)
+
+
+class _Waiter(NamedTuple):
+    """Waits for parts that start."""
+
+    announce: Callable[[str], None] = to_standard_error
+    """Takes a line for people."""
+    stopping: Callable[[], bool] = lambda: False
+    """Whether the run is to end."""
+
+    def answer(self, future: ray.ObjectRef, part: type, what: str, waits_for: str) -> Any:
+        """The future's value, see `cluster.waiting.answer`; said if it takes long."""
+        with said_if_long(waits_for, self.announce):
+            return answer(
+                future,
+                part.__name__,
+                what,
+                START_SECONDS,
+                most_used=float("inf"),
+                stopping=self.stopping,
+            )
 
 
 def _start(
@@ -94,6 +114,7 @@ def _start(
     on_cluster: bool,
     announce: Callable[[str], None],
     resumed: Resumed,
+    waiter: _Waiter,
     started: contextlib.ExitStack,
 ) -> Parts:
     piano = repertoire.piano(0)
@@ -112,11 +133,11 @@ def _start(
         resumed.environment_steps,
         journal.count(resumed.journal),
     )
-    replay = _connect(server)
+    replay = _connect(server, waiter)
     if not replay.address and config.replay.replay == "auto":
         announce(
-            "Reverb is not installed here (it has wheels for Linux on x86-64 only): transitions "
-            "are kept in the replay server's memory"
+            "Reverb is not installed here (it has wheels for Linux on x86-64 with Python up to "
+            "3.11 only): transitions are kept in the replay server's memory"
         )
     learner_cores, actor_cores = _cores(config, on_cluster)
     parameter_server = part(ParameterServer, where.beside_learner)
@@ -156,17 +177,23 @@ def _start(
     # Before anybody plays: what is played might leave no room for it.
     for path in resumed.journal:
         restored = replay.server.restore.remote(PackedFolder.pack(path))
-        answer(restored, "the replay was not restored", _START_SECONDS)
+        waiter.answer(
+            restored, ReplayServer, "the replay was not restored", "the replay to be restored"
+        )
     learning = learner.start.remote(learner_cores, resumed.checkpoint)
+    learner_started = Learner, "the learner did not start", "the learner to start"
     if resumed.checkpoint is not None:  # Until it has published its policy actors act at random.
-        ray.wait([learning], timeout=_START_SECONDS)
+        waiter.answer(learning, *learner_started)
     pool = ActorPool(start_actor, config.actor.actors, SLICE_SECONDS, announce)
     started.callback(pool.stop)
     autoscaler = Autoscaler(where, on_cluster)
     started.callback(autoscaler.ask, 0)
-    device = answer(learning, "the learner did not start", _START_SECONDS)
-    missing = answer(
-        evaluator.what_is_missing.remote(), "the evaluator did not start", _START_SECONDS
+    device = waiter.answer(learning, *learner_started)
+    missing = waiter.answer(
+        evaluator.what_is_missing.remote(),
+        Evaluator,
+        "the evaluator did not start",
+        "the evaluator to start",
     )
     announce(
         f"learner on {device}, {config.actor.actors} actor(s) with "
@@ -199,7 +226,8 @@ def start_replay(config: ReplayConfig, piano: PianoModel) -> Replay:
         PartFailed: it did not start.
     """
     options = {"num_cpus": 0, "max_concurrency": ReplayServer.CALLS_AT_ONCE}
-    return _connect(remote(ReplayServer, **options).remote(*_replay_arguments(config, piano)))
+    server = remote(ReplayServer, **options).remote(*_replay_arguments(config, piano))
+    return _connect(server, _Waiter())
 
 
 def _replay_arguments(config: ReplayConfig, piano: PianoModel) -> tuple[Any, ...]:
@@ -207,34 +235,14 @@ def _replay_arguments(config: ReplayConfig, piano: PianoModel) -> tuple[Any, ...
     return config, (layout.frames, layout.proprioception_dim), piano.action_dim
 
 
-def _connect(server: Any) -> Replay:
-    address = answer(server.address.remote(), "the replay server did not start", _START_SECONDS)
+def _connect(server: Any, waiter: _Waiter) -> Replay:
+    address = waiter.answer(
+        server.address.remote(),
+        ReplayServer,
+        "the replay server did not start",
+        "the replay server to start",
+    )
     return Replay(server, address)
-
-
-def answer(future: ray.ObjectRef, what: str, seconds: float = ANSWER_SECONDS) -> Any:
-    """The future's value.
-
-    Args:
-        future: of a call of a part.
-        what: is wrong, if there is none.
-        seconds: to wait at most.
-
-    Raises:
-        PartFailed: saying `what`, if there is no value in time or the part failed or died.
-        BadInput: raised by the part.
-        UnhealthyStep: raised by the learner.
-    """
-    try:
-        return ray.get(future, timeout=seconds)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, BadInput | UnhealthyStep):
-            raise error.cause from None
-        raise PartFailed(f"{what}: {error.cause!r}") from error
-    except ray.exceptions.GetTimeoutError as error:
-        raise PartFailed(f"{what}: no answer within {seconds:.0f} s") from error
-    except ray.exceptions.RayError as error:
-        raise PartFailed(f"{what}: {str(error).strip().splitlines()[0]}") from error
 
 
 def remote(what: Any, **options: Any) -> Any:
@@ -245,6 +253,9 @@ def remote(what: Any, **options: Any) -> Any:
 def _wait_until_gone() -> None:
     """Waits until the parts on this machine are gone, and ends at last those that do not go."""
     deadline = time.monotonic() + _STOP_SECONDS
+    for process in _ray_actors_of_this_process():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()  # One that was stopped could not end.
     while (left := _ray_actors_of_this_process()) and time.monotonic() < deadline:
         time.sleep(0.1)
     for process in left:

@@ -63,7 +63,7 @@ def settings_of(name: str, root_dir: str | None) -> TrainConfig:
 
 
 def reopen(config: TrainConfig) -> tuple[run.RunFolder, Repertoire]:
-    """The run that is gone on with, and what it plays; its settings are now these.
+    """Finds the run to resume, and what it plays.
 
     Raises:
         BadInput: it cannot be gone on with, or not with these settings.
@@ -82,10 +82,14 @@ def reopen(config: TrainConfig) -> tuple[run.RunFolder, Repertoire]:
         "--max-steps has to be more",
     )
     songs = read_json(folder.path / "songs.json").get("songs", [])
-    repertoire = Repertoire([Song.from_json(values) for values in songs], config.environment)
-    settings = dataclasses.replace(config, resume="", root_dir=saved.root_dir, name=folder.name)
+    return folder, Repertoire([Song.from_json(values) for values in songs], config.environment)
+
+
+def keep_settings(config: TrainConfig, folder: run.RunFolder) -> None:
+    """Writes the settings of a resumed run into its folder."""
+    root_dir = _settings(folder).root_dir
+    settings = dataclasses.replace(config, resume="", root_dir=root_dir, name=folder.name)
     write_json(folder.path / "config.json", to_json(settings))
-    return folder, repertoire
 
 
 def find(

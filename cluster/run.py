@@ -20,21 +20,27 @@ import os
 import pathlib
 import socket
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from cluster.config import RunConfig, to_json
-from replay.errors import BadInput
-from replay.files import read_json, write_json
+from cluster.config import RunConfig, WandbConfig, to_json
+from replay import storage
+from replay.errors import BadInput, require
+from replay.files import as_utf8, matching, nearest, read_json, try_to_write, write_json
 from replay.storage import Place
+from replay.version import program
 
 if TYPE_CHECKING:  # Reading a run's folder needs no MIDI library, whose import takes seconds.
     from actors.repertoire import Repertoire
 
 _SECONDS_UNTIL_LOST = 60.0
+_TEXTS = ("name", "kind", "state", "actors_pending_because", "host", "written_by")
 ACTIVE = ("starting", "training", "evaluating")
 """States of a run that is under way."""
+UNKNOWN = ("damaged", "unreadable")
+"""Stand for the state of a run of which nothing is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +117,87 @@ class RunFolder:
         return self.path / "process_logs"
 
 
+def _require_wandb(config: WandbConfig, folder: pathlib.Path) -> None:
+    """Refuses settings of Weights & Biases by which it would stop.
+
+    Args:
+        config: of a run that uses it.
+        folder: in which it keeps its files.
+
+    Raises:
+        BadInput: naming the variable or the flag.
+    """
+    import wandb
+    from wandb.sdk.lib.wbauth import check_api_key
+
+    require(
+        str(folder) == as_utf8(str(folder)),
+        f"--mode {config.mode}: Weights & Biases keeps no files in {folder}, which is not UTF-8: "
+        "choose another --root-dir, or set WANDB_DIR",
+    )
+    for name in sorted(os.environ):
+        if name.startswith("WANDB_"):
+            with _refused_by_wandb(name):
+                wandb.Settings().update_from_env_vars({name: os.environ[name]})
+    with _refused_by_wandb("--project"):
+        wandb.Settings(project=config.project)
+    with _refused_by_wandb("its settings file"):
+        key = wandb.api.api_key
+    if config.mode != "online":
+        return
+    require(
+        bool(key),
+        "--mode online needs a key of Weights & Biases: run `wandb login`, or set WANDB_API_KEY; "
+        "--mode offline needs none",
+    )
+    problem = check_api_key(key)
+    require(
+        not problem, f"the key of Weights & Biases, as WANDB_API_KEY has it, is none: {problem}"
+    )
+
+
+@contextlib.contextmanager
+def _refused_by_wandb(what: str) -> Iterator[None]:
+    import pydantic
+    import wandb
+
+    try:
+        yield
+    except pydantic.ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"]  # All of it would show the value.
+        raise BadInput(f"Weights & Biases cannot use {what}: {reason}") from None
+    except wandb.errors.UsageError as error:
+        raise BadInput(f"Weights & Biases cannot use {what}: {error}") from None
+
+
+def require_usable(place: Place, wandb: WandbConfig) -> None:
+    """Refuses at once what a run would fail by after it has been begun.
+
+    Args:
+        place: of the run, or where its folder will be made.
+        wandb: of the run.
+
+    Raises:
+        BadInput: the place cannot be written, or Weights & Biases is to be used and would stop.
+    """
+    _require_writable(place.path, str(place), "--root-dir")
+    if wandb.mode != "disabled":
+        folder = pathlib.Path(os.environ.get("WANDB_DIR") or place.path)
+        _require_writable(folder, str(folder), "WANDB_DIR")
+        _require_wandb(wandb, folder.absolute())
+
+
+def _require_writable(path: pathlib.Path, place: str, setting: str) -> None:
+    folder = nearest(path)
+    try:
+        try_to_write(folder)
+    except OSError as error:
+        raise BadInput(
+            f"{place} cannot be written, {folder}: {error.strerror}; give this user the right to "
+            f"write there, or choose another {setting}"
+        ) from error
+
+
 def create(config: RunConfig, method: str, repertoire: "Repertoire") -> RunFolder:
     """Makes the folder of a new run and describes the run in it.
 
@@ -147,14 +234,10 @@ def find(run: str, root_dir: str) -> RunFolder:
 
     Raises:
         BadInput: there is no such run.
+        OSError: it may not be read, or `root_dir` is a file.
     """
-    places = [Place.of(run)]
-    if "://" not in run:
-        places.append(Place.of(root_dir) / run)
-    for place in places:
-        if (place.fetch() / "config.json").is_file():
-            return RunFolder(place.path, place.url)
-    raise BadInput(f"no run at {run}, nor {run} in {root_dir}: it would hold a config.json")
+    place = storage.find(run, root_dir, "run", "config.json")
+    return RunFolder(place.path, place.url)
 
 
 @dataclasses.dataclass
@@ -188,10 +271,12 @@ class Status:
     host: str = dataclasses.field(default_factory=socket.gethostname)
     updated: float = 0.0
     """Unix seconds."""
+    written_by: str = ""
+    """Program and version; empty before there was such a field."""
 
     def write(self, path: pathlib.Path) -> None:
-        """Writes it, with the time."""
-        self.updated = time.time()
+        """Writes it, with the time and the program's version."""
+        self.updated, self.written_by = time.time(), program()
         write_json(path, dataclasses.asdict(self))
 
 
@@ -204,25 +289,46 @@ def read_status(run: RunFolder) -> dict[str, Any]:
 
     Raises:
         BadInput: there is none, or it is damaged.
+        PermissionError: it may not be read.
     """
     absent = {
         field.name: field.default
         for field in dataclasses.fields(Status)
         if field.default is not dataclasses.MISSING
     }
-    status = absent | {"kind": "train"} | read_json(run.status)
+    status = absent | {"name": run.name, "kind": "train"} | read_json(run.status)
+    for name in (field.name for field in dataclasses.fields(Status)):
+        wanted = {"note_f1": (int, float, type(None)), "started": (int, float)}.get(name)
+        is_right = name in status and (
+            isinstance(status[name], wanted)
+            if wanted
+            else isinstance(status[name], str) == (name in _TEXTS)
+            and isinstance(status[name], (str, int, float))
+        )
+        require(is_right, f"{run.status} is damaged: {name} is {status.get(name, 'missing')}")
     if status["state"] in ACTIVE and _is_lost(status):
         status["state"] = "lost"
     return status
 
 
 def read_statuses(root_dir: str) -> list[dict[str, Any]]:
-    """The status of every run below `root_dir`, oldest first; see `read_status`."""
+    """The status of every run below `root_dir`, oldest first; see `read_status`.
+
+    One whose status is damaged, or may not be read, has a state of `UNKNOWN`, and counts of zero.
+
+    Raises:
+        OSError: `root_dir` is no folder, or may not be read.
+    """
     statuses = []
-    for file in Place.of(root_dir).fetch("*/status.json").glob("*/status.json"):
-        with contextlib.suppress(BadInput, KeyError):
-            statuses.append(read_status(RunFolder(file.parent)))
-    return sorted(statuses, key=lambda status: status.get("started", 0.0))
+    for folder in matching(Place.of(root_dir).fetch("*/status.json"), "*"):
+        try:
+            if folder.is_dir() and matching(folder, RunFolder(folder).status.name):
+                statuses.append(read_status(RunFolder(folder)))
+        except (BadInput, OSError) as error:
+            state = "unreadable" if isinstance(error, PermissionError) else "damaged"
+            unknown = Status(folder.name, "unknown", state, 0.0, process=-1, host="")
+            statuses.append(dataclasses.asdict(unknown))
+    return sorted(statuses, key=lambda status: status["started"])
 
 
 def best_checkpoint(run: RunFolder) -> str | None:
@@ -231,7 +337,7 @@ def best_checkpoint(run: RunFolder) -> str | None:
     By note-event F1, and of equal ones by the return.
     """
     played = []
-    for file in run.evaluations.glob("*/metrics.json"):
+    for file in matching(run.evaluations, "*/metrics.json"):
         if (run.checkpoints / file.parent.name).is_dir():
             metrics = read_json(file)
             values = (metrics.get("note_f1"), metrics.get("episode_return"))

@@ -1,13 +1,13 @@
-"""Recording segments of a run's checkpoints, to be rated: a Ray job."""
+"""Recording renditions by a run's checkpoints, to be rated: a Ray job."""
 
 import dataclasses
-import itertools
+import math
 import pathlib
-import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import numpy as np
 import ray
 import ray.util
 import tqdm
@@ -15,29 +15,44 @@ import tyro
 
 from actors import graphics, recording
 from actors.config import RecordingConfig
+from actors.environment import Snapshot
 from actors.repertoire import Repertoire
-from actors.song import Song
 from cluster import ray_session, run
-from cluster.config import TrainConfig, from_json, to_json
+from cluster.config import TrainConfig, to_json
 from cluster.parts import remote
-from cluster.placement import Placement, placement
+from cluster.placement import placement
+from cluster.trained_policy import TrainedPolicy
+from cluster.waiting import Patience, answer, said_if_long
 from learner import checkpoint
 from replay.errors import BadInput, require, require_range
-from replay.files import PackedFolder
+from replay.files import PackedFolder, matching
+from replay.ray_errors import part_failed
+from rlhf import passages, renditions, starts
 from rlhf.collection import Collection, PlannedSegment
-from rlhf.player import Player
+from rlhf.passages import Passage
+from rlhf.player import Player, Rehearsal
 
-_EPISODE_SECONDS = 3600.0
-# Ray begins a player anew that has died, and gives it its episode again.
+_SECONDS = 3600.0
+_LOOK_SECONDS = 1.0
+# Ray begins a player anew that has died, and gives it its segment again.
 _RESTARTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentsConfig:
-    """Records performances of a run's checkpoints with noise, to be rated.
+    """Records renditions of passages by a run's checkpoints, to be rated.
 
-    Every checkpoint plays at every noise level and temperature as often as --seeds says. A
-    collection that was broken off is completed by the same command.
+    All renditions of a passage begin from the same moment of the newest checkpoint's deterministic
+    performance. By default the first of them goes on as that checkpoint plays, one in five is by
+    an older checkpoint, and the rest vary throughout: four of five in style (two of: strength and
+    smoothness changed by up to 25%, attacks up to a quarter of a control step later, keys held up
+    to half a control step longer or shorter), the others by an offset, by other last-layer
+    weights or by the policy's own sampling (0.3 to 0.6 of its standard deviation).
+
+    With --noise or --temperature each checkpoint plays with independent noise instead.
+
+    The passages in which most notes are missed or wrong are recorded first, and can be rated as
+    soon as they are there. A collection that was interrupted is completed by the same command.
     """
 
     run: tyro.conf.Positional[str]
@@ -46,15 +61,31 @@ class SegmentsConfig:
     """Folder or URL that holds the runs."""
     checkpoints: tuple[int, ...] = ()
     """Learner steps of the checkpoints that play; by default all that the run has kept."""
-    noise: tuple[float, ...] = (0.0, 0.1, 0.3)
-    """Standard deviations of the Gaussian noise added to the actions, which go from -1 to 1."""
-    temperature: tuple[float, ...] = (0.0,)
-    """Factors on the policy's own standard deviation: 0 plays its most central actions, 1 plays
-    as in training."""
-    seeds: int = 2
-    """Performances of each combination; one where nothing in it is random."""
-    window_seconds: float | None = None
-    """Length of the segments in seconds; by default whole pieces."""
+    passages: int | None = None
+    """Passages in all, spread evenly over the songs; by default one for every two windows' time,
+    but 7 to 14 of them, as far as there is room."""
+    renditions: int | None = None
+    """Segments of each passage: 7 by default; with --noise or --temperature one of each
+    combination of checkpoint, noise and temperature."""
+    window_seconds: float = 2.0
+    """Length of a passage, which is judged and learnt from."""
+    lead_in_seconds: float = 1.0
+    """What is heard before each passage, but neither judged nor learnt from."""
+    from_seconds: Annotated[float, tyro.conf.arg(name="from")] = 0.0
+    """Take passages from here on, in seconds of the song."""
+    to_seconds: Annotated[float | None, tyro.conf.arg(name="to")] = None
+    """Take passages up to here, in seconds; by default up to the song's end."""
+    whole_pieces: bool = False
+    """Record whole songs instead of passages."""
+    noise: tuple[float, ...] = ()
+    """Standard deviations of independent noise added to the actions, which go from -1 to 1."""
+    temperature: tuple[float, ...] = ()
+    """Factors on the policy's own standard deviation, for independent samples: 0 plays its most
+    central actions, 1 plays as in training."""
+    seed: int = 0
+    """Seed of everything random."""
+    video: bool = True
+    """Render a video of each segment; without one, raters see the notes and hear the sound."""
     actors: int = 0
     """Processes that play and record; 0 takes one for each core of the cluster."""
     recording: Annotated[RecordingConfig, tyro.conf.arg(name="")] = RecordingConfig()
@@ -68,13 +99,26 @@ class SegmentsConfig:
         for name, most in (("noise", 2.0), ("temperature", 10.0)):
             values = getattr(self, name)
             require(
-                len(values) > 0 and all(0 <= value <= most for value in values),
-                f"--{name} is {values}, must be one or more numbers from 0 to {most:g}",
+                all(0 <= value <= most for value in values),
+                f"--{name} is {values}, must be numbers from 0 to {most:g}",
             )
             require(len(set(values)) == len(values), f"--{name} is {values}: one value comes twice")
-        require_range(self, "seeds", least=1, most=1000)
+        require_range(self, "passages", least=1, most=10_000)
+        require_range(self, "renditions", least=1, most=1000)
         require_range(self, "window_seconds", least=0.5, most=3600)
+        require_range(self, "lead_in_seconds", least=0, most=60)
+        require_range(self, "seed", least=0)
         require_range(self, "actors", least=0, most=4096)
+        end = math.inf if self.to_seconds is None else self.to_seconds
+        require(
+            0 <= self.from_seconds < end,
+            f"--from is {self.from_seconds:g} and --to {end:g}: must be 0 or more, and the latter "
+            "greater",
+        )
+        require(
+            not self.whole_pieces or (self.passages, self.from_seconds, end) == (None, 0, math.inf),
+            "--whole-pieces records whole songs: it goes without --passages, --from and --to",
+        )
 
 
 def segments(config: SegmentsConfig) -> dict[str, Any]:
@@ -89,16 +133,15 @@ def segments(config: SegmentsConfig) -> dict[str, Any]:
     folder = run.find(config.run, config.root_dir)
     checkpoints = _choose_checkpoints(folder, config.checkpoints)
     # Of the checkpoint, as the settings of a fine-tuned run are not those of the training.
-    description = checkpoint.load_description(checkpoints[-1])
-    where = f"checkpoint {checkpoints[-1]}"
-    trained = from_json(TrainConfig, description.get("config"), where)
+    base = TrainedPolicy.open(checkpoints[-1])
     # The segment goes on after a wrong key: raters are to hear all of it.
-    environment = dataclasses.replace(trained.environment, wrong_press_termination=False)
-    trained = dataclasses.replace(trained, environment=environment)
-    songs = [Song.from_json(values) for values in description.get("songs", [])]
-    repertoire = Repertoire(songs, environment)
+    environment = dataclasses.replace(base.config.environment, wrong_press_termination=False)
+    trained = dataclasses.replace(base.config, environment=environment)
+    repertoire = Repertoire(base.songs, environment)
     address = ray_session.cluster_address()
-    collection = _unfinished(folder, config) or _begin(folder, config, trained, songs, checkpoints)
+    collection = _unfinished(folder, config) or _begin(
+        folder, config, trained, repertoire, checkpoints
+    )
     missing = collection.missing()
     kept = {path.name: path for path in checkpoint.list_checkpoints(folder.checkpoints)}
     gone = sorted({segment.checkpoint for segment in missing} - set(kept))
@@ -111,76 +154,129 @@ def segments(config: SegmentsConfig) -> dict[str, Any]:
         f"{len(missing)} of {len(collection.planned)} segments to record in {collection.path}",
         file=sys.stderr,
     )
-    for line in recording.what_is_missing():
+    for line in recording.what_is_missing() if config.video else ():
         print(line, file=sys.stderr)
-    episodes = [list(group) for _, group in itertools.groupby(missing, _episode_of)]
     with (
         folder.place.uploaded(),
         ray_session.connect(address, folder.process_logs),
     ):
         placed = placement(on_cluster=address is not None)
-        players = config.actors or placed.actors_that_fit()
-        _record(
-            collection,
-            [(kept[episode[0].checkpoint], episode) for episode in episodes],
-            (repertoire, trained.learner.agent_config),
-            config.recording,
-            placed,
-            min(players, len(episodes)),
+        player_class = remote(
+            Player, **placed.actor, max_restarts=_RESTARTS, max_task_retries=_RESTARTS
         )
+        shared = [ray.put(argument) for argument in (repertoire, trained.learner.agent_config)]
+        players = [
+            player_class.remote(*shared)
+            for _ in range(min(config.actors or placed.actors_that_fit(), len(missing)))
+        ]
+        _record(collection, players, _rehearse(collection, players), kept, config)
     return {"collection": str(collection.path), "segments": len(collection.planned)}
+
+
+def _rehearse(collection: Collection, players: list[Any]) -> list[tuple[PlannedSegment, Snapshot]]:
+    """Has the base policy play deterministically: that decides where and in what order to begin.
+
+    Returns:
+        The missing segments and their starts, passage by passage, those with most mistakes first.
+
+    Raises:
+        BadInput: base or starts of the collection are damaged.
+    """
+    steps: dict[int, set[int]] = {}
+    for segment in collection.planned:
+        song, step = starts.start_of(segment)
+        steps.setdefault(song, set()).add(step)
+    if collection.base is None:
+        raise BadInput(f"{collection.path} is damaged: it has lost its base policy")
+    base = ray.put(PackedFolder.pack(collection.base))
+    futures = {
+        song: players[song % len(players)].rehearse.remote(base, song, of_song)
+        for song, of_song in steps.items()
+    }
+    with said_if_long("players to start and to play"):
+        rehearsals: dict[int, Rehearsal] = {
+            song: answer(
+                future, "Player", "the newest checkpoint could not be played", _SECONDS, _SECONDS
+            )
+            for song, future in futures.items()
+        }
+    # Once they are kept, they hold: another machine would play a little differently.
+    if not (collection.path / starts.FILE).is_file():
+        starts.write(
+            collection.path,
+            {
+                (song, step): snapshot
+                for song, rehearsal in rehearsals.items()
+                for step, snapshot in rehearsal.snapshots.items()
+            },
+        )
+    kept = starts.read(collection.path)
+    missing = collection.missing()
+    require(
+        all(starts.start_of(segment) in kept for segment in missing),
+        f"{collection.path / starts.FILE} is damaged: not all segments begin there",
+    )
+    performances = {song: rehearsal.performance for song, rehearsal in rehearsals.items()}
+    order = passages.worst_first([segment.passage for segment in missing], performances)
+    missing.sort(key=lambda segment: order.index(segment.passage))
+    return [(segment, kept[starts.start_of(segment)]) for segment in missing]
 
 
 def _record(
     collection: Collection,
-    episodes: Sequence[tuple[pathlib.Path, list[PlannedSegment]]],
-    player_arguments: tuple[Any, ...],
-    recording_config: RecordingConfig,
-    placed: Placement,
-    players: int,
+    players: list[Any],
+    planned: Sequence[tuple[PlannedSegment, Snapshot]],
+    checkpoints: Mapping[str, pathlib.Path],
+    config: SegmentsConfig,
 ) -> None:
-    player_class = remote(
-        Player,
-        **placed.actor,
-        max_restarts=_RESTARTS,
-        max_task_retries=_RESTARTS,
-    )
-    shared_arguments = [ray.put(argument) for argument in player_arguments]
-    handles = [player_class.remote(*shared_arguments) for _ in range(players)]
-    pool = ray.util.ActorPool(handles)
+    pool = ray.util.ActorPool(players)
     packed = {
-        folder: ray.put(PackedFolder.pack(folder))
-        for folder in dict.fromkeys(folder for folder, _ in episodes)
+        name: ray.put(PackedFolder.pack(checkpoints[name]))
+        for name in {segment.checkpoint for segment, _ in planned}
     }
-    for folder, planned in episodes:
+    for segment, start in planned:
         pool.submit(
-            lambda player, episode: player.record.remote(*episode, recording_config),
-            (packed[folder], planned),
+            lambda player, task: player.record.remote(*task, config.recording, config.video),
+            (packed[segment.checkpoint], segment, start),
         )
-    total = sum(len(planned) for _, planned in episodes)
-    pictures = graphics.why_no_pictures() is None  # Otherwise it has been said.
-    with tqdm.tqdm(total=total, unit="segment", dynamic_ncols=True) as bar:
+    # Otherwise it has been said.
+    pictures = config.video and graphics.why_no_pictures() is None
+    with tqdm.tqdm(total=len(planned), unit="segment", dynamic_ncols=True) as bar:
         while pool.has_next():
-            try:
-                recorded = pool.get_next_unordered(timeout=_EPISODE_SECONDS)
-            except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, BadInput):
-                    raise error.cause from None
-                raise
-            except TimeoutError:
-                raise RuntimeError(
-                    f"no segment within {_EPISODE_SECONDS:.0f} s from {players} players"
-                ) from None
-            for segment in recorded:
-                collection.add(segment)
-                if pictures and "video.mp4" not in segment.files:
-                    pictures = False
-                    bar.write(
-                        f"segment {segment.name} has no video, and others may have none: OpenGL "
-                        "does not work on each machine; `pianist doctor` says where",
-                        file=sys.stderr,
-                    )
-            bar.update(len(recorded))
+            recorded = _next_recorded(pool)
+            collection.add(recorded)
+            if pictures and "video.mp4" not in recorded.files:
+                pictures = False
+                bar.write(
+                    f"segment {recorded.name} has no video, and others may have none: OpenGL "
+                    "does not work on each machine; `pianist doctor` says where",
+                    file=sys.stderr,
+                )
+            bar.update()
+
+
+def _next_recorded(pool: ray.util.ActorPool) -> PackedFolder:
+    """The segment that is recorded next.
+
+    Raises:
+        PartFailed: a player died again and again, or none moves.
+        BadInput: raised by a player.
+    """
+    patience = Patience("Player", "no segment was recorded", _SECONDS, _SECONDS)
+    while True:
+        try:
+            recorded: PackedFolder = pool.get_next_unordered(timeout=_LOOK_SECONDS)
+        except TimeoutError:
+            patience.look()
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, BadInput):
+                raise error.cause from None
+            raise
+        except ray.exceptions.RayError as error:
+            what = "segments are missing, which the same command records"
+            raise part_failed(what, error) from error
+        else:
+            return recorded
 
 
 def _choose_checkpoints(folder: run.RunFolder, steps: Sequence[int]) -> list[pathlib.Path]:
@@ -204,7 +300,7 @@ def _settings(config: SegmentsConfig) -> dict[str, Any]:
 
 def _unfinished(folder: run.RunFolder, config: SegmentsConfig) -> Collection | None:
     """The run's newest collection of these settings, if it is not complete."""
-    for path in sorted((folder.path / "collections").glob("*"), reverse=True):
+    for path in reversed(matching(folder.path / "collections", "*")):
         try:
             collection = Collection.open(path)
         except BadInput:  # Broken off before it had a manifest.
@@ -218,75 +314,55 @@ def _begin(
     folder: run.RunFolder,
     config: SegmentsConfig,
     trained: TrainConfig,
-    songs: Sequence[Song],
+    repertoire: Repertoire,
     checkpoints: Sequence[pathlib.Path],
 ) -> Collection:
     description = {
         "run": folder.name,
         "settings": _settings(config),
         "config": to_json(trained),
-        "songs": [song.to_json() for song in songs],
+        "songs": [song.to_json() for song in repertoire.songs],
     }
-    planned = plan(config, trained, songs, checkpoints)
-    return Collection.create(folder.path / "collections", description, planned)
+    due_keys = [repertoire.due_keys(number) for number in range(len(repertoire.songs))]
+    step_seconds = trained.environment.control_timestep
+    planned = plan(config, due_keys, step_seconds, [path.name for path in checkpoints])
+    base = checkpoint.snapshot(PackedFolder.pack(checkpoints[-1]))
+    return Collection.create(folder.path / "collections", description, planned, base)
 
 
 def plan(
     config: SegmentsConfig,
-    trained: TrainConfig,
-    songs: Sequence[Song],
-    checkpoints: Sequence[pathlib.Path],
+    due_keys: Sequence[np.ndarray],
+    step_seconds: float,
+    checkpoints: Sequence[str],
 ) -> list[PlannedSegment]:
-    """All segments, episode by episode; their names are in an order that tells nothing."""
-    step_seconds = trained.environment.control_timestep
-    lengths = [len(song.trajectory(step_seconds)) for song in songs]
-    planned = []
-    for path, noise, temperature, seed, (song, length) in itertools.product(
-        checkpoints, config.noise, config.temperature, range(config.seeds), enumerate(lengths)
-    ):
-        if seed and not noise and not temperature:
-            continue  # The same performance again.
-        for first, last in windows(length, step_seconds, config.window_seconds):
-            planned.append(
-                PlannedSegment(
-                    name="",
-                    checkpoint=path.name,
-                    parameter_version=int(path.name.removeprefix("step_")),
-                    noise=noise,
-                    temperature=temperature,
-                    seed=seed,
-                    song=song,
-                    first_step=first,
-                    last_step=last,
-                )
-            )
-    names = [f"{number:04d}" for number in range(1, len(planned) + 1)]
-    random.Random(0).shuffle(names)
-    return [
-        dataclasses.replace(segment, name=name)
-        for segment, name in zip(planned, names, strict=True)
-    ]
+    """All segments of a collection, passage by passage.
 
+    Args:
+        config: decides which.
+        due_keys: of each song, (T, 88) bool.
+        step_seconds: of a control step.
+        checkpoints: names of those that play, the newest last.
 
-def windows(
-    length: int, step_seconds: float, window_seconds: float | None
-) -> list[tuple[int, int]]:
-    """First and last control step of each segment of a song of `length` control steps.
-
-    A rest shorter than half a window is left out.
+    Raises:
+        BadInput: the songs have no room for the passages, or the passages have not enough
+            renditions.
     """
-    if window_seconds is None:
-        return [(0, length)]
-    size = max(1, round(window_seconds / step_seconds))
-    found = [(first, min(first + size, length)) for first in range(0, length, size)]
-    return [(first, last) for first, last in found if 2 * (last - first) >= size] or found[:1]
 
+    def steps(seconds: float) -> int:
+        return round(seconds / step_seconds)
 
-def _episode_of(segment: PlannedSegment) -> tuple[Any, ...]:
-    return (
-        segment.checkpoint,
-        segment.noise,
-        segment.temperature,
-        segment.seed,
-        segment.song,
-    )
+    if config.whole_pieces:
+        chosen = [Passage(song, 0, len(due)) for song, due in enumerate(due_keys)]
+    else:
+        size = max(1, steps(config.window_seconds))
+        end = None if config.to_seconds is None else steps(config.to_seconds)
+        chosen = passages.choose(due_keys, size, config.passages, steps(config.from_seconds), end)
+    if config.noise or config.temperature:
+        noise, temperature = config.noise or (0.0,), config.temperature or (0.0,)
+        how = renditions.independent(checkpoints, config.renditions, noise, temperature)
+        played = [how] * len(chosen)
+    else:
+        count = config.renditions or renditions.DEFAULT
+        played = renditions.lasting(checkpoints, len(chosen), count, config.seed)
+    return renditions.plan(chosen, played, steps(config.lead_in_seconds), config.seed)

@@ -6,7 +6,7 @@ from typing import Any
 
 import tyro
 
-from cluster.run import ACTIVE, find, read_status, read_statuses
+from cluster.run import ACTIVE, UNKNOWN, find, read_status, read_statuses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +24,7 @@ def status(config: StatusConfig) -> dict[str, Any]:
 
     Raises:
         BadInput: there is no such run.
+        OSError: it may not be read; or the folder of the runs is none, or may not be read.
     """
     if config.run is not None:
         return {"runs": [read_status(find(config.run, config.root_dir))]}
@@ -39,6 +40,7 @@ def table(answer: dict[str, Any]) -> str:
     for run in answer["runs"]:
         note_f1 = run["note_f1"]
         active = run["state"] in ACTIVE
+        is_unknown = run["state"] in UNKNOWN
         plays = active and run["kind"] != "cpl"  # A fine-tuning only learns: its steps are updates.
         steps = run["learner_steps" if run["kind"] == "cpl" else "environment_steps"]
         rows.append(
@@ -46,12 +48,14 @@ def table(answer: dict[str, Any]) -> str:
                 run["name"],
                 run["kind"],
                 run["state"],
-                f"{steps}/{run['max_steps']}",
+                "-" if is_unknown else f"{steps}/{run['max_steps']}",
                 f"{run['environment_steps_per_second']:.0f}" if plays else "-",
                 f"{run['updates_per_second']:.1f}" if active else "-",
                 f"{run['actors_running']}/{run['actors_wanted']}" if plays else "-",
                 "-" if note_f1 is None else f"{note_f1:.2f}",
-                time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"])),
+                "-"
+                if is_unknown
+                else time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"])),
             )
         )
     waiting = [
@@ -59,6 +63,11 @@ def table(answer: dict[str, Any]) -> str:
         f"{run['actors_pending_because']}"
         for run in answer["runs"]
         if run["actors_pending"] and run["state"] in ("starting", "training")
+    ]
+    waiting += [
+        f"{run['name']}: permission denied, only its owner may read it"
+        for run in answer["runs"]
+        if run["state"] == "unreadable"
     ]
     waiting += [
         f"{run['name']} was broken off: pianist train --resume {run['name']} goes on with it"

@@ -20,18 +20,21 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import tyro
 
+from cluster import addresses
+from cluster.time_limit import within
+from replay import proxies
 from replay.errors import BadInput, require
+from replay.files import as_utf8
 
 if TYPE_CHECKING:  # Ray takes a second to import, and bad flags are refused without it.
     from ray.job_submission import JobSubmissionClient
 
 Parse = Callable[[type[Any], str, Sequence[str]], Any]
 """`pianist.parse`: takes a config dataclass, the command's name and its arguments."""
-Value = TypeVar("Value")
 
 _CONNECT_SECONDS = 30.0
 _SEND_SECONDS = 300.0
@@ -96,6 +99,10 @@ def submit(arguments: Sequence[str], parse: Parse) -> dict[str, Any]:
     """
     # First, as the rooms below settle MUJOCO_GL for this machine when they are imported.
     environment = dict(os.environ)
+    for argument in arguments:
+        require(
+            argument == as_utf8(argument), f"{argument!r} must be UTF-8 to be sent to a cluster"
+        )
     own, others = _split(arguments)
     if any(argument in ("-h", "--help") for argument in own):
         parse(SubmitConfig, "submit", ["--help"])
@@ -112,33 +119,6 @@ def submit(arguments: Sequence[str], parse: Parse) -> dict[str, Any]:
     return _Job(client, planned, config.wait).run(
         {"working_dir": str(folder), "excludes": excludes, "env_vars": variables}
     )
-
-
-def within(seconds: float, call: Callable[..., Value], *arguments: Any) -> Value:
-    """What `call(*arguments)` returns or raises, if it does so in time.
-
-    For calls that know no time limit of their own: one that is late goes on in a thread that
-    nobody waits for.
-
-    Raises:
-        TimeoutError: it did not.
-    """
-    results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            results.put((call(*arguments), None))
-        except BaseException as error:  # Whatever it is, it belongs to whoever waits.
-            results.put((None, error))
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        value, error = results.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {seconds:.0f} s") from None
-    if error is not None:
-        raise error
-    return value
 
 
 def gist(error: object) -> str:
@@ -207,7 +187,7 @@ def _plan(command: str, job: Any, arguments: Sequence[str]) -> _Planned:
         _say_where_it_is_read(job.run)
         return _Planned(command, _last_part(job.run), list(arguments), [])
     if command == "cpl":
-        _say_where_it_is_read(job.collection, job.load_checkpoint)
+        _say_where_it_is_read(*job.collections, job.load_checkpoint)
         return _with_name(command, job, f"CPL-{job.seed}-{stamp}", arguments, [])
     if job.resume:
         _say_where_it_is_read(job.resume)
@@ -342,26 +322,29 @@ def _address(config: SubmitConfig) -> str:
         BadInput: there is none.
     """
     variables = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-    address = config.address or next(filter(None, map(os.environ.get, variables)), "")
+    given = {"--address": config.address, **{name: os.environ.get(name) for name in variables}}
+    source, address = next(((name, value) for name, value in given.items() if value), ("", ""))
     if address not in ("", "auto", "local"):
+        proxies.keep_from([addresses.parts_of(address, source).host or ""])
         # Ray's client lets this variable go before everything else.
         os.environ["RAY_API_SERVER_ADDRESS"] = address
         return address
     for name in variables:
         os.environ.pop(name, None)
+    # As Ray does for a cluster that it finds by itself: the token goes to no other machine.
+    from ray._private.authentication import authentication_token_setup
+
     from cluster import ray_session
 
+    _quieten_ray()
+    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     found = ray_session.cluster_address()
     if found is None:
         raise BadInput(
             f"no cluster to submit to: run `pianist {config.command}` itself on this machine, or "
             "start a cluster (`ray up`, `ray start --head`) or name one with --address"
         )
-    # As Ray does for a cluster that it finds by itself: the token goes to no other machine.
-    from ray._private.authentication import authentication_token_setup
-
-    _quieten_ray()
-    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    proxies.keep_from([addresses.parts_of(found, "the cluster's address").host or ""])
     return found
 
 
@@ -397,11 +380,11 @@ def _connect(address: str) -> "JobSubmissionClient":
 
 def _knock(address: str) -> None:
     """Raises OSError if nothing listens there, which Ray's client finds out slowly and noisily."""
-    parts = urllib.parse.urlsplit(address if "://" in address else f"//{address}")
+    parts = addresses.parts_of(address, "the address")
     ports = {"http": 80, "https": 443, "ray": 10001, "": None}
     port = parts.port or ports.get(parts.scheme)
-    if parts.hostname and port:
-        socket.create_connection((parts.hostname, port), timeout=_ANSWER_SECONDS).close()
+    if parts.host and port:
+        socket.create_connection((parts.host, port), timeout=_ANSWER_SECONDS).close()
 
 
 class _Job:

@@ -12,11 +12,10 @@ replay, as a run does that is resumed.
 import contextlib
 import dataclasses
 import errno
-import pathlib
 import signal
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 import safetensors.numpy
@@ -24,16 +23,22 @@ import safetensors.numpy
 from actors.evaluator import Evaluation
 from actors.repertoire import Repertoire
 from actors.song import load_songs
-from cluster import parts, ray_session, resume, run, scale
+from cluster import parts, ray_session, resume, run, scale, terminal
 from cluster.config import TrainConfig, to_json
 from cluster.interval import Interval
 from cluster.logbook import Logbook
-from cluster.parts import ANSWER_SECONDS, SLICE_SECONDS, PartFailed, answer
+from cluster.memory import MemoryWait, needed_by
+from cluster.parts import SLICE_SECONDS
 from cluster.progress import Progress
+from cluster.recordings import Recordings
 from cluster.report.page import write_report
+from cluster.sizes import require_room
+from cluster.waiting import Patience, Stopped, answer, said_if_long
 from learner import checkpoint
-from learner.learner import LearnReport, UnhealthyStep
+from learner.health import UnhealthyStep
+from learner.learner import LearnReport
 from replay import journal
+from replay.errors import OutOfMemory, PartFailed
 from replay.files import paths_of, write_files
 
 _EVALUATION_SECONDS = 1800.0
@@ -44,6 +49,7 @@ _CHECKPOINT_SECONDS = 300.0
 _JOURNAL_STEPS = 20_000
 """Between entries of the journal of the replay at most."""
 _MOST_IN_ENTRY = 50_000
+_NO_ENTRY = "the replay server does not give what is new"
 _FAILURES_ALLOWED = 3
 """Of parts, without a checkpoint in between."""
 _UNHEALTHY_ALLOWED = 2
@@ -63,10 +69,15 @@ def train(config: TrainConfig) -> dict[str, Any]:
         UnhealthyStep: the learner's numbers went bad again and again.
     """
     address = ray_session.cluster_address()
+    with said_if_long("hands and piano to be built"):
+        if config.resume:
+            folder, repertoire = resume.reopen(config)
+        else:
+            repertoire = Repertoire(load_songs(config.song), config.environment)
+        require_room(config, repertoire.piano(0), on_cluster=address is not None)
     if config.resume:
-        folder, repertoire = resume.reopen(config)
+        resume.keep_settings(config, folder)
     else:
-        repertoire = Repertoire(load_songs(config.song), config.environment)
         folder = run.create(config, "SAC", repertoire)
     progress = Progress(config.max_steps, config.max_minutes, config.tqdm_bar)
     progress.say(f"{repertoire.title}; run {folder.path}")
@@ -132,14 +143,18 @@ class _TrainingRun:
         )
         self._disk = _Disk(progress)
         self._stop_signal = 0
+        self._has_started = False
         self._failures = self._unhealthy = 0
         self._evaluations = 0
+        self._recordings = Recordings(config.recording, logbook, self._disk.may_be_full)
         self._result: dict[str, Any] = {"run": folder.name, "folder": str(folder.path)}
 
     def train(self, on_cluster: bool) -> dict[str, Any]:
         # Before the status of a run that is gone on with is written anew.
         resumed = self._find_whole() if self._config.resume else resume.NOTHING
         self._set_state("starting")
+        needed = None if on_cluster else needed_by(self._config.actor.actors)
+        self._memory = MemoryWait(needed, self._progress.say, lambda: bool(self._stop_signal))
         try:
             with self._signals():
                 while not self._run_parts(on_cluster, resumed):
@@ -149,8 +164,11 @@ class _TrainingRun:
             if checkpoint.list_checkpoints(self._folder.checkpoints):
                 self._progress.say(f"the run can be gone on with: {self._go_on}")
             raise
-        with self._disk.may_be_full("the report"):
-            self._result["report"] = str(write_report(self._folder.path))
+        if self._has_started:
+            with self._disk.may_be_full("the report"):
+                self._result["report"] = str(write_report(self._folder.path))
+        if self._recordings.newest is not None:
+            self._result["files"] = paths_of(self._recordings.newest)
         self._result["environment_steps"] = self._status.environment_steps
         self._result["learner_steps"] = self._status.learner_steps
         self._result["best_checkpoint"] = run.best_checkpoint(self._folder)
@@ -167,18 +185,27 @@ class _TrainingRun:
             UnhealthyStep: too often.
         """
         status = self._status
+        self._has_started = False
         actors = dataclasses.replace(self._config.actor, actors=status.actors_wanted)
         config = dataclasses.replace(self._config, actor=actors)
         self._evaluation: ray.ObjectRef | None = None
-        self._recordings: dict[ray.ObjectRef, _Recording] = {}
+        self._recordings.drop()
         self._entry: ray.ObjectRef | None = None
         try:
             with parts.running(
-                config, self._repertoire, on_cluster, self._progress.say, resumed
+                config,
+                self._repertoire,
+                on_cluster,
+                self._progress.say,
+                resumed,
+                stopping=lambda: bool(self._stop_signal),
             ) as self._parts:
+                self._has_started = True
                 self._interval = Interval(status.environment_steps, status.learner_steps)
                 self._loop()
                 self._finish()
+        except Stopped:
+            return True
         except UnhealthyStep as step:
             self._unhealthy += 1
             self._keep_for_study(step)
@@ -186,15 +213,22 @@ class _TrainingRun:
                 raise
             self._progress.say(f"{step}; its batch is in {self._folder.unhealthy}")
         except PartFailed as failure:
-            self._failures += 1
-            if self._failures > _FAILURES_ALLOWED:
-                raise
-            self._progress.say(str(failure))
+            if isinstance(failure, OutOfMemory) or self._memory.is_short:
+                self._memory.wait(failure)
+            else:
+                self._count(failure)
         else:
             return True
         self._set_state("starting")
         # Who wants the run to end wants it now: what has been saved is there.
         return bool(self._stop_signal)
+
+    def _count(self, failure: PartFailed) -> None:
+        """Raises the failure if it is one too many."""
+        self._failures += 1
+        if self._failures > _FAILURES_ALLOWED:
+            raise failure
+        self._progress.say(str(failure))
 
     def _find_whole(self) -> resume.Resumed:
         """What parts can go on with."""
@@ -234,12 +268,13 @@ class _TrainingRun:
             if ray.wait([self._learning], timeout=0)[0]:
                 self._end_learning()
                 self._learn()
-            elif time.monotonic() - self._learning_since > ANSWER_SECONDS:
-                raise PartFailed(f"the learner does not answer within {ANSWER_SECONDS:.0f} s")
+            else:
+                self._learner_patience.look()
             self._scale()
             self._update_status()
             if status.state == "starting" and status.environment_steps:
                 self._set_state("training")
+                self._memory.trains()
             if status.environment_steps >= next_log:
                 next_log = _next_multiple(status.environment_steps, config.log_interval)
                 self._log()
@@ -263,8 +298,11 @@ class _TrainingRun:
                 )
 
     def _done(self) -> float:
-        """How much of the run is over, by its steps or its minutes: 1 is its end."""
-        minutes = self._logbook.seconds / 60
+        """How much of the run is over, by its steps or its minutes: 1 is its end.
+
+        Minutes count from the command on, but none is over before something has been learnt.
+        """
+        minutes = self._logbook.seconds / 60 if self._status.learner_steps else 0.0
         return max(
             self._status.environment_steps / self._config.max_steps,
             minutes / (self._config.max_minutes or float("inf")),
@@ -275,7 +313,7 @@ class _TrainingRun:
         anneal = self._config.learner.agent_config.anneal_lr
         annealing = max(0.0, 1 - self._done()) if anneal else 1.0
         self._learning = self._parts.learner.learn.remote(SLICE_SECONDS, annealing)
-        self._learning_since = time.monotonic()
+        self._learner_patience = Patience("Learner", "the learner does not answer")
 
     def _scale(self) -> None:
         """Takes notice of another number of actors that is wanted, and gets them a place."""
@@ -293,16 +331,22 @@ class _TrainingRun:
 
     def _end_learning(self) -> None:
         """Takes the report of the learner's slice."""
-        report: LearnReport = answer(self._learning, "the learner died")
+        report: LearnReport = answer(self._learning, "Learner", "the learner died")
         self._interval.add_learnt(report)
         self._status.learner_steps = report.step
 
     def _update_status(self) -> None:
         counts = answer(
-            self._parts.replay.server.counts.remote(), "the replay server does not answer"
+            self._parts.replay.server.counts.remote(),
+            "ReplayServer",
+            "the replay server does not answer",
         )
         status = self._status
-        answer(self._parts.parameter_server.version.remote(), "no parameters are passed on")
+        answer(
+            self._parts.parameter_server.version.remote(),
+            "ParameterServer",
+            "no parameters are passed on",
+        )
         status.environment_steps = counts["inserted"]
         status.replay_size = counts["size"]
         status.environment_steps_per_second, status.updates_per_second = self._interval.rates(
@@ -337,17 +381,16 @@ class _TrainingRun:
         """Asks the replay server for what the journal has not got, unless that is under way."""
         if self._entry is None:
             self._entry = self._parts.replay.server.take_new.remote(_MOST_IN_ENTRY)
-            self._journaled_at = time.monotonic()
+            self._entry_patience = Patience("ReplayServer", _NO_ENTRY)
 
     def _end_entry(self, seconds: float) -> bool:
         """Writes the journal's next entry, waiting `seconds` for it; whether there was any."""
         if self._entry is None:
             return False
         if not ray.wait([self._entry], timeout=seconds)[0]:
-            if time.monotonic() - self._journaled_at > ANSWER_SECONDS:
-                raise PartFailed("the replay server does not give what is new")
+            self._entry_patience.look()
             return False
-        entry = answer(self._entry, "the replay server does not give what is new")
+        entry = answer(self._entry, "ReplayServer", _NO_ENTRY)
         self._entry = None
         self._journaled_steps = self._status.environment_steps
         if entry is not None:
@@ -366,7 +409,7 @@ class _TrainingRun:
                 "songs": [song.to_json() for song in self._repertoire.songs],
             },
         )
-        saved = answer(packed, "the learner gave no checkpoint")
+        saved = answer(packed, "Learner", "the learner gave no checkpoint")
         self._saved_at = time.monotonic()
         with self._disk.may_be_full("checkpoints"):
             saved.write(self._folder.checkpoints)
@@ -391,7 +434,7 @@ class _TrainingRun:
         if not ray.wait([self._evaluation], timeout=seconds)[0] and waited < _EVALUATION_SECONDS:
             return
         try:
-            evaluation: Evaluation = answer(self._evaluation, "an evaluation failed")
+            evaluation: Evaluation = answer(self._evaluation, "Evaluator", "an evaluation failed")
         except PartFailed as failure:
             self._replace_evaluator(failure)
             return
@@ -406,17 +449,12 @@ class _TrainingRun:
         self._progress.say(f"the evaluator is replaced: {failure}")
         self._parts.replace_evaluator()
         self._evaluation = None
-        self._recordings.clear()
+        self._recordings.drop()
 
     def _take(self, evaluation: Evaluation, record: bool) -> None:
         folder = evaluation.write(self._folder.evaluations)
-        for number, song in enumerate(evaluation.songs if record else ()):
-            future = self._parts.evaluator.record.remote(
-                number, song.performance, self._config.recording
-            )
-            self._recordings[future] = _Recording(
-                folder, folder / song.place, evaluation.environment_steps
-            )
+        if record:
+            self._recordings.begin(self._parts.evaluator, evaluation, folder)
         values = evaluation.metrics
         self._status.note_f1 = values["note_f1"]
         self._result["metrics"] = values
@@ -433,21 +471,10 @@ class _TrainingRun:
 
     def _end_recordings(self, seconds: float) -> None:
         """Takes the recordings that are ready, waiting `seconds` for all of them."""
-        if not self._recordings:
-            return
-        pending = list(self._recordings)
-        for future in ray.wait(pending, num_returns=len(pending), timeout=seconds)[0]:
-            try:
-                files = answer(future, "a recording failed")
-            except PartFailed as failure:
-                self._replace_evaluator(failure)
-                return
-            recording = self._recordings.pop(future)
-            with self._disk.may_be_full("recordings"):
-                write_files(recording.folder, files)
-            self._result["files"] = paths_of(recording.evaluation)
-            if all(other.evaluation != recording.evaluation for other in self._recordings.values()):
-                self._logbook.show_videos(recording.evaluation, recording.environment_steps)
+        try:
+            self._recordings.end(seconds)
+        except PartFailed as failure:
+            self._replace_evaluator(failure)
 
     # --- End ----------------------------------------------------------------------------
 
@@ -468,8 +495,9 @@ class _TrainingRun:
             self._end_recordings(_EVALUATION_SECONDS)
         self._log()
         self._begin_entry()
-        while self._end_entry(ANSWER_SECONDS):
-            self._begin_entry()
+        while self._entry is not None:
+            if self._end_entry(seconds=SLICE_SECONDS):
+                self._begin_entry()
 
     def _set_state(self, state: str) -> None:
         self._status.state = self._result["state"] = state
@@ -481,30 +509,22 @@ class _TrainingRun:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM ends training in good order, the second at once."""
+        """The first signal to end does so in good order, the second at once."""
 
         def stop(number: int, _frame: Any) -> None:
             self._stop_signal = number
-            self._progress.say("stopping: saving a checkpoint (again to leave at once)")
+            terminal.let_go(number)
+            saves = ": saving a checkpoint (again to leave at once)" if self._has_started else ""
+            self._progress.say(f"stopping{saves}")
             for other in before:
-                signal.signal(other, signal.default_int_handler)
+                signal.signal(other, terminal.end)
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, stop) for number in terminal.ENDING_SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-class _Recording(NamedTuple):
-    """Sound and pictures under way."""
-
-    evaluation: pathlib.Path
-    """Folder of the evaluation."""
-    folder: pathlib.Path
-    """Within it, of the song."""
-    environment_steps: int
 
 
 class _StallWatch:

@@ -23,6 +23,7 @@ from learner.networks import Parameters
 from learner.sac import TrainingState
 from replay.errors import BadInput, require
 from replay.files import PackedFolder, parse_json, read_json
+from replay.version import program
 
 _STATE, _DESCRIPTION = "training_state.safetensors", "checkpoint.json"
 _ACTOR, _ACTOR_EMA, _STEP = ".actor", ".actor_ema", ".step"  # Names in the state.
@@ -34,7 +35,8 @@ def pack(state: TrainingState, description: dict[str, Any]) -> PackedFolder:
 
     Args:
         state: on any device.
-        description: JSON values; what a reader needs besides the arrays.
+        description: JSON values; what a reader needs besides the arrays. The program and its
+            version are added, as "written_by".
 
     Returns:
         A folder named "step_000012345", after the learner step.
@@ -197,8 +199,8 @@ def _load(
 
 
 def _pack(arrays: dict[str, np.ndarray], step: int, description: dict[str, Any]) -> PackedFolder:
-    name = f"step_{step:09d}"
-    return _seal(name, arrays, json.dumps(description, indent=2).encode())
+    description = description | {"written_by": program()}
+    return _seal(f"step_{step:09d}", arrays, json.dumps(description, indent=2).encode())
 
 
 def _seal(name: str, arrays: dict[str, np.ndarray], description: bytes) -> PackedFolder:

@@ -1,5 +1,6 @@
 """The device that learns."""
 
+import importlib.metadata
 import os
 from typing import Any
 
@@ -9,7 +10,9 @@ from learner.config import Platform
 from replay.errors import BadInput
 
 _VARIABLE = "JAX_PLATFORMS"
-_NAMES = {"gpu": "cuda", "metal": "METAL", "cpu": "cpu"}
+_NAMES = {"gpu": "cuda", "metal": "metal", "cpu": "cpu"}
+# What the plugins for Apple's GPUs call their platform: metaljax's, then jax-mps's.
+_METAL = ("metal", "mps")
 
 
 def variables(platform: Platform) -> dict[str, str]:
@@ -25,9 +28,9 @@ def use_cpu() -> None:
 def compiler_options(cores: int) -> dict[str, Any]:
     """How XLA is to compile a learner step for the device that learns; nothing, if not processors.
 
-    XLA has two runtimes for processors. On one core the older one takes three quarters of the time
-    that the newer one takes, on two cores half as long again. There the newer one takes up to a
-    tenth less where its schedule does side by side what can be done so.
+    XLA had two runtimes for processors, up to JAX 0.4. On one core the older one takes three
+    quarters of the time that the newer one takes, on two cores half as long again. There the newer
+    one takes up to a tenth less where its schedule does side by side what can be done so.
 
     Args:
         cores: that this process may use.
@@ -39,12 +42,47 @@ def compiler_options(cores: int) -> dict[str, Any]:
     return {"xla_cpu_enable_concurrency_optimized_scheduler": True}
 
 
+def compile_here(lowered: Any, cores: int) -> Any:
+    """The executable of a lowered function, with those of the options above that this JAX knows.
+
+    Args:
+        lowered: as `jax.jit(...).lower(...)` returns it.
+        cores: that this process may use.
+    """
+    options = compiler_options(cores)
+    while True:
+        try:
+            return lowered.compile(options)
+        except RuntimeError as error:
+            unknown = [
+                name for name in options if f"No such compile option: '{name}'" in str(error)
+            ]
+            if not unknown:
+                raise
+            options = {name: value for name, value in options.items() if name not in unknown}
+
+
+def use_metal() -> None:
+    """Lets JAX find Apple's GPU, by whichever plugin is installed, before JAX is first used.
+
+    Does nothing where no such plugin is installed, or where JAX_PLATFORMS asks for something else.
+    `metaljax` waits to be asked for, and `jax-mps` has another name than `--platform metal`.
+    """
+    if os.environ.get(_VARIABLE, "") not in ("", _NAMES["metal"]):
+        return
+    plugins = importlib.metadata.entry_points(group="jax_plugins").names
+    name = next((name for name in _METAL if name in plugins), None)
+    if name is not None:
+        jax.config.update("jax_platforms", f"{name},cpu")
+
+
 def device_name() -> str:
     """The device that learns in this process, for people: "cpu", "gpu NVIDIA A100" and the like.
 
     Raises:
         BadInput: a platform was asked for that is not there.
     """
+    use_metal()
     try:
         device = jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # JAX's own, by what is missing.

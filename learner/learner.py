@@ -13,7 +13,8 @@ import ray
 from learner import checkpoint, sac
 from learner.config import LearnerConfig
 from learner.cores import keep_to, usable
-from learner.device import compiler_options, device_name
+from learner.device import compile_here, device_name
+from learner.health import UnhealthyStep
 from learner.live_inputs import LiveInputs
 from learner.observation import Array, ObservationLayout, unfold
 from learner.parameters import Published
@@ -45,30 +46,6 @@ class LearnReport(NamedTuple):
     def waiting_seconds(self) -> float:
         """Spent waiting for data."""
         return self.spent["waiting"]
-
-
-class UnhealthyStep(RuntimeError):
-    """A learner step whose numbers have gone bad.
-
-    Args:
-        step: the learner step.
-        metrics: of it.
-        batch: that it took, (updates, batch, 2, packed size) float32, see `replay.packing`.
-    """
-
-    def __init__(self, step: int, metrics: dict[str, float], batch: np.ndarray):
-        super().__init__(step, metrics, batch)
-        self.step = step
-        self.metrics = metrics
-        self.batch = batch
-
-    def __str__(self) -> str:
-        """What has gone bad."""
-        bad = [name for name, value in self.metrics.items() if not np.isfinite(value)]
-        if bad:
-            return f"learner step {self.step}: {', '.join(bad)} not finite"
-        entropy = self.metrics["entropy"]
-        return f"learner step {self.step}: the policy has collapsed: entropy {entropy:.0f} nats"
 
 
 class _Dispatch(NamedTuple):
@@ -175,7 +152,7 @@ def compile_steps(
     """
     steps = jax.ShapeDtypeStruct(shape, "float32")
     lowered = learner_steps.lower(state, steps, table, np.float32(1), config, layout)
-    return lowered.compile(compiler_options(len(usable())))
+    return compile_here(lowered, len(usable()))
 
 
 class Learner:

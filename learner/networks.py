@@ -1,10 +1,10 @@
 """The networks: a tanh-squashed Gaussian actor and an ensemble of critics."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,9 @@ class TanhGaussian(NamedTuple):
 
         Finite, with finite gradients, everywhere: see `_EDGE`.
         """
-        raw = jnp.arctanh(jnp.clip(action, -1 + _EDGE, 1 - _EDGE))
+        inside = jnp.clip(action, -1 + _EDGE, 1 - _EDGE)
+        # The inverse of tanh by its definition: the operation for it is not known everywhere.
+        raw = 0.5 * (jnp.log1p(inside) - jnp.log1p(-inside))
         noise = (raw - self.mean) * jnp.exp(-self.log_std)
         log_normal = -0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi)
         return jnp.sum(log_normal - _log_slope(raw), axis=-1)
@@ -140,6 +142,19 @@ class Actor(nn.Module):
         return TanhGaussian(mean, jnp.clip(log_std, _LOG_STD_MIN, _LOG_STD_MAX))
 
 
+def sizes(config: SACConfig, observation_dim: int, action_dim: int) -> tuple[int, int]:
+    """Numbers in the actor and in the ensemble of critics, found without making them."""
+
+    def hidden(inputs: int, norms: int) -> int:
+        widths = (inputs, *config.hidden_dims)
+        products = sum(before * after for before, after in itertools.pairwise(widths))
+        return products + (1 + norms) * sum(config.hidden_dims)
+
+    last = config.hidden_dims[-1] + 1
+    critic = hidden(observation_dim + action_dim, 2 * config.critic_layer_norm) + last
+    return hidden(observation_dim, 0) + 2 * action_dim * last, config.num_qs * critic
+
+
 def actor_shapes(config: SACConfig, observation_dim: int, action_dim: int) -> Parameters:
     """What parameters of the actor look like: shapes and dtypes in their places."""
     observation = jax.ShapeDtypeStruct((1, observation_dim), jnp.float32)
@@ -150,6 +165,21 @@ def policy(config: SACConfig, parameters: Parameters, observation: jax.Array) ->
     """Distributions of actions for observations (..., observation dimension)."""
     action_dim = parameters["params"]["mean"]["bias"].shape[-1]
     return cast(TanhGaussian, Actor(config, action_dim).apply(parameters, observation))
+
+
+def policy_and_hidden(
+    config: SACConfig, parameters: Parameters, observation: jax.Array
+) -> tuple[TanhGaussian, jax.Array]:
+    """As `policy`, and what its last layer reads: (..., hidden_dims[-1])."""
+    action_dim = parameters["params"]["mean"]["bias"].shape[-1]
+    distribution, found = Actor(config, action_dim).apply(
+        parameters,
+        observation,
+        capture_intermediates=lambda module, _method: isinstance(module, MLP),
+        mutable=["intermediates"],
+    )
+    (hidden,) = found["intermediates"]["MLP_0"]["__call__"]
+    return cast(TanhGaussian, distribution), hidden
 
 
 class Critic(nn.Module):
@@ -183,7 +213,7 @@ class CriticEnsemble(nn.Module):
         """Maps (batch, observation dimension), (batch, action dimension) to (ensemble, batch)."""
         critics = [Critic(self.config, name=f"critic_{i}") for i in range(self.config.num_qs)]
         values = jnp.stack([critic(observation, action) for critic in critics])
-        chex.assert_shape(values, (self.config.num_qs, observation.shape[0]))
+        assert values.shape == (self.config.num_qs, observation.shape[0])
         return values
 
 

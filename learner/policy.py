@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,13 @@ import numpy as np
 
 from learner import checkpoint
 from learner.config import SACConfig
-from learner.networks import Parameters, actor_shapes, policy
+from learner.networks import (
+    Parameters,
+    TanhGaussian,
+    actor_shapes,
+    policy,
+    policy_and_hidden,
+)
 from learner.observation import ObservationLayout, unfold
 from replay.files import PackedFolder
 from replay.transition import Observation
@@ -40,6 +47,40 @@ def _sample(
     return distribution.sample_with_log_probability(action_key)[0], key
 
 
+class Perturbation(NamedTuple):
+    """How actions differ from the policy's most central ones.
+
+    With n observations of one moment, means m_i and standard deviations s (of the first), both
+    before the tanh, hidden units h of the first and e, z drawn from a standard normal:
+
+        u = amplitude * sum_i mix_i m_i + s * (offset + h @ weights / |h| + temperature * e)
+        a = (1 - smoothing) * tanh(u) + smoothing * (action before) + noise * z, clipped to [-1, 1]
+    """
+
+    mix: np.ndarray
+    """(n,) float32, summing to 1: share of each observation's mean."""
+    amplitude: float
+    smoothing: float
+    offset: np.ndarray
+    """(action dimension,) float32."""
+    weights: np.ndarray
+    """(hidden_dims[-1], action dimension) float32. A standard normal draw changes each mean by
+    one standard deviation, typically, whatever the size of h."""
+    temperature: float
+    noise: float
+
+
+class Perturbed(NamedTuple):
+    """An action of a rendition, on the device or as NumPy's."""
+
+    action: np.ndarray | jax.Array
+    """(action dimension,) float32."""
+    intended: np.ndarray | jax.Array
+    """(action dimension,) float32: the action without `temperature` and `noise`."""
+    log_probability: np.ndarray | jax.Array
+    """() float32, of the action under the policy as it is, at the first observation, in nats."""
+
+
 @functools.partial(jax.jit, static_argnames=("config", "layout"))
 def _perturbed(
     config: SACConfig,
@@ -47,17 +88,26 @@ def _perturbed(
     table: jax.Array,
     parameters: Parameters,
     observation: Observation,
+    before: jax.Array,
     key: jax.Array,
-    temperature: jax.Array,
-    noise: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    how: Perturbation,
+) -> tuple[Perturbed, jax.Array]:
     key, policy_key, noise_key = jax.random.split(key, 3)
-    distribution = policy(config, parameters, unfold(layout, table, observation))
-    drawn = jax.random.normal(policy_key, distribution.mean.shape)
-    raw = distribution.mean + temperature * jnp.exp(distribution.log_std) * drawn
-    added = noise * jax.random.normal(noise_key, distribution.mean.shape)
-    action = jnp.clip(jnp.tanh(raw) + added, -1.0, 1.0)
-    return action, distribution.log_probability(action), key
+    unfolded = unfold(layout, table, observation)
+    distribution, hidden = policy_and_hidden(config, parameters, unfolded)
+    own = TanhGaussian(distribution.mean[0], distribution.log_std[0])
+    change = how.offset + hidden[0] @ how.weights / jnp.maximum(jnp.linalg.norm(hidden[0]), 1e-6)
+    mean = how.amplitude * jnp.sum(how.mix[:, None] * distribution.mean, axis=0)
+    std = jnp.exp(own.log_std)
+
+    def mixed(change: jax.Array | np.ndarray) -> jax.Array:
+        return (1 - how.smoothing) * jnp.tanh(mean + std * change) + how.smoothing * before
+
+    independent = how.temperature * jax.random.normal(policy_key, own.mean.shape)
+    added = how.noise * jax.random.normal(noise_key, own.mean.shape)
+    action = jnp.clip(mixed(change + independent) + added, -1.0, 1.0)
+    intended = jnp.clip(mixed(change), -1.0, 1.0)
+    return Perturbed(action, intended, own.log_probability(action)), key
 
 
 class Policy:
@@ -111,6 +161,17 @@ class Policy:
         other._parameters = jax.device_put(parameters)
         return other
 
+    def with_table(self, table: np.ndarray) -> "Policy":
+        """The same policy with another table of goals."""
+        other = copy.copy(self)
+        other._table = jax.device_put(table)
+        return other
+
+    @property
+    def last_layer(self) -> tuple[int, int]:
+        """Shape of the weights that give the mean: (hidden_dims[-1], action dimension)."""
+        return cast(tuple[int, int], self._parameters["params"]["mean"]["kernel"].shape)
+
     def sample(self, observation: Observation, key: jax.Array) -> tuple[np.ndarray, jax.Array]:
         """Behaviour.
 
@@ -129,23 +190,24 @@ class Policy:
         return np.asarray(_mode(*self._static, self._table, self._parameters, observation))
 
     def perturbed(
-        self, observation: Observation, key: jax.Array, temperature: float, noise: float
-    ) -> tuple[np.ndarray, np.ndarray, jax.Array]:
-        """Recording: play that is spread around the policy's.
+        self,
+        observation: Observation,
+        before: np.ndarray,
+        key: jax.Array,
+        how: Perturbation,
+    ) -> tuple[Perturbed, jax.Array]:
+        """Recording: play that differs from the policy's most central actions.
 
         Args:
-            observation: a batch.
+            observation: n of one moment, the first as it is; the others differ in their goals.
+            before: (action dimension,) the action before, read where there is smoothing.
             key: (2,) uint32, random state.
-            temperature: factor on the policy's own standard deviation, before the tanh; 0 takes
-                the most central actions, 1 is `sample`.
-            noise: standard deviation of Gaussian noise added to the actions, which are then
-                clipped to [-1, 1].
+            how: the difference.
 
         Returns:
-            Actions (batch, action dimension); their log-density (batch,) in nats under the
-            policy as it is, at temperature 1 and without noise; the next random state.
+            The action, as NumPy's arrays, and the next random state.
         """
-        action, log_probability, key = _perturbed(
-            *self._static, self._table, self._parameters, observation, key, temperature, noise
+        perturbed, key = _perturbed(
+            *self._static, self._table, self._parameters, observation, before, key, how
         )
-        return np.asarray(action), np.asarray(log_probability), key
+        return jax.tree.map(np.asarray, perturbed), key

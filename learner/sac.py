@@ -6,13 +6,12 @@ Sources: SAC with a learned temperature (arXiv 1812.05905), DroQ's regularised c
 
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 from learner.config import LearnerConfig
-from learner.networks import Actor, CriticEnsemble, Parameters, critic_values, policy
+from learner.networks import Actor, CriticEnsemble, Parameters, critic_values, policy, sizes
 
 Metrics = dict[str, jax.Array]
 
@@ -106,6 +105,13 @@ def initial_state(
     )
 
 
+def state_bytes(config: LearnerConfig, observation_dim: int, action_dim: int) -> int:
+    """Bytes of a training state, to a hundred: networks, targets, and Adam's two moments each."""
+    actor, critic = sizes(config.agent_config, observation_dim, action_dim)
+    actors, critics = 3 + (config.agent_config.actor_ema_tau < 1), 4
+    return jnp.dtype(jnp.float32).itemsize * (actors * actor + critics * critic)
+
+
 def target_values(
     config: LearnerConfig, state: TrainingState, batch: Batch, key: jax.Array
 ) -> jax.Array:
@@ -123,7 +129,7 @@ def target_values(
     if agent.backup_entropy:
         value = value - jnp.exp(state.log_temperature) * log_probability
     target = batch.reward + config.discount * batch.discount * value
-    chex.assert_equal_shape([target, batch.reward])
+    assert target.shape == batch.reward.shape
     return jax.lax.stop_gradient(target)
 
 

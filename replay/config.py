@@ -6,6 +6,8 @@ from typing import Literal
 
 from replay.errors import require, require_range
 
+_MOST_IN_REVERB = 2**31 - 1  # Reverb counts them in 32 bits.
+
 
 @dataclasses.dataclass(frozen=True)
 class ReplayConfig:
@@ -30,7 +32,9 @@ class ReplayConfig:
         Raises:
             BadInput: naming the flag, its value and the range.
         """
-        require_range(self, "batch_size", "warmstart_steps", least=1)
+        require_range(self, "batch_size", least=1, most=1_000_000)
+        require_range(self, "warmstart_steps", least=1)
+        require_range(self, "replay_capacity", least=1, most=_MOST_IN_REVERB)
         require(
             self.replay_capacity > self.warmstart_steps,
             f"--replay-capacity is {self.replay_capacity}, must be more than "

@@ -1,8 +1,7 @@
-"""The one exception for what a person gave and cannot be used.
+"""The exceptions whose message is all that a person needs, so that the CLI shows no traceback.
 
-It lives in the lowest room so that every room can raise it. The front door prints its
-message as one line and exits with code 2; every other exception is a bug or a broken
-machine and keeps its traceback.
+`BadInput` is for what a person gave and cannot be used (exit code 2), `PartFailed` for processes
+that died or do not answer (exit code 1). Every other exception is a bug and keeps its traceback.
 """
 
 import math
@@ -10,6 +9,14 @@ import math
 
 class BadInput(ValueError):
     """A file, flag or request cannot be used: the message says what, where and the mend."""
+
+
+class PartFailed(RuntimeError):
+    """A process of a run died or does not answer: the message says which, and what is known."""
+
+
+class OutOfMemory(PartFailed):
+    """Ray ended a process of a run because its machine was short of memory."""
 
 
 def require(condition: bool, message: str) -> None:

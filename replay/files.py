@@ -1,11 +1,14 @@
 """Files and folders: written whole or not at all, read with one clear word if damaged."""
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,12 +30,15 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
     Raises:
         BadInput: there is none, or it is damaged.
+        PermissionError: it may not be read, whatever is in it.
     """
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST_JSON + 1)
+    except PermissionError:
+        raise
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error}") from error
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
     return parse_json(content, str(path))
 
 
@@ -65,6 +71,7 @@ def read_arrays(path: pathlib.Path, names: Iterable[str]) -> dict[str, np.ndarra
 
     Raises:
         BadInput: the file is missing, damaged or too large, or one of them is not in it.
+        PermissionError: the file may not be read, whatever is in it.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -76,10 +83,60 @@ def read_arrays(path: pathlib.Path, names: Iterable[str]) -> dict[str, np.ndarra
             )
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
-    except BadInput:
+    except (BadInput, PermissionError):
         raise
     except _DAMAGED as error:
         raise BadInput(f"{path} is damaged: {error}") from error
+
+
+def as_utf8(name: str) -> str:
+    """A name of a file with what is not UTF-8 replaced: Python has such bytes as lone surrogates.
+
+    The file is not found by it, but libraries, JSON and people can have it.
+    """
+    return _NO_UTF8.sub("\N{REPLACEMENT CHARACTER}", name)
+
+
+def matching(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
+    """What a folder holds, sorted; none if it is not there.
+
+    `Path.glob` leaves out what may not be read, which is then taken for something that is missing.
+
+    Args:
+        folder: that is looked into.
+        pattern: of names, such as "*/status.json".
+
+    Raises:
+        NotADirectoryError: the folder is a file.
+        PermissionError: a folder on the way may not be read.
+    """
+    first, *others = pathlib.PurePath(pattern).parts
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    found = [folder / name for name in fnmatch.filter(sorted(names), first)]
+    if others:
+        rest = "/".join(others)
+        found = [path for one in found if one.is_dir() for path in matching(one, rest)]
+    return found
+
+
+def nearest(folder: pathlib.Path) -> pathlib.Path:
+    """The folder if it is there, otherwise the nearest above it that is."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def try_to_write(folder: pathlib.Path) -> None:
+    """Makes a folder in another and removes it: rights do not tell of a read-only file system.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    pathlib.Path(tempfile.mkdtemp(prefix=".pianist-", dir=folder)).rmdir()
 
 
 def write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
@@ -98,14 +155,26 @@ def read_files(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def paths_of(folder: pathlib.Path) -> dict[str, str]:
-    """Paths of all files of a folder and of those in it, by their names there."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Paths of all files of a folder and of those in it, by their names there.
+
+    Raises:
+        PermissionError: a folder may not be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    walked = os.walk(folder, onerror=refuse)
+    paths = [pathlib.Path(above) / name for above, _, names in walked for name in names]
+    found = sorted(path for path in paths if path.is_file())
     return {str(path.relative_to(folder)): str(path) for path in found}
 
 
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
 _SUMS = "SHA256SUMS"
 _LARGEST_JSON = 100_000_000
-_LARGEST_ARRAYS = _LARGEST_FOLDER = 2_000_000_000
+_LARGEST_ARRAYS = LARGEST_FOLDER = 2_000_000_000
+"""Bytes that a packed folder, such as a checkpoint, may have."""
 # What zipfile and NumPy raise for a file that is cut off or changed; RuntimeError is zipfile's for
 # flags that a changed byte sets, MemoryError NumPy's for an array that says that it is huge.
 _DAMAGED = (
@@ -137,8 +206,8 @@ class PackedFolder(NamedTuple):
         Raises:
             BadInput: it is too large to be one of these.
         """
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        require(size <= _LARGEST_FOLDER, f"{folder} is damaged: it has {size} bytes")
+        size = sum(pathlib.Path(path).stat().st_size for path in paths_of(folder).values())
+        require(size <= LARGEST_FOLDER, f"{folder} is damaged: it has {size} bytes")
         return cls(folder.name, read_files(folder), str(folder))
 
     @classmethod
@@ -149,6 +218,11 @@ class PackedFolder(NamedTuple):
             for file, content in sorted(files.items())
         )
         return cls(name, files | {_SUMS: sums.encode()}, name)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Equal for folders of the same name and contents: name and checksums of a sealed one."""
+        return self.name.encode() + b"\0" + self.files.get(_SUMS, repr(self.files).encode())
 
     def require_whole(self) -> None:
         """Refuses a sealed folder in which something is missing or has changed.

@@ -15,6 +15,8 @@ import sys
 import types
 from typing import Any
 
+from replay import proxies
+
 _LIBRARY = "libtensorflow_framework.so.2"
 # What Reverb imports of TensorFlow; the messages (`*_pb2`) in tensorflow/core are the real ones.
 _PACKAGES = (
@@ -55,6 +57,7 @@ def load() -> Any:
     Raises:
         ImportError: Reverb or TensorFlow's wheel is not installed.
     """
+    proxies.keep_from_grpc()  # On a node of a cluster nothing else has.
     if "reverb" in sys.modules or "tensorflow" in sys.modules:
         return importlib.import_module("reverb")
     found = importlib.util.find_spec("tensorflow")

@@ -23,6 +23,11 @@ class StoppedError(RuntimeError):
     """The table has been stopped."""
 
 
+def table_bytes(capacity: int, packed_size: int) -> int:
+    """Bytes that a full table of so many transitions takes; see `MemoryTable`."""
+    return capacity * 2 * packed_size * np.dtype(np.float32).itemsize
+
+
 class MemoryTable:
     """A ring of transitions: uniform sampling, the oldest overwritten first.
 

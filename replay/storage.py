@@ -7,6 +7,7 @@ file system that fsspec knows will do: s3://, gs://, abfs://, sftp://, file://.
 
 import contextlib
 import dataclasses
+import difflib
 import hashlib
 import json
 import os
@@ -17,8 +18,8 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
-from replay.errors import BadInput
-from replay.files import read_json, write_json
+from replay.errors import BadInput, require
+from replay.files import as_utf8, matching, read_json, write_json
 
 _SECONDS_BETWEEN_UPLOADS = 5.0
 _LAST_UPLOAD_SECONDS = 600.0
@@ -44,9 +45,11 @@ class Place:
         is one below the home folder.
 
         Raises:
-            BadInput: nothing here can read such a URL.
+            BadInput: it is empty, a URL that is not UTF-8, or nothing here can read such a URL.
         """
+        require(bool(text), "the name of a folder or URL is empty")
         if "://" in text:
+            require(text == as_utf8(text), f"the URL {text!r} must be UTF-8")
             url = text.rstrip("/")
             _file_system(url)
             cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
@@ -222,3 +225,31 @@ def _passing(name: pathlib.PurePath) -> bool:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def find(name: str, root_dir: str, kind: str, *marks: str) -> Place:
+    """The place that a person means: a folder or URL, or a name below `root_dir`.
+
+    Args:
+        name: what the person wrote; it may go on below a run, as in RUN/collections/FIRST.
+        root_dir: folder or URL that holds the runs.
+        kind: of what is looked for, in words.
+        marks: patterns of files, of which the place holds at least one; none if it need only
+            be a folder.
+
+    Raises:
+        BadInput: there is no such place; the message says where it was looked for, and which
+            names there are nearest.
+        OSError: a place may not be read, or `root_dir` is a file.
+    """
+    places = [Place.of(name)]
+    if "://" not in name and not pathlib.Path(name).is_absolute():
+        places.append(Place.of(root_dir) / name)
+    for place in places:
+        folder = place.fetch()
+        if folder.is_dir() and (not marks or any(matching(folder, mark) for mark in marks)):
+            return place
+    there = [path.name for path in matching(Place.of(root_dir).path, "*") if path.is_dir()]
+    near = difflib.get_close_matches(name, there, n=3, cutoff=0.4) or there[-3:]
+    hint = f"{root_dir} holds {', '.join(near)}" if near else f"{root_dir} holds no runs"
+    raise BadInput(f"no {kind} at {name}, nor {name} in {root_dir}; {hint}")

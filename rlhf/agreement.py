@@ -1,4 +1,4 @@
-"""Whether people who rate the same performances agree."""
+"""Whether people who rate the same performances agree, with one another and with themselves."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import krippendorff
 import numpy as np
 import scipy.stats
 
-from rlhf.ratings import Rating
+from rlhf.ratings import Comparison, Rater, Rating
 
 LEAST_COMMON_SEGMENTS = 3
 
@@ -25,6 +25,29 @@ class Agreement(NamedTuple):
     spearman: float | None
     """Spearman's rank correlation, mean over the pairs of people. None where somebody gave all
     segments the same score, so that there is no rank."""
+
+
+class Consistency(NamedTuple):
+    """How alike one rater answers the same question twice."""
+
+    scores: int
+    """Segments that were scored twice."""
+    difference: float | None
+    """Points, mean of the absolute differences between the two scores. None if there are none."""
+    difference_between_segments: float | None
+    """Points, the same between the rater's scores of different segments: what would be expected
+    if the second answer had nothing to do with the first."""
+    pairs: int
+    """Pairs that were compared twice."""
+    alike: float | None
+    """Share of them in which the same was preferred, or neither, both times."""
+
+
+class Answers(NamedTuple):
+    """Ratings and comparisons that hold: at most one of each rater and question."""
+
+    ratings: Sequence[Rating]
+    comparisons: Sequence[Comparison]
 
 
 def agreement(ratings: Sequence[Rating]) -> Agreement | None:
@@ -78,3 +101,51 @@ def _spearman(pair: Sequence[Sequence[int]]) -> float | None:
     if any(len(set(scores)) < 2 for scores in pair):
         return None
     return float(scipy.stats.spearmanr(*pair).statistic)
+
+
+def consistency(first: Answers, repeated: Answers) -> dict[str, Consistency]:
+    """How consistent the raters are of whom something was asked again, by their names.
+
+    Args:
+        first: first answers.
+        repeated: answers to the same questions, asked again.
+    """
+    scores = {(one.rater, one.segment): one.score for one in first.ratings}
+    preferred = {_pair(one): _preferred(one) for one in first.comparisons}
+    found = {}
+    raters = {one.rater for one in repeated.ratings} | {one.rater for one in repeated.comparisons}
+    for rater in sorted(raters):
+        differences = [
+            abs(scores[rater, one.segment] - one.score)
+            for one in repeated.ratings
+            if one.rater == rater and (rater, one.segment) in scores
+        ]
+        alike = [
+            preferred[_pair(one)] == _preferred(one)
+            for one in repeated.comparisons
+            if one.rater == rater and _pair(one) in preferred
+        ]
+        between = [
+            abs(one - other)
+            for one, other in itertools.combinations(
+                [score for (name, _), score in scores.items() if name == rater], 2
+            )
+        ]
+        found[rater.name] = Consistency(
+            scores=len(differences),
+            difference=float(np.mean(differences)) if differences else None,
+            difference_between_segments=float(np.mean(between)) if between else None,
+            pairs=len(alike),
+            alike=float(np.mean(alike)) if alike else None,
+        )
+    return found
+
+
+def _pair(comparison: Comparison) -> tuple[Rater, frozenset[str]]:
+    return comparison.rater, frozenset((comparison.first, comparison.second))
+
+
+def _preferred(comparison: Comparison) -> str | None:
+    """The segment's name, in whichever order the two were asked; None for neither."""
+    names = {"first": comparison.first, "second": comparison.second}
+    return names.get(comparison.preferred)

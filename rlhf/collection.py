@@ -2,6 +2,7 @@
 
     COLLECTION/
         collection.json          what it is of, what was planned, what the columns mean
+        base/step_000012345/     the base policy: a checkpoint reduced to what plays
         segments/0001/           one folder a segment, in an order that tells nothing
             trajectory.npz       the columns below
             performance.npz      keys due and played, see `actors.performance`
@@ -10,6 +11,10 @@
         ratings.sqlite           see `rlhf.ratings`
 
 `Collection.open(path)` reads it; a collection can be carried to another machine as a folder.
+
+A *passage* is a song with a first and a last control step. All renditions of a passage begin
+from one simulator state, that of the base policy's deterministic performance at the start of the
+passage's lead-in. Collections of version 1 hold no base policy and no lead-ins.
 """
 
 import dataclasses
@@ -21,29 +26,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actors.performance import Performance
 from replay.errors import BadInput, require
-from replay.files import PackedFolder, read_arrays, read_json, write_json
+from replay.files import PackedFolder, matching, read_arrays, read_json, write_json
 from replay.transition import Observation
+from replay.version import program
+from rlhf.passages import Passage
+from rlhf.variation import Variation
 
 if TYPE_CHECKING:
     from actors.song import Song
 
-_VERSION = 1
+_VERSION = 2
 _MANIFEST, _SEGMENT, _TRAJECTORY = "collection.json", "segment.json", "trajectory.npz"
+_BASE = "base"
 _NAME = re.compile(r"\d{4,}")
 
 COLUMNS = {
     "proprioception": "(T, frames, numbers) float32: what of the observation the simulation "
     "decides",
     "row": "(T,) int32: control step of the song, as a row of the table of goals and fingers",
-    "action": "(T, actions) float32 in [-1, 1]: as taken, with noise",
+    "action": "(T, actions) float32 in [-1, 1]: as taken, with its variation",
     "log_probability": "(T,) float32, nats: log-density of the action under the checkpoint's "
-    "policy (temperature 1, no noise)",
+    "policy (temperature 1, no variation)",
     "reward": "(T,) float32",
     "simulator_state": "(T + 1, numbers) float64: MuJoCo's mjSTATE_INTEGRATION before each "
     "control step and after the last",
 }
-"""What is in trajectory.npz; T control steps."""
+"""What is in trajectory.npz: T control steps, those of the passage, without its lead-in."""
 _FORMS: dict[str, tuple[type[np.generic], int]] = {
     "proprioception": (np.float32, 3),
     "row": (np.int32, 1),
@@ -53,6 +63,10 @@ _FORMS: dict[str, tuple[type[np.generic], int]] = {
     "simulator_state": (np.float64, 2),
 }
 """Type and number of axes of each column."""
+
+
+HOLDS_COLLECTION = (_MANIFEST, f"collections/*/{_MANIFEST}")
+"""Files that a collection's folder, or that of a run with one, holds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +79,33 @@ class PlannedSegment:
     """Name of the checkpoint that plays, such as step_000012345."""
     parameter_version: int
     """Learner steps of that checkpoint."""
-    noise: float
-    """Standard deviation of the Gaussian noise added to each action."""
-    temperature: float
-    """Factor on the policy's own standard deviation; 0 plays the most central actions."""
     seed: int
-    """Of noise and sampling; from it the same actions come again."""
+    """Of all that the variation draws; from it the same actions come again."""
     song: int
     """Which of the collection's songs, from 0."""
     first_step: int
-    """Control step of the song at which the segment begins."""
+    """Control step of the song at which the passage begins: what is judged and learnt from."""
     last_step: int
     """Control step before which it ends."""
+    lead_in: int = 0
+    """Control steps before `first_step` that are played and heard, but not judged and not learnt
+    from."""
+    variation: Variation = Variation()
+    """How this rendition differs from the policy's deterministic play."""
+
+    def __post_init__(self) -> None:
+        """Refuses steps that cannot be played.
+
+        Raises:
+            ValueError: naming them.
+        """
+        if not 0 <= self.lead_in <= self.first_step < self.last_step:
+            raise ValueError(f"steps {self.first_step} to {self.last_step}, lead-in {self.lead_in}")
+
+    @property
+    def passage(self) -> Passage:
+        """What is judged and learnt from: only renditions of one passage are compared."""
+        return Passage(self.song, self.first_step, self.last_step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +160,7 @@ class Segment:
     planned: PlannedSegment
     seconds: float
     metrics: dict[str, float | None]
-    """By name, see `actors.metrics`."""
+    """Of the passage alone, by name, see `actors.metrics`."""
 
     @property
     def name(self) -> str:
@@ -150,8 +179,17 @@ class Segment:
 
     @property
     def performance(self) -> pathlib.Path:
-        """For `actors.performance.Performance.load`."""
+        """Of lead-in and passage, for `actors.performance.Performance.load`."""
         return self.folder / "performance.npz"
+
+    def judged(self) -> "Performance":
+        """The performance of the passage alone, without the lead-in.
+
+        Raises:
+            BadInput: the file is missing or damaged.
+        """
+        begin, length = self.planned.lead_in, self.planned.last_step - self.planned.first_step
+        return Performance.load(self.performance).window(begin, begin + length)
 
     def trajectory(self) -> Trajectory:
         """What happened.
@@ -189,6 +227,21 @@ class Collection:
         """File of the ratings."""
         return self.path / "ratings.sqlite"
 
+    @property
+    def base(self) -> pathlib.Path | None:
+        """Checkpoint of the base policy, reduced to what plays; None in version 1."""
+        return next(iter(matching(self.path / _BASE, "step_*")), None)
+
+    def base_variations(self) -> list[Variation | None]:
+        """How the base policy plays each of `segments`; None for what another policy plays."""
+        base = self.base
+        return [
+            segment.planned.variation
+            if base is not None and segment.planned.checkpoint == base.name
+            else None
+            for segment in self.segments()
+        ]
+
     def folder(self, segment: PlannedSegment) -> pathlib.Path:
         """Where a segment is kept."""
         return self.path / "segments" / segment.name
@@ -225,7 +278,11 @@ class Collection:
 
     @classmethod
     def create(
-        cls, parent: pathlib.Path, description: dict[str, Any], planned: Sequence[PlannedSegment]
+        cls,
+        parent: pathlib.Path,
+        description: dict[str, Any],
+        planned: Sequence[PlannedSegment],
+        base: PackedFolder | None = None,
     ) -> "Collection":
         """Begins a collection, in a folder named by the time.
 
@@ -233,6 +290,7 @@ class Collection:
             parent: made if missing.
             description: JSON values for the manifest.
             planned: all segments.
+            base: checkpoint of the base policy.
 
         Raises:
             BadInput: the folder cannot be made.
@@ -241,6 +299,7 @@ class Collection:
         manifest = {
             "version": _VERSION,
             "created": round(time.time(), 3),
+            "written_by": program(),
             **description,
             "columns": COLUMNS,
             "segments": [dataclasses.asdict(segment) for segment in planned],
@@ -248,6 +307,8 @@ class Collection:
         try:
             path.mkdir(parents=True)
             (path / "segments").mkdir()
+            if base is not None:
+                base.write(path / _BASE)
             write_json(path / _MANIFEST, manifest)
         except OSError as error:
             raise BadInput(f"the collection {path} cannot be made: {error}") from error
@@ -262,10 +323,11 @@ class Collection:
 
         Raises:
             BadInput: there is none, or the manifest is damaged.
+            PermissionError: it may not be read.
         """
         file = path / _MANIFEST
-        if not file.is_file():
-            within = sorted((path / "collections").glob(f"*/{_MANIFEST}"))
+        if not matching(path, _MANIFEST):
+            within = matching(path / "collections", f"*/{_MANIFEST}")
             require(
                 bool(within),
                 f"no collection at {path}: expected a {_MANIFEST} in it; pianist segments "
@@ -273,12 +335,12 @@ class Collection:
             )
             file = within[-1]
         manifest = read_json(file)
-        require(
-            manifest.get("version") == _VERSION,
-            f"{file} has version {manifest.get('version')!r}, must be {_VERSION}",
-        )
+        version = manifest.get("version")
+        read = _READERS.get(version) if isinstance(version, int) else None
+        if read is None:
+            raise BadInput(f"{file} has version {version!r}, must be one of {sorted(_READERS)}")
         try:
-            planned = tuple(_planned(values) for values in manifest.pop("segments"))
+            planned = tuple(read(values) for values in manifest.pop("segments"))
             if len({segment.name for segment in planned}) < len(planned):
                 raise ValueError("a name comes twice")
         except (KeyError, TypeError, ValueError) as error:
@@ -307,14 +369,32 @@ def write_segment(
 
 def _planned(values: dict[str, Any]) -> PlannedSegment:
     """Checks types and name: a manifest is hostile input, and names become paths."""
-    hints = {field.name: field.type for field in dataclasses.fields(PlannedSegment)}
+    if not _NAME.fullmatch(_checked(PlannedSegment, values)["name"]):
+        raise ValueError(f"name is {values['name']!r}")
+    variation = Variation(**_checked(Variation, values["variation"]))
+    return PlannedSegment(**values | {"variation": variation})
+
+
+def _planned_in_version_1(values: dict[str, Any]) -> PlannedSegment:
+    """Version 1 knew two variations, as fields of the segment, and no lead-in."""
+    values = dict(values)
+    variation = {name: values.pop(name) for name in ("noise", "temperature")}
+    defaults = dataclasses.asdict(Variation())
+    return _planned(values | {"lead_in": 0, "variation": defaults | variation})
+
+
+_READERS = {1: _planned_in_version_1, _VERSION: _planned}
+"""How each version of the manifest has its segments."""
+
+
+def _checked(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """The same values, if they are the fields of a dataclass; whole numbers become floats."""
+    hints = {field.name: field.type for field in dataclasses.fields(kind)}
     if set(values) != set(hints):
         raise ValueError(f"expected {sorted(hints)}, got {sorted(values)}")
     for name, hint in hints.items():
         if type(values[name]) is int and hint is float:
             values[name] = float(values[name])
-        if type(values[name]) is not hint:
+        if type(values[name]) is not (dict if dataclasses.is_dataclass(hint) else hint):
             raise ValueError(f"{name} is {values[name]!r}")
-    if not _NAME.fullmatch(values["name"]):
-        raise ValueError(f"name is {values['name']!r}")
-    return PlannedSegment(**values)
+    return values

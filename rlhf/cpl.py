@@ -8,10 +8,26 @@ stands for how good a segment is, and for a preferred segment + and a rejected o
 
     -log( exp S+ / (exp S+ + exp(b S-)) ) = softplus(b S- - S+)
 
-(equation 5, with the contrastive bias b of its equation 6, there called lambda). To it comes the
-mean squared distance of the network's outputs from those of the policy that is fine-tuned.
-Beside it stand what it has to beat: behaviour cloning of the segments that were rated best, and
-CPL with a behaviour cloning term.
+(equation 5, with the contrastive bias b of its equation 6, there called lambda). That is the
+method `cpl`. Its conservative term adds the mean squared distance of the network's outputs from
+those of the reference policy, which is the policy that is fine-tuned.
+
+The default, `relative-cpl`, scores a segment relative to a reference policy,
+
+    S = sum_t gamma^t alpha (log pi(a_t | s_t) - log pi_reference(a_t | s_t)),
+
+with b = 1, and adds the mean KL divergence from the policy that is fine-tuned at a control step.
+The reference of a segment is the policy that its round began with: the base of its collection.
+In a first round that is the policy that is fine-tuned. Then every S is 0 at the start, so that no
+pair is settled by the log-density that the reference happens to give its segments. In a later
+round the margin S+ - S- of a pair of an earlier round is at the start what the rounds since then
+have gained on it: an answer that has been learnt does not pull the same way twice.
+
+Several members are tuned, each on a random part of the segments, and their weights are averaged:
+this keeps what the answers agree on.
+
+Two baselines are included: behavior cloning of the segments that were rated best, and CPL with a
+behavior cloning term.
 """
 
 import dataclasses
@@ -33,27 +49,38 @@ from replay.transition import Observation
 from rlhf import preferences
 from rlhf.collection import Trajectory
 
-Method = Literal["cpl", "behaviour-cloning", "cpl-behaviour-cloning"]
+Method = Literal["relative-cpl", "cpl", "behaviour-cloning", "cpl-behaviour-cloning"]
 
 
 @dataclasses.dataclass(frozen=True)
 class CPLConfig:
     """Settings of contrastive preference learning."""
 
-    method: Method = "cpl"
-    """`behaviour-cloning` imitates the best rated segments alone, `cpl-behaviour-cloning` adds
-    the imitation of preferred segments to CPL."""
+    method: Method = "relative-cpl"
+    """`relative-cpl` scores segments relative to the policy that their round began with, and
+    averages several members. `cpl` is the formula of arXiv 2310.13639. `behaviour-cloning` imitates
+    the best rated segments alone. `cpl-behaviour-cloning` adds the imitation of preferred segments
+    to `cpl`."""
     alpha: float = 0.1
     """Temperature of the segment log-probability."""
     discount: float = 1.0
     """Discount per control step within a segment."""
-    contrastive_bias: float = 0.5
-    """Weight of the rejected segment. With 1, rejected actions become improbable whatever it costs,
-    and a piece can be unlearnt; below 1, actions of the data keep their probability."""
+    contrastive_bias: float | None = None
+    """Weight of the rejected segment; by default 1 for `relative-cpl`, otherwise 0.5. In `cpl`
+    a bias of 1 makes rejected actions improbable whatever it costs, and a piece can be unlearnt;
+    below 1, actions of the data keep their probability."""
     preference_weight: float = 0.5
     """Weight of the CPL loss."""
+    kl_weight: float = 0.003
+    """`relative-cpl`: weight of the KL divergence from the policy that is fine-tuned, in nats per
+    control step."""
+    members: int = 6
+    """`relative-cpl`: policies that are tuned, whose weights are averaged."""
+    member_fraction: float = 0.67
+    """`relative-cpl`: random share of the segments that each member learns from."""
     conservative_weight: float = 0.01
-    """Weight of the squared distance from the outputs of the policy that is fine-tuned."""
+    """Weight of the squared distance from the outputs of the policy that is fine-tuned; not in
+    `relative-cpl`."""
     behaviour_cloning_weight: float = 1.0
     """Weight of the behaviour cloning loss, in the methods that have it."""
     best_fraction: float = 0.2
@@ -78,21 +105,40 @@ class CPLConfig:
                 0 < value < math.inf,
                 f"--{name.replace('_', '-')} is {value}, must be above 0, and finite",
             )
-        for name in ("preference_weight", "conservative_weight", "behaviour_cloning_weight"):
+        for name in (
+            "preference_weight",
+            "kl_weight",
+            "conservative_weight",
+            "behaviour_cloning_weight",
+        ):
             value = getattr(self, name)
             require(
                 0 <= value < math.inf,
                 f"--{name.replace('_', '-')} is {value}, must be 0 or more, and finite",
             )
-        for name in ("discount", "contrastive_bias", "best_fraction"):
+        for name in ("discount", "contrastive_bias", "member_fraction", "best_fraction"):
             value = getattr(self, name)
             require(
-                0 < value <= 1, f"--{name.replace('_', '-')} is {value}, must be above 0, at most 1"
+                value is None or 0 < value <= 1,
+                f"--{name.replace('_', '-')} is {value}, must be above 0, at most 1",
             )
+        require(1 <= self.members <= 64, f"--members is {self.members}, must be 1 to 64")
         require(
             2 <= self.batch_size <= 1024 and self.batch_size % 2 == 0,
             f"--batch-size is {self.batch_size}, must be an even number from 2 to 1024",
         )
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether segments are scored relative to the reference policy."""
+        return self.method == "relative-cpl"
+
+    @property
+    def bias(self) -> float:
+        """The contrastive bias b of the method."""
+        if self.contrastive_bias is not None:
+            return self.contrastive_bias
+        return 1.0 if self.is_relative else 0.5
 
 
 class Segments(NamedTuple):
@@ -114,14 +160,26 @@ class Problem(NamedTuple):
     """What is learnt from: arrays that do not change."""
 
     segments: Segments
-    reference: TanhGaussian
+    start: TanhGaussian
     """The outputs of the policy that is fine-tuned, leading axes (N, T)."""
+    reference: TanhGaussian
+    """The outputs of the policy that each segment is scored relative to, leading axes (N, T)."""
     table: jax.Array
     """(rows, features) uint8, see `learner.observation.unfold`."""
     pairs: jax.Array
     """(P, 2) int32: what batches are drawn from; the preferred segment first."""
     weight: jax.Array
     """(N, N) float32: how often row was preferred over column."""
+
+
+class Base(NamedTuple):
+    """The policy that a round began with, relative to which the round's segments are scored."""
+
+    parameters: Parameters
+    agent_config: SACConfig
+    """Settings of its network."""
+    segments: Sequence[int]
+    """Numbers of the round's segments."""
 
 
 class State(NamedTuple):
@@ -132,6 +190,8 @@ class State(NamedTuple):
     optimiser: Any
     key: jax.Array
     """(2,) uint32, the random state."""
+    included: jax.Array
+    """(N,) float32: 1 for the segments that are learnt from, otherwise 0."""
 
 
 class StepReport(NamedTuple):
@@ -184,6 +244,28 @@ def segment_log_probability(
     log_probability = distribution.log_probability(segments.action)
     discounts = discount ** jnp.arange(segments.mask.shape[1])
     return alpha * jnp.sum(discounts * segments.mask * log_probability, axis=1)
+
+
+def segment_score(
+    distribution: TanhGaussian, reference: TanhGaussian, segments: Segments, config: CPLConfig
+) -> jax.Array:
+    """S of each segment, (N,), as the method has it; see the top of this file."""
+    settings = (segments, config.alpha, config.discount)
+    score = segment_log_probability(distribution, *settings)
+    return score - segment_log_probability(reference, *settings) if config.is_relative else score
+
+
+def kl_divergence(
+    distribution: TanhGaussian, reference: TanhGaussian, mask: jax.Array
+) -> jax.Array:
+    """KL(policy || reference) at a control step, in nats, mean over steps; () float32.
+
+    The tanh is the same for both, so that it is the divergence of the Gaussians before it.
+    """
+    log_ratio = distribution.log_std - reference.log_std
+    distance = (distribution.mean - reference.mean) * jnp.exp(-reference.log_std)
+    divergence = 0.5 * jnp.sum(jnp.exp(2 * log_ratio) + distance**2 - 1 - 2 * log_ratio, axis=-1)
+    return jnp.sum(divergence * mask) / jnp.sum(mask)
 
 
 def preference_loss(
@@ -239,19 +321,23 @@ def loss(
     segments = problem.segments.take(batch)
     distribution = outputs(parameters, segments, problem.table, agent_config, layout)
     weight = problem.weight[batch][:, batch]
-    reference = jax.tree.map(lambda array: array[batch], problem.reference)
-    metrics = {"conservative_loss": conservative_loss(distribution, reference, segments.mask)}
-    total = config.conservative_weight * metrics["conservative_loss"]
+    start, reference = jax.tree.map(lambda array: array[batch], (problem.start, problem.reference))
+    if config.is_relative:
+        metrics = {"kl_divergence": kl_divergence(distribution, start, segments.mask)}
+        total = config.kl_weight * metrics["kl_divergence"]
+    else:
+        metrics = {"conservative_loss": conservative_loss(distribution, start, segments.mask)}
+        total = config.conservative_weight * metrics["conservative_loss"]
     if config.method == "behaviour-cloning":
         imitated = jnp.ones(len(batch))
     else:
         imitated = jnp.sum(weight, axis=1)  # As often as a segment was preferred.
-        score = segment_log_probability(distribution, segments, config.alpha, config.discount)
+        score = segment_score(distribution, reference, segments, config)
         metrics["preference_loss"], metrics["preference_accuracy"] = preference_loss(
-            score, weight, config.contrastive_bias
+            score, weight, config.bias
         )
         total += config.preference_weight * metrics["preference_loss"]
-    if config.method != "cpl":
+    if config.method in ("behaviour-cloning", "cpl-behaviour-cloning"):
         metrics["behaviour_cloning_loss"] = behaviour_cloning_loss(distribution, segments, imitated)
         total += config.behaviour_cloning_weight * metrics["behaviour_cloning_loss"]
     return total, metrics | {"loss": total}
@@ -264,9 +350,23 @@ def optimiser(config: CPLConfig) -> optax.GradientTransformation:
     )
 
 
-def initial_state(parameters: Parameters, config: CPLConfig, seed: int) -> State:
-    """Begins with the policy that is fine-tuned."""
-    return State(parameters, optimiser(config).init(parameters), jax.random.PRNGKey(seed))
+def initial_state(
+    parameters: Parameters, config: CPLConfig, seed: int, included: np.ndarray
+) -> State:
+    """The state before the first step.
+
+    Args:
+        parameters: Parameters of the policy that is fine-tuned.
+        config: Settings of the method.
+        seed: Seed of the batches.
+        included: (N,) bool, the segments that are learnt from.
+    """
+    return State(
+        parameters,
+        optimiser(config).init(parameters),
+        jax.random.PRNGKey(seed),
+        jnp.asarray(included, jnp.float32),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "config", "agent_config", "layout"))
@@ -294,8 +394,10 @@ def update(
 
     def step(state: State, _: None) -> tuple[State, StepReport]:
         key, batch_key = jax.random.split(state.key)
-        drawn = jax.random.choice(batch_key, problem.pairs, (config.batch_size // 2,))
-        batch = drawn.reshape(-1)
+        # The logarithm of 0 or 1: pairs of segments that are left out have no chance.
+        chances = jnp.log(jnp.prod(state.included[problem.pairs], axis=1))
+        drawn = jax.random.categorical(batch_key, chances, shape=(config.batch_size // 2,))
+        batch = problem.pairs[drawn].reshape(-1)
         gradient, metrics = jax.grad(loss, has_aux=True)(
             state.parameters, problem, batch, config, agent_config, layout
         )
@@ -309,9 +411,26 @@ def update(
             batch,
             jnp.isfinite(norm) & jnp.isfinite(metrics["loss"]),
         )
-        return State(parameters, optimiser_state, key), report
+        return State(parameters, optimiser_state, key, state.included), report
 
     return jax.lax.scan(step, state, None, length=steps)
+
+
+@functools.partial(jax.jit, static_argnames=("steps", "config", "agent_config", "layout"))
+def update_members(
+    states: State,
+    problem: Problem,
+    steps: int,
+    config: CPLConfig,
+    agent_config: SACConfig,
+    layout: ObservationLayout,
+) -> tuple[State, StepReport]:
+    """`update` of several members: all arrays of states and reports have a leading axis of them."""
+
+    def one(state: State) -> tuple[State, StepReport]:
+        return update(state, problem, steps, config, agent_config, layout)
+
+    return jax.vmap(one)(states)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "agent_config", "layout"))
@@ -324,13 +443,13 @@ def segment_scores(
 ) -> jax.Array:
     """S of all segments under the policy, (N,)."""
 
-    def one(segment: Segments) -> jax.Array:
-        alone = jax.tree.map(lambda array: array[None], segment)
+    def one(segment_and_reference: tuple[Segments, TanhGaussian]) -> jax.Array:
+        alone, reference = jax.tree.map(lambda array: array[None], segment_and_reference)
         distribution = outputs(parameters, alone, problem.table, agent_config, layout)
-        return segment_log_probability(distribution, alone, config.alpha, config.discount)[0]
+        return segment_score(distribution, reference, alone, config)[0]
 
     # One after the other: the observations of all at once would take a gigabyte for thousands.
-    return jax.lax.map(one, problem.segments)
+    return jax.lax.map(one, (problem.segments, problem.reference))
 
 
 def make_problem(
@@ -341,6 +460,7 @@ def make_problem(
     config: CPLConfig,
     agent_config: SACConfig,
     layout: ObservationLayout,
+    bases: Sequence[Base] = (),
 ) -> Problem:
     """Brings everything to the device.
 
@@ -352,6 +472,8 @@ def make_problem(
         config: of the method.
         agent_config: of the network.
         layout: of the observations.
+        bases: Policies that the rounds began with. A segment of none of them is scored relative
+            to the policy that is fine-tuned.
     """
     segments = pad(trajectories)
     if config.method == "behaviour-cloning":
@@ -359,17 +481,41 @@ def make_problem(
         drawn_from = np.stack([best, np.roll(best, 1)], axis=1)
     else:
         drawn_from = preferences.pairs(weight)
-    apply = jax.jit(outputs, static_argnames=("agent_config", "layout"))
-
-    def reference(segment: Segments) -> TanhGaussian:
-        alone = jax.tree.map(lambda array: array[None], segment)
-        distribution = apply(parameters, alone, jnp.asarray(table), agent_config, layout)
-        return jax.tree.map(lambda array: array[0], distribution)
-
+    device_table = jnp.asarray(table)
+    start = reference = _outputs_one_by_one(
+        parameters, segments, device_table, agent_config, layout
+    )
+    for base in bases:
+        own = jnp.asarray(base.segments)
+        theirs = _outputs_one_by_one(
+            base.parameters, segments.take(own), device_table, base.agent_config, layout
+        )
+        reference = jax.tree.map(
+            lambda whole, part, own=own: whole.at[own].set(part), reference, theirs
+        )
     return Problem(
         segments=segments,
-        reference=jax.lax.map(reference, segments),
-        table=jnp.asarray(table),
+        start=start,
+        reference=reference,
+        table=device_table,
         pairs=jnp.asarray(drawn_from, jnp.int32),
         weight=jnp.asarray(weight),
     )
+
+
+def _outputs_one_by_one(
+    parameters: Parameters,
+    segments: Segments,
+    table: jax.Array,
+    agent_config: SACConfig,
+    layout: ObservationLayout,
+) -> TanhGaussian:
+    """What `outputs` gives, in the memory of one segment's observations."""
+    apply = jax.jit(outputs, static_argnames=("agent_config", "layout"))
+
+    def one(segment: Segments) -> TanhGaussian:
+        alone = jax.tree.map(lambda array: array[None], segment)
+        distribution = apply(parameters, alone, table, agent_config, layout)
+        return jax.tree.map(lambda array: array[0], distribution)
+
+    return jax.lax.map(one, segments)

@@ -1,27 +1,42 @@
 """The fine-tuner: a policy and preferences in, a better policy out."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from learner import checkpoint
-from learner.config import LearnerConfig
+from learner.config import LearnerConfig, SACConfig
 from learner.device import device_name
-from learner.networks import actor_shapes
+from learner.networks import Parameters, actor_shapes
 from learner.observation import ObservationLayout
 from replay.files import PackedFolder
-from rlhf import cpl, preferences
-from rlhf.collection import Trajectory
+from rlhf import cpl, imitation, preferences
+from rlhf.rounds import Round
 
 # Long enough to hide the dispatch, short enough for a display that moves.
 _STEPS_AT_ONCE = 20
+# Random parts of the segments that are tried, to find those with a pair in them.
+_DRAWS = 1000
+
+
+FEWEST_HELD_OUT = 10
+"""Held-out pairs from which on they decide at which step the fine-tuning stops."""
 
 
 class NotFinite(RuntimeError):
     """A loss or gradient was not a finite number."""
+
+
+class Loaded(NamedTuple):
+    """What a fine-tuner begins with."""
+
+    device: str
+    """What learns, for people."""
+    members: int
+    """Policies that are tuned: 1 where the preferences are too few for several."""
 
 
 class TuneReport(NamedTuple):
@@ -34,11 +49,20 @@ class TuneReport(NamedTuple):
     """Means over the steps of this call."""
 
 
+class _Best(NamedTuple):
+    """The members of the step, of those measured, at which the held-out loss was least."""
+
+    loss: float
+    step: int
+    parameters: Parameters | None
+    """Of all members, with a leading axis of them; None before the first step."""
+
+
 class FineTuner:
     """Owns the policy that is fine-tuned (a Ray actor, on a GPU where there is one).
 
     Args:
-        trajectories: of the N segments, by name.
+        rounds: Whose segments are learnt from; N in all.
         saved: the checkpoint of the policy to begin with.
         weights: preferences (N, N) by name, "training" and "validation", in the same order.
         config: of the method.
@@ -50,7 +74,7 @@ class FineTuner:
 
     def __init__(
         self,
-        trajectories: Mapping[str, Trajectory],
+        rounds: Sequence[Round],
         saved: PackedFolder,
         weights: dict[str, np.ndarray],
         config: cpl.CPLConfig,
@@ -59,7 +83,8 @@ class FineTuner:
         table: np.ndarray,
         seed: int,
     ):
-        self._trajectories = trajectories
+        self._rounds = rounds
+        self._names = [name for one in rounds for name in one.trajectories]
         self._checkpoint = saved
         self._weights = weights
         self._learner_config = learner_config
@@ -67,36 +92,74 @@ class FineTuner:
         self._table = table
         self._seed = seed
         self._step = 0
+        self._best = _Best(float("inf"), 0, None)
         self._last_good = "the one that it began with"
 
-    def load(self) -> str:
+    def load(self) -> Loaded:
         """Brings everything to the device; comes before everything else.
 
         It is no part of the constructor, of whose errors Ray passes on the text alone.
 
-        Returns:
-            The device that learns, for people.
-
         Raises:
-            BadInput: the checkpoint is damaged, checkpoint and trajectories do not belong
-                together, or there is no device of the platform that was asked for.
+            BadInput: the checkpoint, or the base of a round, is damaged, checkpoint and
+                trajectories do not belong together, or there is no device of the platform that
+                was asked for.
         """
         device = device_name()
         config, _, layout = self._static
-        trajectories = list(self._trajectories.values())
+        trajectories = [one for each in self._rounds for one in each.trajectories.values()]
         action_dim = trajectories[0].action.shape[-1]
-        agent_config = self._learner_config.agent_config
-        template = actor_shapes(agent_config, layout.observation_dim, action_dim)
-        trained = checkpoint.load_actor(self._checkpoint, template)
+
+        def load_actor(saved: PackedFolder, agent_config: SACConfig) -> Parameters:
+            template = actor_shapes(agent_config, layout.observation_dim, action_dim)
+            return checkpoint.load_actor(saved, template)
+
+        trained = load_actor(self._checkpoint, self._learner_config.agent_config)
+        bases, first = [], 0
+        for one in self._rounds:
+            end = first + len(one.trajectories)
+            if one.base is not None:
+                parameters = load_actor(one.base, one.agent_config)
+                bases.append(cpl.Base(parameters, one.agent_config, range(first, end)))
+            first = end
         self._problem = cpl.make_problem(
             trajectories,
             self._weights["training"],
             self._table,
             trained,
             *self._static,
+            bases,
         )
-        self._state = cpl.initial_state(trained, config, self._seed)
-        return device
+        self._start = trained
+        included = self._draw_members(len(trajectories))
+        members = [
+            cpl.initial_state(trained, config, seed, segments)
+            for seed, segments in enumerate(included, self._seed)
+        ]
+        self._state = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *members)
+        return Loaded(device, len(members))
+
+    def _draw_members(self, segments: int) -> np.ndarray:
+        """The segments that each member learns from, (members, N) bool; each has a pair.
+
+        Where the preferences are too few for that, one member learns from all.
+        """
+        config, weight = self._static[0], self._weights["training"]
+        everything = np.ones((1, segments), bool)
+        if not config.is_relative or config.members == 1:
+            return everything
+        random = np.random.default_rng(self._seed)
+        draws = random.random((_DRAWS, segments)) < config.member_fraction
+        usable = [draw for draw in draws if weight[draw][:, draw].any()][: config.members]
+        return np.array(usable) if len(usable) == config.members else everything
+
+    def _parameters(self, share: float = 1.0) -> Parameters:
+        """The policy at a share of the way from the start to the members' average."""
+        return jax.tree.map(
+            lambda start, members: start + share * (jax.numpy.mean(members, axis=0) - start),
+            self._start,
+            self._state.parameters,
+        )
 
     def tune(self, steps: int) -> TuneReport:
         """Takes `steps` steps.
@@ -107,7 +170,7 @@ class FineTuner:
         started, reports = time.monotonic(), []
         for done in range(0, steps, _STEPS_AT_ONCE):
             count = min(_STEPS_AT_ONCE, steps - done)
-            state, report = cpl.update(self._state, self._problem, count, *self._static)
+            state, report = cpl.update_members(self._state, self._problem, count, *self._static)
             report = jax.device_get(report)
             self._check(report)
             self._state = state
@@ -117,23 +180,22 @@ class FineTuner:
             self._step,
             steps / (time.monotonic() - started),
             {
-                name: float(np.mean(np.concatenate([metrics[name] for metrics in reports])))
+                name: float(np.mean(np.concatenate([metrics[name] for metrics in reports], axis=1)))
                 for name in reports[0]
             },
         )
 
     def _check(self, report: cpl.StepReport) -> None:
-        bad = np.flatnonzero(~report.finite)
+        bad = np.argwhere(~report.finite.T)  # By step, then by member.
         if len(bad):
-            scores = np.asarray(
-                cpl.segment_scores(self._state.parameters, self._problem, *self._static)
-            )
-            batch = np.unique(report.batch[bad[0]])
+            step, member = bad[0]
+            parameters = jax.tree.map(lambda array: array[member], self._state.parameters)
+            scores = np.asarray(cpl.segment_scores(parameters, self._problem, *self._static))
+            batch = np.unique(report.batch[member, step])
             guilty = batch[~np.isfinite(scores[batch])]
-            names = list(self._trajectories)
-            named = [names[i] for i in (guilty if len(guilty) else batch)]
+            named = [self._names[i] for i in (guilty if len(guilty) else batch)]
             raise NotFinite(
-                f"step {self._step + int(bad[0]) + 1}: loss or gradient is not finite, in "
+                f"step {self._step + int(step) + 1}: loss or gradient is not finite, in "
                 f"segments {', '.join(named)}; the last good checkpoint is "
                 f"{self._last_good}; a lower --learning-rate or --alpha may help"
             )
@@ -141,32 +203,84 @@ class FineTuner:
     def measure(self) -> dict[str, float]:
         """Preference loss and accuracy on training and held-out pairs; what has no pair is absent.
 
+        The members are kept if their held-out loss is the least so far: see `stop`.
+
         Returns:
             By name, such as "validation/preference_accuracy".
         """
         config = self._static[0]
-        scores = cpl.segment_scores(self._state.parameters, self._problem, *self._static)
+        scores = cpl.segment_scores(self._parameters(), self._problem, *self._static)
         values = {}
         for name, weight in self._weights.items():
             if len(preferences.pairs(weight)):
-                loss, accuracy = cpl.preference_loss(
-                    scores, jax.numpy.asarray(weight), config.contrastive_bias
-                )
+                loss, accuracy = cpl.preference_loss(scores, jax.numpy.asarray(weight), config.bias)
                 values[f"{name}/preference_loss"] = float(loss)
                 values[f"{name}/preference_accuracy"] = float(accuracy)
+        held_out = values.get("validation/preference_loss")
+        # Not the start: one pair that is missed by far outweighs many that are met, so that the
+        # loss can be above the start's where most answers are. To return the start is the guard's.
+        if self._step and held_out is not None and held_out < self._best.loss:
+            self._best = _Best(held_out, self._step, self._state.parameters)
         return values
 
-    def checkpoint(self, description: dict[str, Any]) -> PackedFolder:
+    def stop(self) -> int | None:
+        """Returns to the members of the step at which the measured held-out loss was least.
+
+        Returns:
+            That step; None where fewer than `FEWEST_HELD_OUT` pairs are held out, or nothing has
+            been measured since the first step: then the members stay as they are.
+        """
+        if len(preferences.pairs(self._weights["validation"])) < FEWEST_HELD_OUT:
+            return None
+        if not self._best.step:
+            return None
+        self._state = self._state._replace(parameters=self._best.parameters)
+        return self._best.step
+
+    def imitate(
+        self, demonstrations: Sequence[imitation.Demonstration], description: dict[str, Any]
+    ) -> tuple[PackedFolder, list[float]]:
+        """A checkpoint of the policy that it began with after it has learnt from demonstrations.
+
+        What is tuned by preferences stays as it is.
+
+        Args:
+            demonstrations: of that policy's own variation.
+            description: see `learner.checkpoint.pack`; the number of steps is added.
+
+        Returns:
+            The checkpoint; the loss of the first and of the last step.
+
+        Raises:
+            NotFinite: the loss was not a finite number.
+        """
+        _, agent_config, layout = self._static
+        learnt = imitation.imitate(
+            self._start, demonstrations, self._table, agent_config, layout, self._seed
+        )
+        if not np.isfinite(learnt.loss).all():
+            raise NotFinite("the loss of the imitation is not finite")
+        packed = checkpoint.with_actor(
+            self._checkpoint,
+            learnt.parameters,
+            imitation.STEPS,
+            description | {"learner_steps": imitation.STEPS},
+        )
+        return packed, [float(learnt.loss[0]), float(learnt.loss[-1])]
+
+    def checkpoint(self, description: dict[str, Any], share: float = 1.0) -> PackedFolder:
         """A checkpoint: the policy as it is now, all else as it was.
 
         Args:
-            description: see `learner.checkpoint.pack`; the number of steps is added.
+            description: see `learner.checkpoint.pack`; the number of steps and the share are added.
+            share: Share of the way from the policy that is fine-tuned to the members' average;
+                0 is the former, above 1 goes beyond the latter.
         """
         packed = checkpoint.with_actor(
             self._checkpoint,
-            self._state.parameters,
+            self._parameters(share),
             self._step,
-            description | {"learner_steps": self._step},
+            description | {"learner_steps": self._step, "share": share},
         )
         self._last_good = packed.name
         return packed

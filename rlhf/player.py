@@ -1,15 +1,16 @@
-"""The player: performs checkpoints with noise, to be recorded or to be judged."""
+"""The player: performs renditions by checkpoints, to be recorded or to be judged."""
 
+import functools
+import itertools
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from actors.config import RecordingConfig
-from actors.environment import PianoEnvironment
+from actors.environment import PianoEnvironment, Snapshot
 from actors.episode import play
 from actors.evaluator import mean_metrics
 from actors.performance import Performance
@@ -17,11 +18,14 @@ from actors.recording import write_recordings
 from actors.repertoire import Repertoire
 from learner.config import SACConfig
 from learner.device import use_cpu
-from learner.policy import Policy
+from learner.policy import Perturbed, Policy
 from replay.files import PackedFolder
 from replay.transition import Observation
+from rlhf import imitation
 from rlhf.collection import PlannedSegment, Trajectory, write_segment
-from rlhf.simulated_raters import QUALITIES, score
+from rlhf.simulated_raters import QUALITIES, parse_quality, score
+from rlhf.variation import Variation
+from rlhf.varied_policy import VariedPolicy
 
 
 class Audition(NamedTuple):
@@ -30,7 +34,15 @@ class Audition(NamedTuple):
     metrics: dict[str, float | None]
     """By name, see `actors.metrics`."""
     ratings: dict[str, int]
-    """1 to 100, by the simulated raters' names; without their noise."""
+    """1 to 100, by what simulated raters listen for; without their noise."""
+
+
+class Rehearsal(NamedTuple):
+    """A deterministic performance, and where renditions can begin."""
+
+    performance: Performance
+    snapshots: dict[int, Snapshot]
+    """By the control step before which they were taken."""
 
 
 class Player:
@@ -46,64 +58,89 @@ class Player:
         self._repertoire = repertoire
         self._agent_config = agent_config
         self._environments: dict[int, PianoEnvironment] = {}
-        self._policies: dict[str, Policy] = {}
+        self._policies: dict[bytes, Policy] = {}
+        self._held_table = functools.cache(repertoire.held_table)
 
-    def record(
-        self,
-        saved: PackedFolder,
-        segments: Sequence[PlannedSegment],
-        recording: RecordingConfig,
-    ) -> list[PackedFolder]:
-        """Plays one episode, and records segments of it.
+    def rehearse(self, saved: PackedFolder, song: int, steps: Collection[int]) -> Rehearsal:
+        """Plays a song deterministically, and keeps where renditions can begin.
 
         Args:
-            saved: the checkpoint whose policy plays.
-            segments: of one episode: alike but for name, first and last step.
-            recording: camera, size, quality and sound.
-
-        Returns:
-            The segments, to be added to the collection.
+            saved: the checkpoint whose policy plays: a collection's base.
+            song: its number in the repertoire.
+            steps: control steps before which renditions begin.
 
         Raises:
             BadInput: the checkpoint is damaged, or of another network.
         """
-        how = segments[0]
-        environment = self._environment(how.song)
-        performance, trajectory = perform(
-            environment,
-            self._policy(saved, environment),
-            how.noise,
-            how.temperature,
-            how.seed,
-        )
-        packed = []
-        for segment in segments:
-            window = performance.window(segment.first_step, segment.last_step)
-            with tempfile.TemporaryDirectory(prefix="pianist-") as parent:
-                folder = pathlib.Path(parent) / segment.name
-                folder.mkdir()
-                window.save(folder / "performance.npz")
-                write_recordings(window, environment.piano, recording, folder)
-                write_segment(
-                    folder,
-                    segment,
-                    trajectory.window(segment.first_step, segment.last_step),
-                    window.seconds,
-                    mean_metrics([window]),
-                )
-                packed.append(PackedFolder.pack(folder))
-        return packed
+        environment = self._environment(song)
+        policy = self._policy(saved, environment)
+        snapshots: dict[int, Snapshot] = {}
+        count = itertools.count()
 
-    def audition(
-        self, saved: PackedFolder, noise: float, temperature: float, seed: int
-    ) -> list[Audition]:
-        """Plays every song once and judges it.
+        def act(observation: Observation) -> np.ndarray:
+            step = next(count)
+            if step in steps:
+                snapshots[step] = environment.snapshot()
+            return policy.mode(observation.batch_of_one())[0]
+
+        return Rehearsal(play(environment, act), snapshots)
+
+    def record(
+        self,
+        saved: PackedFolder,
+        planned: PlannedSegment,
+        start: Snapshot,
+        recording: RecordingConfig,
+        video: bool = True,
+    ) -> PackedFolder:
+        """Plays a segment, and records it.
 
         Args:
             saved: the checkpoint whose policy plays.
-            noise: as in `Policy.perturbed`.
-            temperature: likewise.
-            seed: of noise and sampling.
+            planned: the segment.
+            start: where its lead-in begins.
+            recording: camera, size, quality and sound.
+            video: whether to make one.
+
+        Returns:
+            The segment, to be added to the collection.
+
+        Raises:
+            BadInput: the checkpoint is damaged, or of another network.
+        """
+        environment = self._environment(planned.song)
+        policy = self._varied(saved, environment, planned.variation, planned.seed)
+        length = planned.lead_in + planned.last_step - planned.first_step
+        performance, trajectory = perform(environment, policy, start, length)
+        judged = performance.window(planned.lead_in, length)
+        with tempfile.TemporaryDirectory(prefix="pianist-") as parent:
+            folder = pathlib.Path(parent) / planned.name
+            folder.mkdir()
+            performance.save(folder / "performance.npz")
+            write_recordings(performance, environment.piano, recording, folder, video)
+            write_segment(
+                folder,
+                planned,
+                trajectory.window(planned.lead_in, length),
+                performance.seconds,
+                mean_metrics([judged]),
+            )
+            return PackedFolder.pack(folder)
+
+    def audition(
+        self,
+        saved: PackedFolder,
+        variation: Variation,
+        seed: int,
+        raters: Sequence[str] = tuple(QUALITIES),
+    ) -> list[Audition]:
+        """Plays every song once, as a whole, and judges it.
+
+        Args:
+            saved: the checkpoint whose policy plays.
+            variation: of the policy's deterministic play.
+            seed: of all that the variation draws.
+            raters: what the simulated ones listen for, see `rlhf.simulated_raters.parse_quality`.
 
         Raises:
             BadInput: the checkpoint is damaged, or of another network.
@@ -111,14 +148,63 @@ class Player:
         auditions = []
         for song in range(len(self._repertoire.songs)):
             environment = self._environment(song)
-            policy = self._policy(saved, environment)
-            performance, trajectory = perform(environment, policy, noise, temperature, seed)
-            metrics = mean_metrics([performance])
+            policy = self._varied(saved, environment, variation, seed)
+            performance, trajectory = perform(environment, policy)
             ratings = {
-                name: score(quality(metrics, trajectory)) for name, quality in QUALITIES.items()
+                rater: score(parse_quality(rater)(performance, trajectory)) for rater in raters
             }
-            auditions.append(Audition(metrics, ratings))
+            auditions.append(Audition(mean_metrics([performance]), ratings))
         return auditions
+
+    def demonstrate(
+        self, saved: PackedFolder, variation: Variation, seed: int
+    ) -> list[imitation.Demonstration]:
+        """Plays every song once, as a whole, for the actions that are intended on the way.
+
+        Args:
+            saved: the checkpoint whose policy plays.
+            variation: of the policy's deterministic play; `temperature` and `noise` lead to
+                situations beside the way, and are not in the intended actions.
+            seed: of all that the variation draws.
+
+        Raises:
+            BadInput: the checkpoint is damaged, or of another network.
+        """
+        demonstrations = []
+        for song in range(len(self._repertoire.songs)):
+            environment = self._environment(song)
+            policy = self._varied(saved, environment, variation, seed)
+            observations: list[Observation] = []
+            intended: list[np.ndarray] = []
+
+            def act(
+                observation: Observation,
+                policy: VariedPolicy = policy,
+                observations: list[Observation] = observations,
+                intended: list[np.ndarray] = intended,
+            ) -> np.ndarray:
+                perturbed = policy.act(observation)
+                observations.append(observation)
+                intended.append(np.asarray(perturbed.intended))
+                return np.asarray(perturbed.action)
+
+            play(environment, act)
+            demonstrations.append(
+                imitation.Demonstration(
+                    np.array([one.proprioception for one in observations]),
+                    np.array([one.row for one in observations], np.int32),
+                    np.array(intended, np.float32),
+                )
+            )
+        return demonstrations
+
+    def _varied(
+        self, saved: PackedFolder, environment: PianoEnvironment, variation: Variation, seed: int
+    ) -> VariedPolicy:
+        piano = environment.piano
+        rows = (piano.first_row, piano.first_row + piano.episode_length)
+        policy = self._policy(saved, environment)
+        return VariedPolicy(policy, variation, seed, rows, self._held_table)
 
     def _environment(self, song: int) -> PianoEnvironment:
         if song not in self._environments:
@@ -126,40 +212,38 @@ class Player:
         return self._environments[song]
 
     def _policy(self, saved: PackedFolder, environment: PianoEnvironment) -> Policy:
-        if saved.name not in self._policies:
+        if saved.fingerprint not in self._policies:
             piano = environment.piano
-            self._policies[saved.name] = Policy.load(
+            self._policies[saved.fingerprint] = Policy.load(
                 saved, self._agent_config, piano.layout, piano.action_dim, self._repertoire.table
             )
-        return self._policies[saved.name]
+        return self._policies[saved.fingerprint]
 
 
 def perform(
-    environment: PianoEnvironment, policy: Policy, noise: float, temperature: float, seed: int
+    environment: PianoEnvironment,
+    policy: VariedPolicy,
+    start: Snapshot | None = None,
+    steps: int | None = None,
 ) -> tuple[Performance, Trajectory]:
-    """Plays one whole episode, with noise and temperature as in `Policy.perturbed`."""
-    key = jax.random.PRNGKey(seed)
+    """Plays a rendition, of a whole episode or of a stretch of it: see `actors.episode.play`."""
     observations: list[Observation] = []
-    actions, log_probabilities, states = [], [], []
+    played: list[Perturbed] = []
+    states = []
 
     def act(observation: Observation) -> np.ndarray:
-        nonlocal key
-        action, log_probability, key = policy.perturbed(
-            observation.batch_of_one(), key, temperature, noise
-        )
+        played.append(policy.act(observation))
         observations.append(observation)
         states.append(environment.simulator_state())
-        actions.append(action[0])
-        log_probabilities.append(log_probability[0])
-        return action[0]
+        return np.asarray(played[-1].action)
 
-    performance = play(environment, act)
+    performance = play(environment, act, start, steps)
     states.append(environment.simulator_state())
     return performance, Trajectory(
         proprioception=np.array([observation.proprioception for observation in observations]),
         row=np.array([observation.row for observation in observations], np.int32),
-        action=np.array(actions, np.float32),
-        log_probability=np.array(log_probabilities, np.float32),
+        action=np.array([one.action for one in played], np.float32),
+        log_probability=np.array([one.log_probability for one in played], np.float32),
         reward=performance.rewards.astype(np.float32),
         simulator_state=np.array(states),
     )

@@ -7,9 +7,15 @@ import numpy as np
 from replay.errors import require
 from rlhf.ratings import Comparison, Rating
 
+_FEWEST_PASSAGES = 3
+"""Passages from which on whole ones are held out."""
+
 
 def preferences(
-    names: Sequence[str], ratings: Sequence[Rating], comparisons: Sequence[Comparison] = ()
+    names: Sequence[str],
+    ratings: Sequence[Rating],
+    comparisons: Sequence[Comparison] = (),
+    passages: Sequence[object] | None = None,
 ) -> np.ndarray:
     """All preferences that ratings and comparisons hold.
 
@@ -22,6 +28,8 @@ def preferences(
         names: of the N segments, in the order of the rows; what is said of others is left out.
         ratings: of one or several raters, at most one of each for a segment.
         comparisons: likewise.
+        passages: The passage of each segment; pairs are formed within a passage only. By default
+            all segments are of one.
 
     Returns:
         (N, N) float32: how often row is preferred over column; 0 where nobody says so.
@@ -40,6 +48,10 @@ def preferences(
             pair = [number[comparison.first], number[comparison.second]]
             preferred, rejected = pair if comparison.preferred == "first" else reversed(pair)
             weight[preferred, rejected] += 1
+    if passages is not None:
+        index = {passage: i for i, passage in enumerate(passages)}
+        of = np.array([index[passage] for passage in passages])
+        weight *= of[:, None] == of[None, :]
     rated = len({rating.segment for rating in ratings})
     require(
         rated + len(comparisons) > 0,
@@ -83,38 +95,54 @@ def best(weight: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def split(
-    weight: np.ndarray, validation_fraction: float, seed: int
+    weight: np.ndarray,
+    validation_fraction: float,
+    seed: int,
+    passages: Sequence[object] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits by segment: no segment of a validation pair is in any training pair.
+    """Splits into preferences for training and for validation, which share no segment.
 
-    Pairs of a training and a validation segment belong to neither.
+    Whole passages are held out, so that no pair is lost. Of fewer than three passages single
+    segments are; pairs of a training and a validation segment then belong to neither.
 
     Args:
         weight: all preferences (N, N).
-        validation_fraction: of the segments that are in any pair; 0 keeps all for training.
+        validation_fraction: of the passages, or segments, that are in any pair; 0 keeps all for
+            training.
         seed: of the draw.
+        passages: The passage of each segment, as in `preferences`; by default all are of one.
 
     Returns:
         Preferences (N, N) for training, and for validation (without any, where there are too
-        few segments).
+        few).
 
     Raises:
         BadInput: no pair is left for training.
     """
-    drawn = np.random.default_rng(seed).permutation(np.unique(pairs(weight)))
-    count = round(validation_fraction * len(drawn))
-    if count == 1:  # It makes no pair, and would only be lost.
+    random, among = np.random.default_rng(seed), np.unique(pairs(weight))
+    groups: dict[object, list[int]] = {}
+    for segment in among:
+        groups.setdefault(None if passages is None else passages[segment], []).append(segment)
+    whole = len(groups) >= _FEWEST_PASSAGES
+    units = list(groups.values()) if whole else [[segment] for segment in among]
+    count = round(validation_fraction * len(units))
+    if count == 1 and not whole:  # A single segment makes no pair, and would only be lost.
         count = 0
-    training, validation = _among(weight, drawn[count:]), _among(weight, drawn[:count])
+    drawn = [units[number] for number in random.permutation(len(units))]
+    training, validation = (
+        _among(weight, [segment for unit in part for segment in unit])
+        for part in (drawn[count:], drawn[:count])
+    )
     require(
         bool(training.any()),
-        f"no pair is left to learn from after {count} of {len(drawn)} segments were held out: "
-        "rate more, or lower --validation-fraction",
+        f"no pair is left to learn from after {count} of {len(units)} "
+        f"{'passages' if whole else 'segments'} were held out: rate more, or lower "
+        "--validation-fraction",
     )
     return training, validation
 
 
-def _among(weight: np.ndarray, segments: np.ndarray) -> np.ndarray:
+def _among(weight: np.ndarray, segments: Sequence[int]) -> np.ndarray:
     inside = np.zeros(len(weight), np.float32)
-    inside[segments] = 1
+    inside[list(segments)] = 1
     return weight * np.outer(inside, inside)

@@ -1,44 +1,36 @@
-"""Ratings and comparisons, kept in SQLite; whoever gave one is named with it.
+"""Ratings and comparisons, kept in SQLite with the rater's name.
 
-People and simulated raters come through the same door, `Ratings`. Nothing is ever removed: an
-answer that is corrected or taken back stays in the file, marked as such.
+People and simulated raters both use `Ratings`. Nothing is ever removed: an answer that is corrected
+or taken back stays in the file, marked as such.
+
+Every answer is about an attribute, such as "even"; the empty one is quality as a whole. Answers
+about different attributes are never mixed: each query is for one. Every answer is either the first
+to its question, or a repetition: an answer to a question that was asked again to see whether the
+rater is consistent. Queries leave repetitions out unless they are asked for.
 """
 
 import pathlib
-import sqlite3
 import threading
 import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from replay.errors import BadInput, require
+from replay.errors import require
+from rlhf.ratings_file import open_ratings
 
 LOWEST_SCORE, HIGHEST_SCORE = 1, 100
-LONGEST_NAME, _LONGEST_COMMENT = 60, 2_000
+LONGEST_NAME, LONGEST_ATTRIBUTE, _LONGEST_COMMENT = 60, 40, 2_000
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS raters (
-    name TEXT PRIMARY KEY,
-    kind TEXT NOT NULL CHECK (kind IN ('person', 'simulated'))
-);
-CREATE TABLE IF NOT EXISTS answers (
-    id INTEGER PRIMARY KEY,
-    time REAL NOT NULL,
-    rater TEXT NOT NULL REFERENCES raters (name),
-    kind TEXT NOT NULL CHECK (kind IN ('rating', 'comparison', 'skip')),
-    first TEXT NOT NULL,
-    second TEXT CHECK ((second IS NOT NULL) = (kind = 'comparison')),
-    score INTEGER CHECK (score BETWEEN 1 AND 100),
-    preferred TEXT CHECK (preferred IN ('first', 'second', 'neither')),
-    comment TEXT NOT NULL DEFAULT '',
-    withdrawn INTEGER NOT NULL DEFAULT 0,
-    CHECK ((score IS NOT NULL) = (kind = 'rating')),
-    CHECK ((preferred IS NOT NULL) = (kind = 'comparison'))
-);
+# Of each rater, attribute and question the last answer that has not been taken back.
+_HOLDING = """
+SELECT MAX(id) FROM answers WHERE NOT withdrawn
+GROUP BY rater, attribute, repetition, second IS NULL,
+         MIN(first, IFNULL(second, first)), MAX(first, IFNULL(second, first))
 """
 
 Kind = Literal["person", "simulated"]
 Preferred = Literal["first", "second", "neither"]
+State = Literal["holds", "replaced", "taken back"]
 
 
 class Rater(NamedTuple):
@@ -49,7 +41,7 @@ class Rater(NamedTuple):
 
 
 class Rating(NamedTuple):
-    """How good a segment is."""
+    """How good a segment is, as a whole or in one attribute."""
 
     rater: Rater
     segment: str
@@ -61,14 +53,41 @@ class Rating(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Which of two segments is better."""
+    """Which of two segments is better, as a whole or in one attribute."""
 
     rater: Rater
     first: str
     second: str
     preferred: Preferred
+    """"neither" where the rater cannot tell: a tie."""
     time: float
     """Unix seconds."""
+
+
+class Answer(NamedTuple):
+    """One answer as it was given, whether it still holds or not."""
+
+    time: float
+    """Unix seconds."""
+    rater: Rater
+    kind: Literal["rating", "comparison", "skip"]
+    attribute: str
+    repetition: bool
+    """Whether the question was asked again."""
+    state: State
+    first: str
+    """The segment; of a comparison the first of two."""
+    second: str | None
+    score: int | None
+    preferred: Preferred | None
+    comment: str
+
+
+class TakenBack(NamedTuple):
+    """What an answer was about that has been taken back."""
+
+    segments: tuple[str, ...]
+    repetition: bool
 
 
 class Ratings:
@@ -87,17 +106,7 @@ class Ratings:
     def __init__(self, path: pathlib.Path, segments: Sequence[str]):
         self._segments = frozenset(segments)
         self._lock = threading.Lock()
-        try:
-            self._database = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
-            # Every commit is on the disk before it returns, whatever happens to the process.
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.execute("PRAGMA foreign_keys = ON")
-            with self._database:
-                self._database.executescript(_SCHEMA)
-                self._database.execute("SELECT rater, first, score FROM answers LIMIT 1")
-        except sqlite3.Error as error:
-            raise BadInput(f"the ratings {path} cannot be opened: {error}") from error
+        self._database = open_ratings(path)
 
     def close(self) -> None:
         """Closes the file."""
@@ -106,12 +115,28 @@ class Ratings:
 
     # --- Answers ----------------------------------------------------------------------------
 
-    def rate(self, rater: Rater, segment: str, score: int, comment: str = "") -> None:
-        """Keeps a score; it replaces an earlier one of the same rater for this segment.
+    def rate(
+        self,
+        rater: Rater,
+        segment: str,
+        score: int,
+        comment: str = "",
+        attribute: str = "",
+        repetition: bool = False,
+    ) -> None:
+        """Keeps a score; it replaces an earlier one for this segment and attribute.
+
+        Args:
+            rater: who gives it.
+            segment: its name.
+            score: 1 to 100.
+            comment: at most 2,000 characters.
+            attribute: what the score is of; empty for quality as a whole.
+            repetition: whether the question was asked again. The first score then stays as it is.
 
         Raises:
-            BadInput: the score is not a whole number from 1 to 100, there is no such segment,
-                or the name is taken by a rater of the other kind.
+            BadInput: the score is not a whole number from 1 to 100, there is no such segment, the
+                name is taken by a rater of the other kind, or there is no answer to repeat.
         """
         require(
             type(score) is int and LOWEST_SCORE <= score <= HIGHEST_SCORE,
@@ -122,10 +147,28 @@ class Ratings:
             len(comment) <= _LONGEST_COMMENT,
             f"the comment has {len(comment)} characters, at most {_LONGEST_COMMENT} are kept",
         )
-        self._add(rater, "rating", segment, None, score, None, comment)
+        self._add(
+            _Entry(rater, "rating", segment, None, score, None, comment), attribute, repetition
+        )
 
-    def compare(self, rater: Rater, first: str, second: str, preferred: Preferred) -> None:
+    def compare(
+        self,
+        rater: Rater,
+        first: str,
+        second: str,
+        preferred: Preferred,
+        attribute: str = "",
+        repetition: bool = False,
+    ) -> None:
         """Keeps which of two is better; it replaces an earlier answer on the same two.
+
+        Args:
+            rater: who says so.
+            first: name of one segment.
+            second: of another.
+            preferred: "neither" where the rater cannot tell.
+            attribute: as in `rate`.
+            repetition: likewise.
 
         Raises:
             BadInput: as `rate` does, or both are the same segment.
@@ -135,44 +178,42 @@ class Ratings:
             preferred in ("first", "second", "neither"),
             f"preferred is {preferred!r}, must be first, second or neither",
         )
-        self._add(rater, "comparison", first, second, None, preferred)
+        self._add(
+            _Entry(rater, "comparison", first, second, None, preferred), attribute, repetition
+        )
 
-    def skip(self, rater: Rater, segment: str) -> None:
+    def skip(
+        self, rater: Rater, segment: str, attribute: str = "", repetition: bool = False
+    ) -> None:
         """Keeps that a rater would rather not rate a segment; a rating later overrides it.
 
         Raises:
-            BadInput: there is no such segment.
+            BadInput: as `rate` does.
         """
-        self._add(rater, "skip", segment, None, None, None)
+        self._add(_Entry(rater, "skip", segment, None, None, None), attribute, repetition)
 
-    def undo(self, rater: Rater) -> list[str]:
-        """Takes back a rater's last answer.
+    def undo(self, rater: Rater, attribute: str = "") -> TakenBack | None:
+        """Takes back a rater's last answer about an attribute.
 
         Returns:
-            The segments that it was about; none if there was no answer.
+            What it was about; None if there was no answer.
         """
         with self._lock, self._database:
             last = self._database.execute(
-                "SELECT id, first, second FROM answers JOIN raters ON raters.name = rater "
-                "WHERE rater = ? AND raters.kind = ? AND NOT withdrawn ORDER BY id DESC LIMIT 1",
-                rater,
+                "SELECT id, repetition, first, second FROM answers "
+                "JOIN raters ON raters.name = rater "
+                "WHERE rater = ? AND raters.kind = ? AND attribute = ? AND NOT withdrawn "
+                "ORDER BY id DESC LIMIT 1",
+                (*rater, attribute),
             ).fetchone()
             if last is None:
-                return []
+                return None
             self._database.execute("UPDATE answers SET withdrawn = 1 WHERE id = ?", last[:1])
-        return [name for name in last[1:] if name is not None]
+        return TakenBack(tuple(name for name in last[2:] if name is not None), bool(last[1]))
 
-    def _add(
-        self,
-        rater: Rater,
-        kind: str,
-        first: str,
-        second: str | None,
-        score: int | None,
-        preferred: str | None,
-        comment: str = "",
-    ) -> None:
-        for segment in (first, second):
+    def _add(self, entry: "_Entry", attribute: str, repetition: bool) -> None:
+        rater = entry.rater
+        for segment in (entry.first, entry.second):
             require(
                 segment is None or segment in self._segments,
                 f"there is no segment {segment!r} in this collection",
@@ -180,6 +221,10 @@ class Ratings:
         require(
             len(rater.name.strip()) > 0 and len(rater.name) <= LONGEST_NAME,
             f"a rater's name has 1 to {LONGEST_NAME} characters, not {len(rater.name)}",
+        )
+        require(
+            len(attribute) <= LONGEST_ATTRIBUTE,
+            f"the attribute has {len(attribute)} characters, at most {LONGEST_ATTRIBUTE} are kept",
         )
         with self._lock, self._database:
             self._database.execute("INSERT OR IGNORE INTO raters VALUES (?, ?)", rater)
@@ -190,11 +235,23 @@ class Ratings:
                 known == rater.kind,
                 f"{rater.name} is the name of a {known} rater in this collection: choose another",
             )
+            if repetition:
+                self._require_answered(entry, attribute)
             self._database.execute(
-                "INSERT INTO answers (time, rater, kind, first, second, score, preferred, comment)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (time.time(), rater.name, kind, first, second, score, preferred, comment),
+                "INSERT INTO answers (time, rater, kind, first, second, score, preferred, comment,"
+                " attribute, repetition) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (time.time(), rater.name, *entry[1:], attribute, repetition),
             )
+
+    def _require_answered(self, entry: "_Entry", attribute: str) -> None:
+        pair = sorted((entry.first, entry.second or entry.first))
+        found = self._database.execute(
+            "SELECT 1 FROM answers WHERE rater = ? AND attribute = ? AND NOT repetition "
+            "AND NOT withdrawn AND (second IS NULL) = ? AND MIN(first, IFNULL(second, first)) = ? "
+            "AND MAX(first, IFNULL(second, first)) = ?",
+            (entry.rater.name, attribute, entry.second is None, *pair),
+        ).fetchone()
+        require(found is not None, "there is no answer of yours that this could repeat")
 
     # --- What has been answered -------------------------------------------------------------
 
@@ -202,52 +259,80 @@ class Ratings:
         """All who have answered, by name."""
         return [Rater(*row) for row in self._rows("SELECT name, kind FROM raters ORDER BY name")]
 
-    def ratings(self) -> list[Rating]:
+    def attributes(self) -> list[str]:
+        """All attributes about which there are answers that hold; the empty one comes first."""
+        query = "SELECT DISTINCT attribute FROM answers WHERE NOT withdrawn ORDER BY attribute"
+        return [row[0] for row in self._rows(query)]
+
+    def ratings(self, attribute: str = "", repetition: bool = False) -> list[Rating]:
         """The ratings that hold, oldest first: of each rater and segment the last one.
 
         A segment skipped after it was rated counts as not rated.
+
+        Args:
+            attribute: what they are of; empty for quality as a whole.
+            repetition: gives the answers to questions that were asked again instead.
         """
         return [
-            Rating(Rater(name, kind), segment, score, comment, when)
-            for name, kind, segment, score, comment, when, answer in self._rows(
-                """
-                SELECT rater, raters.kind, first, score, comment, time, answers.kind FROM answers
-                JOIN raters ON raters.name = rater
-                WHERE id IN (SELECT MAX(id) FROM answers WHERE second IS NULL AND NOT withdrawn
-                             GROUP BY rater, first)
-                ORDER BY id
-                """
-            )
-            if answer == "rating"
+            Rating(one.rater, one.first, one.score, one.comment, one.time)
+            for one in self._holding(attribute, repetition)
+            if one.score is not None
         ]
 
-    def comparisons(self) -> list[Comparison]:
-        """The comparisons that hold, oldest first: of each rater and pair the last one."""
+    def comparisons(self, attribute: str = "", repetition: bool = False) -> list[Comparison]:
+        """The comparisons that hold, oldest first: of each rater and pair the last one.
+
+        Ties are among them; arguments as for `ratings`.
+        """
         return [
-            Comparison(Rater(name, kind), first, second, preferred, when)
-            for name, kind, first, second, preferred, when in self._rows(
-                """
-                SELECT rater, raters.kind, first, second, preferred, time FROM answers
-                JOIN raters ON raters.name = rater
-                WHERE id IN (SELECT MAX(id) FROM answers
-                             WHERE answers.kind = 'comparison' AND NOT withdrawn
-                             GROUP BY rater, MIN(first, second), MAX(first, second))
-                ORDER BY id
-                """
-            )
+            Comparison(one.rater, one.first, one.second, one.preferred, one.time)
+            for one in self._holding(attribute, repetition)
+            if one.second is not None and one.preferred is not None
         ]
 
-    def answered(self, rater: str) -> list[str]:
+    def answered(self, rater: str, attribute: str = "", repetition: bool = False) -> list[str]:
         """Segments that a rater has rated or skipped, in the order of the answers."""
         return [
-            row[0]
-            for row in self._rows(
-                "SELECT first FROM answers WHERE rater = ? AND second IS NULL AND NOT withdrawn "
-                "GROUP BY first ORDER BY MAX(id)",
-                (rater,),
-            )
+            one.first
+            for one in self._holding(attribute, repetition)
+            if one.rater.name == rater and one.second is None
         ]
 
-    def _rows(self, query: str, values: Sequence[str] = ()) -> list[tuple]:
+    def answers(self) -> list[Answer]:
+        """All answers that were ever given, about all attributes, oldest first."""
+        return self._answers("")
+
+    def _holding(self, attribute: str, repetition: bool) -> list[Answer]:
+        chosen = "WHERE state = 'holds' AND attribute = ? AND repetition = ?"
+        return self._answers(chosen, (attribute, repetition))
+
+    def _answers(self, chosen: str, values: Sequence[str | bool] = ()) -> list[Answer]:
+        query = f"""
+            SELECT * FROM (
+                SELECT id, rater, raters.kind, time, answers.kind, attribute, repetition,
+                       CASE WHEN withdrawn THEN 'taken back'
+                            WHEN id IN ({_HOLDING}) THEN 'holds' ELSE 'replaced' END AS state,
+                       first, second, score, preferred, comment
+                FROM answers JOIN raters ON raters.name = rater
+            ) {chosen} ORDER BY id
+        """
+        return [
+            Answer(when, Rater(name, of), kind, attribute, bool(repetition), *rest)
+            for _, name, of, when, kind, attribute, repetition, *rest in self._rows(query, values)
+        ]
+
+    def _rows(self, query: str, values: Sequence[str | bool] = ()) -> list[tuple]:
         with self._lock:
             return self._database.execute(query, values).fetchall()
+
+
+class _Entry(NamedTuple):
+    """One answer, to be kept."""
+
+    rater: Rater
+    kind: str
+    first: str
+    second: str | None
+    score: int | None
+    preferred: str | None
+    comment: str = ""

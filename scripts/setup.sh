@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Makes .venv: the project and all it needs, at the versions in constraints.txt.
+# Makes .venv: the project and all it needs, at pinned versions. Python 3.10 and 3.11 on Linux x86-64
+# get those of constraints.txt, with Reverb; Python 3.12 and 3.13 those of constraints-py312.txt.
 #
 # Returns at once when nothing has changed since the last time. An environment whose install was
 # broken off, or whose folder or Python has moved, is thrown away and made anew. Missing system
 # packages are installed when run as root; anyone else is told the command that does it.
 # `setup.sh test` also installs what tests drive, where that can be done: a browser, and an ssh server
 # for the hosts that root's tests make.
-# PYTHON=... chooses the interpreter. Exit code 2: something has to be installed by hand first.
+# PYTHON=... chooses the interpreter, VENV=... another folder than .venv. Exit code 2: something has to
+# be installed by hand first.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$PATH:/usr/sbin:/sbin # ldconfig is there, and not every user's PATH is
@@ -19,23 +21,28 @@ stop() {
 
 # --- Which Python -----------------------------------------------------------------------------
 
-# Prints the version, the executable (that behind an active environment) and where Python.h is.
-probe='import sys, sysconfig
-if not (3, 10) <= sys.version_info < (3, 12): sys.exit(1)
-print("%d.%d.%d" % sys.version_info[:3], sys._base_executable, sysconfig.get_path("include"), sep="\n")'
+# Prints the version, the executable (that behind an active environment), where Python.h is, and the
+# file of the versions. Those with Reverb come first: its wheels are for them alone.
+probe='import platform, sys, sysconfig
+with_reverb = sys.platform == "linux" and platform.machine() == "x86_64"
+if not ((3, 10) if with_reverb else (3, 12)) <= sys.version_info < (3, 14): sys.exit(1)
+constraints = "constraints.txt" if sys.version_info < (3, 12) else "constraints-py312.txt"
+print("%d.%d.%d" % sys.version_info[:3], sys._base_executable, sysconfig.get_path("include"), constraints, sep="\n")'
 
-for candidate in ${PYTHON:-python3.11 python3.10 python3}; do
+for candidate in ${PYTHON:-python3.11 python3.10 python3.12 python3.13 python3}; do
     found=$("$candidate" -c "$probe" 2>/dev/null) && break
 done
 [[ -n $found ]] ||
-    stop "needs Python 3.10 or 3.11, but ${PYTHON:-python3.11, python3.10 or python3} is not that"
-{ read -r version && read -r python && read -r headers; } <<<"$found"
+    stop "needs Python 3.10 to 3.13 (3.12 or 3.13 on other machines than Linux x86-64)," \
+        "but ${PYTHON:-python3} is not that; PYTHON=... names one"
+{ read -r version && read -r python && read -r headers && read -r constraints; } <<<"$found"
 
 # --- Is there anything to do? -------------------------------------------------------------------
 
-stamp=.venv/setup-stamp
+venv=${VENV:-.venv}
+stamp=$venv/setup-stamp
 identity="Python $version, $python, $PWD"
-wanted="$identity, $(cat constraints.txt pyproject.toml | sha256sum)"
+wanted="$identity, $(cat "$constraints" pyproject.toml | sha256sum)"
 unchanged() {
     present=$(cat "$stamp" 2>/dev/null || true)
     [[ $present == "$wanted" ]]
@@ -54,7 +61,7 @@ find_missing_for_tests() {
 find_missing_for_tests
 ! unchanged || ((${#browser[@]} + ${#hosts[@]})) || exit 0
 
-exec 9<>constraints.txt # locked, so that a second setup waits for the first and then looks again
+exec 9<>"$constraints" # locked, so that a second setup waits for the first and then looks again
 flock -n 9 || {
     say "waiting for the setup that is running in another terminal"
     flock 9
@@ -121,24 +128,24 @@ if ((${#missing[@]})); then
 fi
 ! unchanged || exit 0 # Only things for tests were missing.
 
-# --- .venv --------------------------------------------------------------------------------------
+# --- The environment --------------------------------------------------------------------------------------
 
 rm -f "$stamp" # no stamp: not complete
 if [[ $present == "$identity, "* ]]; then
-    say "constraints.txt or pyproject.toml has changed: updating .venv"
+    say "$constraints or pyproject.toml has changed: updating $venv"
 else
-    say "creating .venv with Python $version"
-    rm -rf .venv
-    "$python" -m venv .venv
+    say "creating $venv with Python $version and the packages of $constraints"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
     say "installing about 3 GB of pinned Python packages, which takes 1 to 5 minutes"
 fi
 
-log=.venv/setup.log
+log=$venv/setup.log
 : >"$log"
 pip_install() {
     # Compiling all modules beforehand would take as long again; most are never imported.
-    .venv/bin/python -m pip --disable-pip-version-check \
-        install -c constraints.txt --no-compile "$@" &>>"$log"
+    "$venv/bin/python" -m pip --disable-pip-version-check \
+        install -c "$constraints" --no-compile "$@" &>>"$log"
 }
 
 # Says how far pip is: every ten seconds, or on a terminal every second in one line.
@@ -148,7 +155,7 @@ watch_pip() {
     while sleep $seconds && kill -0 $$ 2>/dev/null; do
         # shellcheck disable=SC2059 # the form is one of the two above
         printf "$form" "$(grep -cE '\.(whl|gz) \(' "$log") packages fetched, $(
-            find .venv/lib -maxdepth 3 -name '*.dist-info' | wc -l) installed"
+            find "$venv/lib" -maxdepth 3 -name '*.dist-info' | wc -l) installed"
     done
 }
 
@@ -156,7 +163,12 @@ watch_pip 9<&- &
 trap 'kill $! 2>/dev/null || true' EXIT
 trap 'echo && say "broken off; the next run starts afresh" && exit 130' INT
 # The build tools first, so that PyAudio and the project are built with the pinned ones.
-if ! { pip_install pip setuptools wheel && pip_install --no-build-isolation -e '.[dev]'; }; then
+install_all() {
+    pip_install pip setuptools wheel || return
+    [[ $version != 3.13.* ]] || pip_install --no-build-isolation ./scripts/labmaze_stand_in || return
+    pip_install --no-build-isolation -e '.[dev]'
+}
+if ! install_all; then
     [[ ! -t 1 ]] || echo
     tail -n 15 "$log" | cut -c 1-300 >&2
     say "pip failed (more in $log). The next run starts afresh" >&2
@@ -165,4 +177,4 @@ fi
 [[ ! -t 1 ]] || echo
 
 printf '%s\n' "$wanted" >"$stamp"
-say ".venv is ready"
+say "$venv is ready"

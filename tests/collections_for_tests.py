@@ -10,6 +10,7 @@ import numpy as np
 
 from actors.performance import Performance, notes_of_frames
 from rlhf.collection import Collection, PlannedSegment, Trajectory, write_segment
+from rlhf.variation import Variation
 
 STEP = 0.05  # Seconds a control step.
 NOISES = (0.0371, 0.0742)
@@ -27,7 +28,7 @@ def make_performance(seed: int, steps: int = 24) -> Performance:
         due[start : start + 4, key] = True
         late, astray = random.integers(0, 3), random.integers(-1, 2)
         played[start + late : start + 4, key + astray] = True
-    heard = notes_of_frames(played, STEP)
+    notes, heard = notes_of_frames(due, STEP), notes_of_frames(played, STEP)
     return Performance(
         control_timestep=np.array(STEP),
         due_keys=due,
@@ -35,7 +36,7 @@ def make_performance(seed: int, steps: int = 24) -> Performance:
         played_keys=played,
         played_pedal=np.zeros(steps, bool),
         rewards=random.random(steps),
-        due_notes=notes_of_frames(due, STEP),
+        due_notes=np.hstack([notes, np.full((len(notes), 1), 64.0)]),
         played_notes=np.hstack([heard, np.full((len(heard), 1), 70.0)]),
         pedal_changes=np.empty((0, 2)),
         positions=np.zeros((steps + 1, 2), np.float32),
@@ -55,19 +56,23 @@ def make_trajectory(seed: int, first_row: int, steps: int = 24) -> Trajectory:
     )
 
 
-def make_plan(segments: int = 6, checkpoints: int = 3, steps: int = 24) -> list[PlannedSegment]:
-    """Checkpoints and noise levels in turn, all of one passage."""
+def make_plan(
+    segments: int = 6, checkpoints: int = 3, steps: int = 24, passages: int = 1, lead_in: int = 0
+) -> list[PlannedSegment]:
+    """Checkpoints and noise levels in turn, of one passage after another."""
+    begin = max(8, lead_in)
+    passage = [number * passages // segments for number in range(segments)]
     return [
         PlannedSegment(
             name=f"{number:04d}",
             checkpoint=f"step_{7_000 * (1 + number % checkpoints):09d}",
             parameter_version=7_000 * (1 + number % checkpoints),
-            noise=NOISES[number // checkpoints % len(NOISES)],
-            temperature=1.0,
             seed=90_001 + number,
             song=0,
-            first_step=8,
-            last_step=8 + steps,
+            first_step=begin + steps * passage[number],
+            last_step=begin + steps * (1 + passage[number]),
+            lead_in=lead_in,
+            variation=Variation(noise=NOISES[number // checkpoints % len(NOISES)], temperature=1.0),
         )
         for number in range(segments)
     ]
@@ -79,6 +84,8 @@ def make_collection(
     checkpoints: int = 3,
     video: bool = True,
     steps: int = 24,
+    passages: int = 1,
+    lead_in: int = 0,
 ) -> Collection:
     """A collection whose segments have all been recorded.
 
@@ -87,14 +94,16 @@ def make_collection(
         segments: how many.
         checkpoints: that took turns to play them.
         video: whether they have a video with sound.
-        steps: control steps of each.
+        steps: control steps of each passage.
+        passages: over which the segments are spread.
+        lead_in: control steps before each.
     """
-    plan = make_plan(segments, checkpoints, steps)
+    plan = make_plan(segments, checkpoints, steps, passages, lead_in)
     collection = Collection.create(folder, {"run": "demo", "songs": []}, plan)
     for number, planned in enumerate(plan):
         place = collection.folder(planned)
         place.mkdir()
-        performance = make_performance(number, steps)
+        performance = make_performance(number, lead_in + steps)
         performance.save(place / "performance.npz")
         if video:
             (place / "video.mp4").write_bytes(_video(performance.seconds))

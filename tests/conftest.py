@@ -103,7 +103,7 @@ def recorded(trained, folder):
     """A collection of the trained run, broken off half way and completed by the same command."""
     _, path = trained
     arguments = (
-        *("segments", "scale", "--noise", 0, 0.2, "--seeds", 1),
+        *("segments", "scale", "--whole-pieces", "--noise", 0, 0.2),
         *("--record-resolution", 48, 64, "--json"),
     )
     with subprocess.Popen(

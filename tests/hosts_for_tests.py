@@ -313,7 +313,8 @@ def require_hosts() -> None:
 def _stamp(project: pathlib.Path) -> str:
     """What setup.sh would write on a host, had it made .venv in that folder there."""
     version = ".".join(map(str, sys.version_info[:3]))
-    sources = [(PROJECT / name).read_bytes() for name in ("constraints.txt", "pyproject.toml")]
+    constraints = "constraints.txt" if sys.version_info < (3, 12) else "constraints-py312.txt"
+    sources = [(PROJECT / name).read_bytes() for name in (constraints, "pyproject.toml")]
     total = hashlib.sha256(b"".join(sources)).hexdigest()
     return f"Python {version}, {_PYTHON}, {project}, {total}  -\n"
 

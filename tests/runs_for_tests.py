@@ -1,8 +1,10 @@
 """The small real runs that several files of tests look at, and how to start more."""
 
 import contextlib
+import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -60,6 +62,14 @@ def run(folder, *arguments, seconds=480):
     )
 
 
+def as_ordinary_user(*words):
+    """The same command, for whom the permissions of files count: root's are above them."""
+    if os.getuid():
+        return [*words]
+    above = "-dac_override,-dac_read_search,-fowner,-chown"
+    return ["setpriv", f"--bounding-set={above}", "--inh-caps=-all", *words]
+
+
 class HeldBack:
     """Leaves a process a third of the time, until `end`: others need the processors.
 
@@ -92,6 +102,58 @@ def learner_of(process):
         if child.name().startswith("ray::Learner")
     )
     return found
+
+
+class Running:
+    """`pianist train` as a process, and what it says of itself."""
+
+    def __init__(self, folder, path, *arguments, environment=None, before=()):
+        self.path = path
+        self.errors = (folder / f"{path.name}.txt").open("a+")
+        self.process = subprocess.Popen(
+            [*before, *command("train", *arguments)],
+            cwd=folder,
+            env=environment_variables(folder) | (environment or {}),
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+        )
+
+    def status(self):
+        try:
+            return json.loads((self.path / "status.json").read_text())
+        except FileNotFoundError:
+            return {"state": "starting", "environment_steps": 0, "learner_steps": 0}
+
+    def said(self):
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def wait_until(self, what, seconds=120):
+        deadline = time.monotonic() + seconds
+        while not what(self):
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline, (self.status(), self.said())
+            time.sleep(0.1)
+
+    def end(self, number, seconds):
+        self.process.send_signal(number)
+        answer, _ = self.process.communicate(timeout=seconds)
+        self.errors.close()
+        return answer
+
+
+@contextlib.contextmanager
+def running(folder, path, *arguments, **more):
+    """Ends with the block, whatever happens in it."""
+    begun = Running(folder, path, *arguments, **more)
+    try:
+        yield begun
+    finally:
+        if begun.process.poll() is None:
+            begun.end(signal.SIGKILL, 60)
+        assert begun.process.stdout is not None
+        begun.process.stdout.close()
 
 
 def left_behind(folder):

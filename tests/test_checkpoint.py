@@ -1,6 +1,7 @@
 """Checkpoints: whole, readable without anything else, and refused when damaged."""
 
 import errno
+import importlib.metadata
 import json
 
 import jax
@@ -14,6 +15,7 @@ from replay import files
 from replay.errors import BadInput
 from replay.files import PackedFolder
 
+WRITTEN = {"written_by": f"pianist {importlib.metadata.version('robot-pianist')}"}
 CONFIG = LearnerConfig(agent_config=SACConfig(hidden_dims=(8,)))
 AVERAGED = LearnerConfig(agent_config=SACConfig(hidden_dims=(8,), actor_ema_tau=0.1))
 
@@ -31,7 +33,7 @@ def test_state_comes_back_to_the_bit(tmp_path):
         assert saved.dtype == read.dtype
         np.testing.assert_array_equal(saved, read)
     assert jax.tree.structure(state) == jax.tree.structure(loaded)
-    assert checkpoint.load_description(folder) == {"song": "x"}
+    assert checkpoint.load_description(folder) == {"song": "x"} | WRITTEN
     actor = checkpoint.load_actor(PackedFolder.pack(folder), make_state(seed=2).actor)
     jax.tree.map(np.testing.assert_array_equal, actor, state.actor)
 
@@ -45,7 +47,7 @@ def test_a_snapshot_has_the_policy_alone_and_can_have_another(tmp_path):
         leaf.size for leaf in jax.tree.leaves(state.actor)
     )
     assert checkpoint.find(snapshot.write(tmp_path)).name == "step_000000012"
-    assert checkpoint.description_of(snapshot) == {"song": "x"}
+    assert checkpoint.description_of(snapshot) == {"song": "x"} | WRITTEN
     jax.tree.map(
         np.testing.assert_array_equal, checkpoint.load_actor(snapshot, other.actor), state.actor
     )
@@ -53,7 +55,8 @@ def test_a_snapshot_has_the_policy_alone_and_can_have_another(tmp_path):
         checkpoint.load_state(snapshot, other)
     for origin in (snapshot, saved):
         tuned = checkpoint.with_actor(origin, other.actor, 7, {"song": "y"})
-        assert (tuned.name, checkpoint.description_of(tuned)) == ("step_000000007", {"song": "y"})
+        assert tuned.name == "step_000000007"
+        assert checkpoint.description_of(tuned) == {"song": "y"} | WRITTEN
         jax.tree.map(
             np.testing.assert_array_equal, checkpoint.load_actor(tuned, state.actor), other.actor
         )
@@ -130,7 +133,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 
 def test_description_is_plain_json(tmp_path):
     folder = checkpoint.pack(make_state(), {"config": {"seed": 1}}).write(tmp_path)
-    assert json.loads((folder / "checkpoint.json").read_text()) == {"config": {"seed": 1}}
+    assert json.loads((folder / "checkpoint.json").read_text()) == {"config": {"seed": 1}} | WRITTEN
 
 
 # --- Damage, and what is kept ---------------------------------------------------------------

@@ -254,6 +254,17 @@ def test_a_worker_starts_with_token_and_joins_the_head(path, machine):
     assert called.options["address"] == "10.0.0.1:6379"
 
 
+@pytest.mark.parametrize("kind", ["head", "worker"])
+def test_workers_keep_the_priority_of_ray_itself(path, machine, kind):
+    # Ray would add 15 to their niceness.
+    assert machine(path).start(kind).environment["RAY_worker_niceness"] == "0"
+
+
+def test_workers_in_the_images_keep_the_priority_of_ray_itself():
+    lines = (ROOT / "cluster" / "Dockerfile").read_text().splitlines()
+    assert "ENV RAY_worker_niceness=0" in lines
+
+
 def test_what_ran_before_is_stopped(path, machine):
     for kind in ("head", "worker"):
         node = machine(path)
@@ -394,7 +405,13 @@ def needed_to_install() -> set[str]:
     assert modules
     names = {name.removesuffix("*") for name in json.loads(rooms.group(1))}
     names |= {f"{name}.py" for name in json.loads(modules.group(1))}
-    return names | {"pyproject.toml", "README.md", "constraints.txt", "scripts", "example_midis"}
+    constraints = {"constraints.txt", "constraints-py312.txt"}
+    return (
+        names
+        | constraints
+        | {"pyproject.toml", "README.md", "LICENSE", "NOTICE", "scripts"}
+        | {"example_midis"}
+    )
 
 
 def test_the_whole_project_and_the_token_are_copied_and_nothing_else(path):
@@ -418,7 +435,7 @@ def test_everything_is_installed_at_pinned_versions(path):
     config = read(path)
     setup = config["setup_commands"]
     assert any("~/pianist/scripts/setup.sh" in command for command in setup)
-    assert "install -c constraints.txt" in (ROOT / "scripts" / "setup.sh").read_text()
+    assert 'install -c "$constraints"' in (ROOT / "scripts" / "setup.sh").read_text()
     for command in [*config["head_setup_commands"], *config["worker_setup_commands"]]:
         if "pip" in shlex.split(command):
             assert "-c constraints.txt" in command
@@ -700,9 +717,10 @@ def test_on_kubernetes_the_token_guards_what_can_be_reached():
 
 
 def test_ray_has_the_same_version_everywhere():
-    pinned = re.search(r"^ray==(.*)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    assert pinned
-    assert DOCUMENTS["RayCluster"]["spec"]["rayVersion"] == pinned.group(1) == ray.__version__
+    for constraints in ("constraints.txt", "constraints-py312.txt"):
+        pinned = re.search(r"^ray==(.*)$", (ROOT / constraints).read_text(), re.MULTILINE)
+        assert pinned
+        assert DOCUMENTS["RayCluster"]["spec"]["rayVersion"] == pinned.group(1) == ray.__version__
 
 
 def test_the_images_are_those_of_the_dockerfile():

@@ -1,13 +1,16 @@
 """Collections: what is written comes back, what is damaged is named, what is cut stays whole."""
 
+import contextlib
 import dataclasses
 import json
+import math
 import time
 
 import numpy as np
 import pytest
 from collections_for_tests import (
     METRICS,
+    NOISES,
     STEP,
     make_collection,
     make_performance,
@@ -18,7 +21,10 @@ from collections_for_tests import (
 from actors.metrics import metrics
 from actors.performance import Performance
 from replay.errors import BadInput
-from rlhf.collection import COLUMNS, Collection, Trajectory
+from replay.files import PackedFolder
+from rlhf.collection import COLUMNS, Collection, Trajectory, write_segment
+from rlhf.ratings import Rater, Ratings
+from rlhf.variation import Variation
 
 
 @pytest.fixture
@@ -125,16 +131,23 @@ def test_a_damaged_manifest_is_named(collection, text):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m: m.update(version=2), "has version 2, must be 1"),
+        (lambda m: m.update(version=3), r"has version 3, must be one of \[1, 2\]"),
+        (lambda m: m.update(version=[]), r"has version \[\]"),
         (lambda m: m.pop("version"), "has version None"),
         (lambda m: m.pop("segments"), "its list of segments"),
         (lambda m: m.update(segments=None), "its list of segments"),
         (lambda m: m.update(segments=[3]), "its list of segments"),
-        (lambda m: m["segments"][0].pop("noise"), "its list of segments: expected"),
+        (lambda m: m["segments"][0].pop("variation"), "its list of segments: expected"),
+        (lambda m: m["segments"][0].update(variation=[]), r"variation is \[\]"),
+        (lambda m: m["segments"][0]["variation"].pop("noise"), "its list of segments: expected"),
+        (lambda m: m["segments"][0]["variation"].update(noise=math.nan), "noise is nan"),
+        (lambda m: m["segments"][0]["variation"].update(smoothing=2.0), "smoothing is 2.0"),
+        (lambda m: m["segments"][0].update(lead_in=9), "steps 8 to 32, lead-in 9"),
+        (lambda m: m["segments"][0].update(last_step=8), "steps 8 to 8, lead-in 0"),
         (lambda m: m["segments"][0].update(more=1), "its list of segments: expected"),
         (lambda m: m["segments"][0].update(seed="1"), "seed is '1'"),
         (lambda m: m["segments"][0].update(first_step=True), "first_step is True"),
-        (lambda m: m["segments"][0].update(noise=[]), r"noise is \[\]"),
+        (lambda m: m["segments"][0]["variation"].update(noise=[]), r"noise is \[\]"),
         (lambda m: m["segments"].append(m["segments"][0]), "a name comes twice"),
     ],
 )
@@ -152,9 +165,78 @@ def test_names_that_lead_elsewhere_are_refused(collection, name):
 
 
 def test_whole_numbers_are_good_noise(collection):
-    edit(collection, lambda manifest: manifest["segments"][0].update(noise=0))
-    noise = Collection.open(collection.path).planned[0].noise
+    edit(collection, lambda manifest: manifest["segments"][0]["variation"].update(noise=0))
+    noise = Collection.open(collection.path).planned[0].variation.noise
     assert (type(noise), noise) == (float, 0.0)
+
+
+def test_the_judged_part_is_the_passage_without_its_lead_in(tmp_path):
+    """The performance holds both, the trajectory the passage alone."""
+    plan = [dataclasses.replace(make_plan(1)[0], first_step=12, last_step=32, lead_in=4)]
+    collection = Collection.create(tmp_path, {}, plan)
+    folder = collection.folder(plan[0])
+    folder.mkdir()
+    performance = make_performance(0, steps=24)
+    performance.save(folder / "performance.npz")
+    write_segment(folder, plan[0], make_trajectory(0, 12, steps=20), 1.2, METRICS)
+    (segment,) = collection.segments()
+    assert_same(segment.judged(), performance.window(4, 24))
+    assert len(segment.judged().rewards) == len(segment.trajectory().row) == 20
+    assert segment.planned.passage == (0, 12, 32)
+
+
+def test_the_base_policy_travels_with_its_collection(collection, tmp_path):
+    assert collection.base is None
+    base = PackedFolder.sealed("step_000012345", {"checkpoint.json": b"{}"})
+    made = Collection.create(tmp_path / "other", {}, make_plan(segments=2), base)
+    assert made.base == made.path / "base" / "step_000012345"
+    PackedFolder.pack(made.base).require_whole()
+
+
+# --- Version 1 --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old_collection(collection):
+    """As `pianist segments` wrote it before there were variations and lead-ins."""
+
+    def as_before(manifest):
+        manifest["version"] = 1
+        for values in manifest["segments"]:
+            del values["lead_in"]
+            variation = values.pop("variation")
+            values["noise"], values["temperature"] = variation["noise"], variation["temperature"]
+        manifest["segments"][1].update(noise=0, temperature=0)
+
+    with contextlib.closing(Ratings(collection.ratings, ["0000", "0001", "0002"])) as ratings:
+        ratings.rate(Rater("Ana", "person"), "0001", 70)
+    edit(collection, as_before)
+    return collection
+
+
+def test_collections_of_version_1_and_their_ratings_still_open(old_collection):
+    again = Collection.open(old_collection.path)
+    expected = make_plan(segments=4)
+    expected[1] = dataclasses.replace(expected[1], variation=Variation())
+    assert again.planned == tuple(expected)
+    assert (again.base, again.missing()) == (None, [])
+    segments = again.segments()
+    assert segments[1].planned.variation.kind == "as played"
+    assert segments[0].planned.variation == Variation(noise=NOISES[0], temperature=1.0)
+    assert_same(segments[1].judged(), make_performance(1))
+    assert_same(segments[1].trajectory(), make_trajectory(1, 8))
+    with contextlib.closing(Ratings(again.ratings, [one.name for one in segments])) as ratings:
+        (rating,) = ratings.ratings()
+    assert (rating.segment, rating.score, rating.rater.name) == ("0001", 70, "Ana")
+
+
+def test_a_manifest_of_version_1_is_checked_as_well(old_collection):
+    edit(old_collection, lambda manifest: manifest["segments"][0].update(noise="loud"))
+    with pytest.raises(BadInput, match="noise is 'loud'"):
+        Collection.open(old_collection.path)
+    edit(old_collection, lambda manifest: manifest["segments"][0].pop("temperature"))
+    with pytest.raises(BadInput, match="temperature"):
+        Collection.open(old_collection.path)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +333,7 @@ def performance_by_hand():
         # What is due in control step 3 is due at its end, 0.4 s.
         due_notes=np.array([[0.1, 0.4, 5], [0.4, 0.7, 6], [0.6, 0.7, 7], [0.7, 1.0, 8]]),
         played_notes=np.array(
-            [[0.005, 0.31, 5, 60], [0.3, 0.4, 6, 61], [0.305, 0.95, 7, 62], [1.0, 1.0, 8, 63]]
+            [[0.005, 0.31, 5, 60], [0.3, 0.4, 6, 61], [0.305, 0.95, 7, 62], [0.9, 1.0, 8, 63]]
         ),
         pedal_changes=np.array([[0.1, 1.0], [0.35, 0.0], [0.4, 1.0], [0.8, 0.0]]),
         positions=np.arange(22, dtype=np.float32).reshape(11, 2),
@@ -266,15 +348,20 @@ def assert_same(here, there):
 def test_notes_belong_to_the_window_in_which_they_begin():
     whole = performance_by_hand()
     middle = whole.window(3, 6)
-    np.testing.assert_allclose(middle.due_notes, [[0.1, 0.3, 6], [0.3, 0.3, 7]], atol=1e-12)
-    # What began in the step before is not heard; what goes on ends with the window.
-    np.testing.assert_allclose(middle.played_notes, [[0.005, 0.3, 7, 62]], atol=1e-12)
+    # What begins as the window ends belongs to the next; what goes on ends with the window.
+    np.testing.assert_allclose(middle.due_notes, [[0.1, 0.3, 6]], atol=1e-12)
+    # What began before is not heard.
+    np.testing.assert_allclose(
+        middle.played_notes, [[0.0, 0.1, 6, 61], [0.005, 0.3, 7, 62]], atol=1e-12
+    )
     np.testing.assert_array_equal(middle.rewards, [3.0, 4.0, 5.0])
     np.testing.assert_array_equal(middle.due_keys, whole.due_keys[3:6])
     np.testing.assert_array_equal(middle.played_pedal, [False, True, True])
     np.testing.assert_array_equal(middle.positions, whole.positions[3:7])
     assert middle.seconds == pytest.approx(0.3)
-    assert metrics(middle)["due_notes"] == 2
+    assert metrics(middle)["due_notes"] == 1
+    after = whole.window(6, 8)
+    np.testing.assert_allclose(after.due_notes, [[0.0, 0.1, 7], [0.1, 0.2, 8]], atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
@@ -287,7 +374,7 @@ def test_windows_share_out_all_notes(size):
     for window in windows:
         for notes in (window.due_notes, window.played_notes):
             assert (notes[:, 0] >= 0).all()
-            assert (notes[:, 0] <= notes[:, 1]).all()
+            assert (notes[:, 0] < notes[:, 1]).all()
             assert (notes[:, 1] <= window.seconds + 1e-12).all()
 
 

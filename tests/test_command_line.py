@@ -1,12 +1,17 @@
 """The front door: help, and what bad input gets."""
 
+import errno
+import importlib.metadata
 import itertools
 import json
 import os
 import pathlib
+import shutil
+import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 from runs_for_tests import assert_refused
@@ -14,6 +19,7 @@ from runs_for_tests import assert_refused
 import pianist
 from cluster.config import TrainConfig
 from cluster.presets import default_for
+from replay.errors import PartFailed
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCALE = ROOT / "example_midis" / "five_finger_scale.mid"
@@ -120,9 +126,18 @@ def test_damaged_settings_are_refused(damage):
         (["train", "--sead", "3"], ["--sead", "pianist train --help"]),
         (["train", "--seed", "x"], ["--seed"]),
         (["train", "--seed", "-1"], ["--seed is -1"]),
+        (["train", "--midi-file"], ["--midi-file lacks its value"]),
+        (["train", "--midi-file", "--root-dir", "x"], ["--midi-file lacks its value"]),
+        (["train", "--max-steps", "1e-6"], ["--max-steps is 1e-6", "whole number"]),
         (["train", "--max-steps", "100"], ["--max-steps is 100", "--warmstart-steps"]),
         (["train", "--update-to-data-ratio", "fast"], ["--update-to-data-ratio is fast"]),
         (["train", "--actors", "0"], ["--actors is 0"]),
+        (["train", "--batch-size", "1e12"], ["--batch-size is 1000000000000", "1 to 1000000"]),
+        (["train", "--replay-capacity", "1e13"], ["--replay-capacity is 10", "2147483647"]),
+        (["train", "--max-minutes", "inf"], ["--max-minutes is inf", "finite"]),
+        (["train", "--max-minutes", "nan"], ["--max-minutes is nan", "finite"]),
+        (["train", "--agent-config.init-temperature", "1e999"], ["1e999, must be a finite"]),
+        (["segments", "x", "--noise", "0.1", "nan"], ["--noise is nan", "finite"]),
         (["train", "--control-timestep", "0.012"], ["--control-timestep is 0.012"]),
         (["train", "--agent-config.tau", "2"], ["--agent-config.tau is 2"]),
         (["train", "--name", "../elsewhere"], ["--name is"]),
@@ -134,6 +149,8 @@ def test_damaged_settings_are_refused(damage):
         (["eval"], ["--load-checkpoint"]),
         (["eval", "--load-checkpoint", "missing"], ["no checkpoint at missing"]),
         (["eval", "--load-checkpoint", "."], ["no checkpoint at ."]),
+        (["rate", "missing", "--simulate", "melody"], ["simulated rater 'melody'", "legato"]),
+        (["rate", "missing", "--simulate", "legato:0.5,softness"], ["softness has no weight"]),
         (["report", "missing"], ["no run at missing"]),
         (["status", "missing"], ["no run at missing"]),
     ],
@@ -146,6 +163,149 @@ def test_bad_input_gets_one_line_and_starts_nothing(
     (tmp_path / "text.mid").write_text("la la la")
     assert_refused(front_door(*arguments), *words)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.mid", "text.mid"]
+
+
+def test_version_is_the_package_s():
+    result = run("--version")
+    assert result.stdout == f"pianist {importlib.metadata.version('robot-pianist')}\n"
+
+
+@pytest.mark.parametrize("written", [("--max-steps", "1e6"), ("--max-steps=1.0e6",)])
+def test_whole_numbers_in_scientific_notation(written):
+    config = pianist.parse(TrainConfig, "train", ["--batch-size", "3e1", *written])
+    assert (config.max_steps, config.replay.batch_size) == (1_000_000, 30)
+
+
+@pytest.mark.parametrize("command", pianist.COMMANDS)
+def test_a_flag_without_its_value_is_refused_in_every_command(front_door, command):
+    flag = {"bench": "--samples", "train": "--seed"}.get(command, "--root-dir")
+    code, out, error = front_door(command, flag)
+    assert (code, out) == (2, "")
+    # With CI set, pyfluidsynth tells first where it was found.
+    told = [line for line in error.splitlines() if not line.startswith("'fluidsynth' was found")]
+    assert len(told) == 1
+    assert told[0].startswith("pianist: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("train", "--midi-file", ""), "--midi-file: the name of the file is empty"),
+        (("train", "--midi-file", "a.mid", ""), "--midi-file: the name of the file is empty"),
+        (("train", "--resume", ""), "the name of a folder or URL is empty"),
+        (("train", "--root-dir", ""), "the name of a folder or URL is empty"),
+        (("report", ""), "the name of a folder or URL is empty"),
+        (("eval", "--load-checkpoint", ""), "the name of a folder or URL is empty"),
+    ],
+)
+def test_an_empty_name_is_refused_as_such(front_door, words, complaint):
+    code, out, error = front_door(*words)
+    assert (code, out, error) == (2, "", f"pianist: {complaint}\n")
+
+
+ODD = os.fsdecode(b"caf\xe9")  # A name of before UTF-8.
+
+
+def test_a_file_whose_name_is_not_utf8_is_used_and_shown_with_what_can_be(tmp_path):
+    from actors.song import load_songs
+    from cluster.config import to_json
+
+    path = tmp_path / f"{ODD}.mid"
+    shutil.copy(SCALE, path)
+    config = pianist.parse(TrainConfig, "train", ["--midi-file", str(path), "--root-dir", ODD])
+    assert config.song.midi_file == (path,)
+    (song,) = load_songs(config.song)
+    assert song.title == "caf\N{REPLACEMENT CHARACTER}"
+    written = to_json(config)
+    assert written["root_dir"] == song.title
+    assert json.dumps(written, ensure_ascii=False).encode().count(song.title.encode()) == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "--name", ODD),
+        ("train", "--notes", ODD),
+        ("train", "--root-dir", f"s3://{ODD}"),
+        ("submit", "train", "--midi-file", f"{ODD}.mid"),
+        ("rate", "x", "--rater", ODD),
+        ("report", ODD),
+        (ODD,),
+    ],
+)
+def test_arguments_that_are_not_utf8_are_refused_where_they_cannot_be_used(front_door, words):
+    assert_refused(front_door(*words))
+
+
+@pytest.mark.parametrize("command", ["train", "cpl"])
+def test_a_place_that_cannot_be_written_is_refused_before_anything_else(
+    front_door, tmp_path, command
+):
+    file = tmp_path / "file"
+    file.write_text("")
+    # Neither the song nor the collection is there, which is found out later.
+    words = {"train": ("--midi-file", "none.mid"), "cpl": ("none", "--load-checkpoint", "none")}
+    for root in (file, file / "below", pathlib.Path("/proc/runs")):
+        refused = front_door(command, *words[command], "--root-dir", root)
+        assert_refused(refused, f"{root} cannot be written, ", "choose another --root-dir")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ETXTBSY, errno.ENOSPC]
+)
+def test_what_the_machine_refuses_for_a_file_is_one_line(front_door, monkeypatch, number):
+    def fail(_arguments):
+        raise OSError(number, os.strerror(number), "some/file")
+
+    monkeypatch.setitem(pianist.COMMANDS, "status", pianist.Command(fail, ""))
+    refused = front_door("status")
+    assert refused == (2, "", f"pianist: some/file: {os.strerror(number)}\n")
+
+
+def test_answers_are_nested_lines():
+    answer = {"run": "one", "guard": {"candidates": [{"share": 0.25}, {"share": 0.5}]}, "none": []}
+    lines = [line.split() for line in pianist.readable(answer).splitlines()]
+    assert lines == [
+        *(["run", "one"], ["guard"], ["candidates"], ["1"], ["share", "0.25"]),
+        *(["2"], ["share", "0.5"], ["none", "[]"]),
+    ]
+
+
+@pytest.mark.parametrize("command", ["", *pianist.COMMANDS])
+def test_a_closed_pipe_ends_quietly(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "pianist.py"), *([command] if command else []), "--help"],
+        # With CI set, pyfluidsynth tells where it was found.
+        env={name: value for name, value in os.environ.items() if name != "CI"},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=120,
+        check=False,
+    )
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (pianist.CLOSED_PIPE_EXIT_CODE, b"")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_characters_that_a_terminal_lacks_are_replaced(encoding):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "pianist.py"), "status", "\u66f2"],
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert b"no run at ?" in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+def test_no_terminal_at_all():
+    command = f"exec {sys.executable} {ROOT / 'pianist.py'} status <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], timeout=120, check=False).returncode == 0
 
 
 def test_status_without_runs_says_what_to_do(tmp_path):
@@ -189,3 +349,19 @@ def test_an_unknown_preset_is_refused_by_the_process_itself():
     result = run("train", "--preset", "fast")
     refused = (result.returncode, result.stdout, result.stderr)
     assert_refused(refused, "preset", "few-cores")
+
+
+def test_a_run_whose_processes_died_ends_with_its_message_and_no_traceback(monkeypatch, capsys):
+    def fail(_arguments):
+        raise PartFailed("the learner died; the last lines of its log:\n    Fatal Python error")
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setitem(pianist.COMMANDS, "status", pianist.Command(fail, ""))
+    monkeypatch.setattr(sys, "argv", ["pianist", "status"])
+    assert pianist.main() == pianist.FAILED_EXIT_CODE == 1
+    answer, errors = capsys.readouterr()
+    assert answer == ""
+    assert errors == (
+        "pianist: the learner died; the last lines of its log:\n    Fatal Python error\n"
+    )

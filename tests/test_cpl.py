@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from collections_for_tests import ACTIONS, PROPRIOCEPTION, ROWS, make_collection
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.experimental import enable_x64
+from jax import experimental
 from jax.flatten_util import ravel_pytree
 
 from learner import checkpoint, sac
@@ -19,10 +20,11 @@ from learner.config import LearnerConfig, SACConfig
 from learner.networks import TanhGaussian
 from learner.observation import ObservationLayout
 from replay.errors import BadInput
+from replay.version import program
 from rlhf import cpl
 from rlhf.collection import Trajectory
-from rlhf.cpl import CPLConfig
 from rlhf.fine_tuner import FineTuner, NotFinite
+from rlhf.rounds import Round
 
 AGENT = SACConfig(hidden_dims=(8,), activation="tanh")
 LAYOUT = ObservationLayout(before=2, features=3, after=1, frames=2)
@@ -74,6 +76,14 @@ TRAJECTORIES = [make_trajectory(length, seed) for seed, length in enumerate(LENG
 def make_problem(config, trajectories=TRAJECTORIES, weight=WEIGHT, parameters=None):
     parameters = make_parameters() if parameters is None else parameters
     return cpl.make_problem(trajectories, weight, TABLE, parameters, config, AGENT, LAYOUT)
+
+
+EVERYTHING = np.ones(len(LENGTHS), bool)
+
+
+def original(**settings):
+    """Settings of the method of arXiv 2310.13639, if none other is named."""
+    return cpl.CPLConfig(**{"method": "cpl", **settings})
 
 
 STATIC = ("config", "agent_config", "layout")
@@ -151,19 +161,16 @@ def plain_loss(parameters, reference, batch, config):
     total = config.conservative_weight * np.mean(squares)
     if config.method != "behaviour-cloning":
         scores = [plain_score(parameters, t, config.alpha, config.discount) for t in trajectories]
-        total += (
-            config.preference_weight
-            * plain_preference_loss(scores, weight, config.contrastive_bias)[0]
-        )
+        total += config.preference_weight * plain_preference_loss(scores, weight, config.bias)[0]
     if config.method != "cpl":
         total -= config.behaviour_cloning_weight * np.sum(likelihoods) / np.sum(weights)
     return total
 
 
 METHODS = [
-    CPLConfig(alpha=0.3, discount=0.9, contrastive_bias=0.5, conservative_weight=0.7),
-    CPLConfig(method="behaviour-cloning", best_fraction=0.5, conservative_weight=0.7),
-    CPLConfig(
+    original(alpha=0.3, discount=0.9, contrastive_bias=0.5, conservative_weight=0.7),
+    original(method="behaviour-cloning", best_fraction=0.5, conservative_weight=0.7),
+    original(
         method="cpl-behaviour-cloning",
         alpha=0.3,
         contrastive_bias=0.75,
@@ -271,7 +278,9 @@ def test_whole_loss_is_the_plain_one(config):
 
 def test_gradient_of_the_whole_loss_is_that_of_finite_differences():
     config = METHODS[2]  # It has all parts.
-    with enable_x64():
+    # JAX 0.11 has it in another place.
+    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else experimental.enable_x64
+    with enable_x64(True):
         double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), make_parameters(1))
         problem = make_problem(config)
         problem = jax.tree.map(
@@ -313,9 +322,12 @@ def test_padded_control_steps_change_nothing():
         segments=problem.segments._replace(
             action=jnp.where(ended[..., None], 0.9, problem.segments.action)
         ),
-        reference=TanhGaussian(
-            *(jnp.where(ended[..., None], 7.0, part) for part in problem.reference)
-        ),
+        **{
+            name: TanhGaussian(
+                *(jnp.where(ended[..., None], 7.0, part) for part in getattr(problem, name))
+            )
+            for name in ("start", "reference")
+        },
     )
     assert bool(ended.any())
     for changed in (longer, other):
@@ -324,7 +336,7 @@ def test_padded_control_steps_change_nothing():
 
 
 def test_conservative_loss_begins_at_zero_with_its_gradient():
-    config = CPLConfig(preference_weight=0.0, conservative_weight=1.0)
+    config = original(preference_weight=0.0, conservative_weight=1.0)
     problem, batch = make_problem(config), jnp.arange(4)
     (value, _), gradient = differentiate(make_parameters(), problem, batch, config, AGENT, LAYOUT)
     assert float(value) == pytest.approx(0.0, abs=1e-10)
@@ -385,7 +397,7 @@ def _differentiate(action, mean, log_std):
 @pytest.mark.parametrize("config", METHODS[1:], ids=lambda config: config.method)
 def test_five_steps_at_once_are_five_steps(config):
     problem = make_problem(config)
-    begun = cpl.initial_state(make_parameters(), config, seed=3)
+    begun = cpl.initial_state(make_parameters(), config, 3, EVERYTHING)
     together, reports = cpl.update(begun, problem, 5, config, AGENT, LAYOUT)
     state, batches = begun, []
     for _ in range(5):
@@ -407,9 +419,9 @@ def test_five_steps_at_once_are_five_steps(config):
 
 
 def test_the_first_step_is_adam_s_on_a_shortened_gradient():
-    config = CPLConfig(learning_rate=1e-3, max_gradient_norm=1e-9, batch_size=4)
+    config = original(learning_rate=1e-3, max_gradient_norm=1e-9, batch_size=4)
     problem = make_problem(config)
-    begun = cpl.initial_state(make_parameters(1), config, seed=0)
+    begun = cpl.initial_state(make_parameters(1), config, 0, EVERYTHING)
     after, report = cpl.update(begun, problem, 1, config, AGENT, LAYOUT)
     _, gradient = differentiate(begun.parameters, problem, report.batch[0], config, AGENT, LAYOUT)
     norm = math.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(gradient)))
@@ -434,7 +446,7 @@ def ranked(count):
 
 def learn(config, weight, steps=300):
     problem = make_problem(config, weight=weight)
-    begun = cpl.initial_state(make_parameters(), config, seed=0)
+    begun = cpl.initial_state(make_parameters(), config, 0, EVERYTHING)
     state, _ = cpl.update(begun, problem, steps, config, AGENT, LAYOUT)
     before, after = (
         np.asarray(cpl.segment_scores(parameters, problem, config, AGENT, LAYOUT))
@@ -446,7 +458,7 @@ def learn(config, weight, steps=300):
 @pytest.mark.parametrize("method", ["cpl", "cpl-behaviour-cloning"])
 def test_preferences_are_learnt(method):
     weight = ranked(len(TRAJECTORIES))[::-1, ::-1].copy()  # The last segment is the best.
-    config = CPLConfig(
+    config = original(
         method=method,
         contrastive_bias=1.0,
         learning_rate=1e-2,
@@ -464,13 +476,13 @@ def test_preferences_are_learnt(method):
 
 
 def test_behaviour_cloning_makes_the_best_likelier():
-    config = CPLConfig(method="behaviour-cloning", learning_rate=1e-2, best_fraction=0.4)
+    config = original(method="behaviour-cloning", learning_rate=1e-2, best_fraction=0.4)
     before, after = learn(config, ranked(len(TRAJECTORIES)))
     assert (after[:2] > before[:2] + 0.1).all()
 
 
 def test_scores_of_all_segments_are_the_plain_ones():
-    config, parameters = CPLConfig(alpha=0.4, discount=0.9), make_parameters(1)
+    config, parameters = original(alpha=0.4, discount=0.9), make_parameters(1)
     scores = cpl.segment_scores(parameters, make_problem(config), config, AGENT, LAYOUT)
     expected = [plain_score(parameters, t, 0.4, 0.9) for t in TRAJECTORIES]
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
@@ -500,7 +512,7 @@ def test_scores_of_all_segments_are_the_plain_ones():
 def test_settings_out_of_range_name_the_flag(values):
     (name,) = values
     with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} is"):
-        CPLConfig(**values)
+        original(**values)
 
 
 # --- The fine-tuner ---------------------------------------------------------------------
@@ -516,22 +528,33 @@ def make_tuner(tmp_path):
     state = sac.initial_state(LEARNER, TUNED_LAYOUT.observation_dim, ACTIONS, seed=0)
     base = checkpoint.pack(state, {"song": "x"})
 
-    def make(config, learner_config=LEARNER, damage=lambda trajectory: trajectory):
+    def make(
+        config,
+        learner_config=LEARNER,
+        damage=lambda trajectory: trajectory,
+        training=None,
+        validation=None,
+        round_base=None,
+    ):
         trajectories = {one.name: one.trajectory() for one in collection.segments()}
         trajectories["0003"] = damage(trajectories["0003"])
-        weights = {"training": ranked(5), "validation": np.zeros((5, 5), np.float32)}
+        weights = {
+            "training": ranked(5) if training is None else training,
+            "validation": np.zeros((5, 5), np.float32) if validation is None else validation,
+        }
         table = np.zeros((ROWS, 3), np.uint8)
+        rounds = [Round(trajectories, round_base, learner_config.agent_config)]
         tuner = FineTuner(
-            trajectories, base, weights, config, learner_config, TUNED_LAYOUT, table, seed=0
+            rounds, base, weights, config, learner_config, TUNED_LAYOUT, table, seed=0
         )
-        assert tuner.load() == "cpu"
+        assert tuner.load().device == "cpu"
         return tuner
 
     return make
 
 
 def test_fine_tuner_learns_and_leaves_all_but_the_policy(make_tuner, tmp_path):
-    tuner = make_tuner(CPLConfig(learning_rate=1e-2, conservative_weight=0.0))
+    tuner = make_tuner(original(learning_rate=1e-2, conservative_weight=0.0))
     before = tuner.measure()
     assert tuner.tune(25).step == 25
     assert tuner.tune(285).step == 310
@@ -542,7 +565,12 @@ def test_fine_tuner_learns_and_leaves_all_but_the_policy(make_tuner, tmp_path):
     packed = tuner.checkpoint({"song": "x"})
     folder = packed.write(tmp_path / "checkpoints")
     assert folder.name == "step_000000310"
-    assert checkpoint.load_description(folder) == {"song": "x", "learner_steps": 310}
+    assert checkpoint.load_description(folder) == {
+        "song": "x",
+        "learner_steps": 310,
+        "share": 1.0,
+        "written_by": program(),
+    }
     template = sac.initial_state(LEARNER, TUNED_LAYOUT.observation_dim, ACTIONS, seed=1)
     base = sac.initial_state(LEARNER, TUNED_LAYOUT.observation_dim, ACTIONS, seed=0)
     saved = checkpoint.load_state(packed, template)
@@ -570,7 +598,7 @@ def spoil(value):
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e38])
 def test_a_segment_that_is_no_number_is_named_with_step_and_checkpoint(make_tuner, value):
     # So many segments in a step that the spoilt one is among the first.
-    tuner = make_tuner(CPLConfig(batch_size=64), damage=spoil(value))
+    tuner = make_tuner(original(batch_size=64), damage=spoil(value))
     with pytest.raises(
         NotFinite, match=r"^step 1: .* in segments 0003; .* the one that it began with"
     ):
@@ -583,14 +611,14 @@ def test_a_segment_that_is_no_number_is_named_with_step_and_checkpoint(make_tune
 def test_a_gradient_that_is_no_number_is_seen_where_the_loss_is_one(make_tuner):
     """The tanh of infinity is 1, but nothing can be said of its slope."""
     saturating = LearnerConfig(agent_config=SACConfig(hidden_dims=(8,), activation="tanh"))
-    tuner = make_tuner(CPLConfig(batch_size=64), saturating, spoil(math.inf))
+    tuner = make_tuner(original(batch_size=64), saturating, spoil(math.inf))
     assert np.isfinite(tuner.measure()["training/preference_loss"])
     with pytest.raises(NotFinite, match=r"^step 1: .* in segments .*0003"):
         tuner.tune(3)
 
 
 def test_a_policy_that_breaks_down_names_its_step_and_batch(make_tuner):
-    tuner = make_tuner(CPLConfig(batch_size=64, learning_rate=1e38, alpha=1.0))
+    tuner = make_tuner(original(batch_size=64, learning_rate=1e38, alpha=1.0))
     with pytest.raises(NotFinite, match=r"^step 2: .* in segments 0000, 0001, 0002, 0003, 0004;"):
         tuner.tune(3)
     # What was good is kept.
@@ -600,4 +628,231 @@ def test_a_policy_that_breaks_down_names_its_step_and_batch(make_tuner):
 def test_a_checkpoint_of_another_network_is_refused(make_tuner):
     wider = LearnerConfig(agent_config=SACConfig(hidden_dims=(16,)))
     with pytest.raises(BadInput, match="of another network"):
-        make_tuner(CPLConfig(), wider)
+        make_tuner(original(), wider)
+
+
+# --- Relative to the reference policy -----------------------------------------------------------
+
+
+RELATIVE = cpl.CPLConfig(alpha=0.3, discount=0.9, kl_weight=0.0)
+
+
+def test_at_the_start_every_margin_is_zero():
+    problem = make_problem(RELATIVE)
+    scores = cpl.segment_scores(make_parameters(), problem, RELATIVE, AGENT, LAYOUT)
+    np.testing.assert_allclose(scores, 0.0, atol=1e-6)
+    _, metrics = loss_of(make_parameters(), problem, np.array([0, 1, 2]), RELATIVE, AGENT, LAYOUT)
+    assert metrics["preference_loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_relative_scores_are_differences_of_the_plain_ones():
+    problem, parameters = make_problem(RELATIVE), make_parameters(1)
+    scores = cpl.segment_scores(parameters, problem, RELATIVE, AGENT, LAYOUT)
+    for score, trajectory in zip(scores, TRAJECTORIES, strict=True):
+        plain = [plain_score(p, trajectory, 0.3, 0.9) for p in (parameters, make_parameters())]
+        assert score == pytest.approx(plain[0] - plain[1], rel=1e-4, abs=1e-5)
+
+
+def test_equal_segments_give_no_gradient():
+    twins = [TRAJECTORIES[1]] * len(TRAJECTORIES)
+    problem = make_problem(RELATIVE, twins)
+    (_, _), gradient = differentiate(
+        make_parameters(1), problem, np.array([0, 1, 2]), RELATIVE, AGENT, LAYOUT
+    )
+    np.testing.assert_allclose(ravel_pytree(gradient)[0], 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("units", [2.0, 10.0])
+def test_scaling_the_units_of_actions_changes_no_relative_score(units):
+    """Before the tanh: the density of scaled actions changes by a constant, which cancels."""
+    random = np.random.default_rng(3)
+    raw, here, there = (random.normal(size=(1, 4, ACTION_DIM)) for _ in range(3))
+    log_std = random.normal(size=(1, 4, ACTION_DIM))
+
+    def difference(scale):
+        def log_density(mean):
+            noise = (scale * raw - scale * mean) / (scale * np.exp(log_std))
+            return np.sum(-0.5 * noise**2 - log_std - math.log(scale), axis=-1)
+
+        return log_density(here) - log_density(there)
+
+    np.testing.assert_allclose(difference(units), difference(1.0))
+    gaussians = [TanhGaussian(jnp.asarray(mean), jnp.asarray(log_std)) for mean in (here, there)]
+    action = jnp.tanh(jnp.asarray(raw))
+    ours = gaussians[0].log_probability(action) - gaussians[1].log_probability(action)
+    np.testing.assert_allclose(ours, difference(1.0), rtol=1e-3, atol=1e-3)
+
+
+def test_kl_divergence_by_hand():
+    here = TanhGaussian(jnp.array([[[1.0], [5.0]]]), jnp.array([[[math.log(2.0)], [0.0]]]))
+    there = TanhGaussian(jnp.array([[[0.0], [0.0]]]), jnp.array([[[0.0], [0.0]]]))
+    # ln(1 / 2) + (4 + 1) / 2 - 1 / 2; the second step is padding.
+    by_hand = math.log(0.5) + 2.5 - 0.5
+    mask = jnp.array([[1.0, 0.0]])
+    assert cpl.kl_divergence(here, there, mask) == pytest.approx(by_hand, rel=1e-5)
+    assert cpl.kl_divergence(there, there, mask) == 0
+
+
+def test_a_member_learns_from_its_own_segments_alone():
+    problem = make_problem(RELATIVE)
+    included = np.array([True, True, False, True, False])
+    state = cpl.initial_state(make_parameters(), RELATIVE, 3, included)
+    _, report = cpl.update(state, problem, 30, RELATIVE, AGENT, LAYOUT)
+    assert set(np.unique(report.batch)) == {0, 1, 3}
+
+
+def test_members_together_are_each_by_itself():
+    problem = make_problem(RELATIVE)
+    states = [cpl.initial_state(make_parameters(), RELATIVE, seed, EVERYTHING) for seed in (3, 4)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    together, _ = cpl.update_members(stacked, problem, 3, RELATIVE, AGENT, LAYOUT)
+    for number, state in enumerate(states):
+        alone, _ = cpl.update(state, problem, 3, RELATIVE, AGENT, LAYOUT)
+        jax.tree.map(
+            lambda a, b, number=number: np.testing.assert_allclose(
+                a[number], b, rtol=1e-4, atol=1e-5
+            ),
+            together.parameters,
+            alone.parameters,
+        )
+
+
+def test_a_share_of_the_way_is_on_the_line_from_the_start_to_the_average(make_tuner, tmp_path):
+    tuner = make_tuner(cpl.CPLConfig(learning_rate=1e-2, members=3))
+    tuner.tune(20)
+    found = {}
+    for share in (0.0, 0.5, 1.0, 2.0):
+        folder = tuner.checkpoint({}, share).write(tmp_path / f"share-{share}")
+        arrays = safetensors.numpy.load_file(folder / "training_state.safetensors")
+        found[share] = np.concatenate(
+            [arrays[name].ravel() for name in sorted(arrays) if name.startswith(".actor[")]
+        )
+    way = found[1.0] - found[0.0]
+    assert np.abs(way).max() > 1e-3
+    for share in (0.5, 2.0):
+        np.testing.assert_allclose(found[share] - found[0.0], share * way, atol=1e-5)
+
+
+# --- Several rounds -----------------------------------------------------------------------------
+
+
+def test_each_round_is_scored_relative_to_its_own_base():
+    now, first, second = (make_parameters(seed) for seed in (1, 0, 2))
+    bases = [cpl.Base(first, AGENT, [0, 2]), cpl.Base(second, AGENT, [3])]
+    problem = cpl.make_problem(
+        *(TRAJECTORIES, WEIGHT, TABLE, now, RELATIVE, AGENT, LAYOUT), bases=bases
+    )
+    scores = cpl.segment_scores(now, problem, RELATIVE, AGENT, LAYOUT)
+    # At the start, what the rounds since then have gained; without a base, nothing.
+    for number, base in enumerate((first, now, first, second, now)):
+        plain = [plain_score(one, TRAJECTORIES[number], 0.3, 0.9) for one in (now, base)]
+        assert scores[number] == pytest.approx(plain[0] - plain[1], rel=1e-4, abs=1e-5)
+    assert abs(float(scores[0])) > 0.01
+
+
+@pytest.mark.parametrize("config", [cpl.CPLConfig(), original()], ids=lambda one: one.method)
+def test_what_is_kept_is_the_policy_that_is_fine_tuned(config):
+    """Neither divergence nor conservative loss knows where earlier rounds began."""
+    bases = [cpl.Base(make_parameters(0), AGENT, range(5))]
+    now = make_parameters(1)
+    problem = cpl.make_problem(
+        *(TRAJECTORIES, WEIGHT, TABLE, now, config, AGENT, LAYOUT), bases=bases
+    )
+    _, metrics = loss_of(now, problem, jnp.arange(4), config, AGENT, LAYOUT)
+    name = "kl_divergence" if config.is_relative else "conservative_loss"
+    assert float(metrics[name]) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_base_may_have_another_network():
+    wide = SACConfig(hidden_dims=(16,), activation="relu")
+    state = sac.initial_state(
+        LearnerConfig(agent_config=wide), LAYOUT.observation_dim, ACTION_DIM, 4
+    )
+    bases = [cpl.Base(state.actor, wide, [1])]
+    problem = cpl.make_problem(
+        *(TRAJECTORIES, WEIGHT, TABLE, make_parameters(), RELATIVE, AGENT, LAYOUT), bases=bases
+    )
+    segments = cpl.pad(TRAJECTORIES)
+    theirs = cpl.outputs(state.actor, segments, jnp.asarray(TABLE), wide, LAYOUT)
+    for found, expected in zip(problem.reference, theirs, strict=True):
+        np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_base_of_a_round_is_loaded(make_tuner):
+    other = sac.initial_state(LEARNER, TUNED_LAYOUT.observation_dim, ACTIONS, seed=5)
+    config = cpl.CPLConfig(members=2)
+    loss = "training/preference_loss"
+    same = make_tuner(config).measure()[loss]
+    moved = make_tuner(config, round_base=checkpoint.pack(other, {})).measure()[loss]
+    assert same == pytest.approx(math.log(2), abs=1e-4)
+    assert abs(moved - same) > 1e-3
+    wider = LearnerConfig(agent_config=SACConfig(hidden_dims=(16,)))
+    another = sac.initial_state(wider, TUNED_LAYOUT.observation_dim, ACTIONS, seed=5)
+    with pytest.raises(BadInput, match="of another network"):
+        make_tuner(config, round_base=checkpoint.pack(another, {}))
+
+
+# --- When to stop -------------------------------------------------------------------------------
+
+
+def actor_of(tuner, share=1.0):
+    arrays = safetensors.numpy.load(tuner.checkpoint({}, share).files["training_state.safetensors"])
+    return np.concatenate([arrays[name].ravel() for name in sorted(arrays) if ".actor[" in name])
+
+
+def test_it_returns_to_the_step_of_the_least_held_out_loss(make_tuner):
+    # The held-out pairs are those that are learnt from, reversed: every step makes them worse.
+    tuner = make_tuner(cpl.CPLConfig(learning_rate=1e-3, members=2), validation=ranked(5).T.copy())
+    losses, actors = [], []
+    tuner.measure()
+    for _ in range(3):
+        tuner.tune(10)
+        losses.append(tuner.measure()["validation/preference_loss"])
+        actors.append(actor_of(tuner))
+    assert losses == sorted(losses)
+    assert losses[0] > math.log(2)  # That of the start, to which it does not return.
+    assert tuner.stop() == 10
+    np.testing.assert_array_equal(actor_of(tuner), actors[0])
+    assert np.abs(actors[2] - actors[0]).max() > 1e-4
+    assert tuner.measure()["validation/preference_loss"] == pytest.approx(losses[0])
+    # The number of steps that were taken names the checkpoint: it is the run's newest.
+    assert tuner.checkpoint({}).name == "step_000000030"
+
+
+def test_it_goes_on_as_long_as_the_held_out_loss_falls(make_tuner):
+    tuner = make_tuner(cpl.CPLConfig(learning_rate=1e-3, members=1), validation=ranked(5))
+    for _ in range(3):
+        tuner.tune(10)
+        tuner.measure()
+    assert tuner.stop() == 30
+
+
+def test_too_few_held_out_pairs_choose_no_step(make_tuner):
+    validation = ranked(5).T.copy()
+    validation[4, 0] = 0  # Nine are left.
+    tuner = make_tuner(cpl.CPLConfig(learning_rate=1e-3, members=2), validation=validation)
+    for _ in range(2):
+        tuner.tune(10)
+        tuner.measure()
+    last = actor_of(tuner)
+    assert tuner.stop() is None
+    np.testing.assert_array_equal(actor_of(tuner), last)
+
+
+def test_one_policy_learns_from_all_where_pairs_are_too_few_for_members(make_tuner):
+    one_pair = np.zeros((5, 5), np.float32)
+    one_pair[0, 1] = 1
+    settings = cpl.CPLConfig(members=6, member_fraction=0.05)
+    assert make_tuner(settings, training=one_pair).load().members == 1
+    assert make_tuner(settings, training=ranked(5)).load().members == 6
+    assert make_tuner(original()).load().members == 1
+
+
+def test_the_start_is_the_policy_that_it_began_with_bit_by_bit(make_tuner):
+    """A mean of equal weights is rounded, which chaotic performances show."""
+    tuner = make_tuner(cpl.CPLConfig(learning_rate=1e-2, members=6))
+    begun = sac.initial_state(LEARNER, TUNED_LAYOUT.observation_dim, ACTIONS, seed=0)
+    arrays = safetensors.numpy.load(checkpoint.pack(begun, {}).files["training_state.safetensors"])
+    expected = [arrays[name].ravel() for name in sorted(arrays) if ".actor[" in name]
+    tuner.tune(10)
+    np.testing.assert_array_equal(actor_of(tuner, share=0.0), np.concatenate(expected))

@@ -102,7 +102,7 @@ def test_same_numbers_in_every_piece(song_config):
 @pytest.mark.parametrize(
     "options",
     [
-        {"frame_stack": 3, "disable_hand_collisions": True},
+        {"frame_stack": 3, "disable_hand_collisions": True, "preparation_steps": 10},
         {"frame_stack": 2, "action_reward_observation": False, "clip": False},
         {"wrong_press_termination": True, "disable_colorization": True},
         {"disable_fingering_reward": True, "n_steps_lookahead": 0},
@@ -124,7 +124,7 @@ def test_same_numbers_under_every_option(options):
 @pytest.mark.parametrize(
     "options",
     [
-        {"frame_stack": 2, "action_reward_observation": False},
+        {"frame_stack": 2, "action_reward_observation": False, "preparation_steps": 10},
         {"wrong_press_termination": True, "n_steps_lookahead": 0},
         {"disable_fingering_reward": True},
         {"control_timestep": 0.005},
@@ -183,15 +183,16 @@ def test_referee_is_the_published_environment():
         dm_env_wrappers.ObservationActionRewardWrapper,
         dm_env_wrappers.ConcatObservationWrapper,
         lambda env: dm_env_wrappers.CanonicalSpecWrapper(env, clip=True),
-        dm_env_wrappers.SinglePrecisionWrapper,
     ):
         stock = wrapper(stock)
     ours = StockEnvironment(load_songs(TWINKLE)[0], KNOWN)
     ours_step, stock_step = ours.reset(), stock.reset()
     for action in next(action_sequences(40, 39, seed=1)):
-        np.testing.assert_array_equal(ours_step.observation, stock_step.observation)
+        # NumPy 2 refuses the last wrapper, SinglePrecisionWrapper; this is what it does.
+        np.testing.assert_array_equal(ours_step.observation, np.float32(stock_step.observation))
         ours_step, stock_step = ours.step(action), stock.step(action)
-        assert ours_step.reward == stock_step.reward
+        assert ours_step.reward == np.float32(stock_step.reward)
+    assert ours_step.observation.dtype == np.float32
     assert ours_step.observation.size == 1164
 
 
@@ -320,7 +321,117 @@ def test_score_of_a_song():
     assert score.features[-2, 89:].sum() == 0
 
 
+# --- Preparation ------------------------------------------------------------------------
+
+
+def next_onset(score, step, within):
+    """The keys that begin next, and their fingers, with plain loops over the score."""
+    for ahead in range(step + 1, min(step + 1 + within, len(score.keys))):
+        begins = [key for key in range(88) if score.keys[ahead, key] > score.keys[ahead - 1, key]]
+        if begins:
+            order = score.keys_in_order[ahead].tolist()
+            fingers = [score.fingers[ahead][order.index(key)] for key in begins if score.fingers]
+            return begins, fingers
+    return [], []
+
+
+@pytest.mark.parametrize("config", [TWINKLE, example("five_finger_scale")], ids=["PIG", "MIDI"])
+def test_fingers_are_rewarded_for_being_near_the_next_keys_too(config):
+    song = load_songs(config)[0]
+    piano = Repertoire([song], dataclasses.replace(KNOWN, preparation_steps=4)).piano(0)
+    environment, score = PianoEnvironment(piano), piano.score
+    mechanics, data = piano.mechanics, environment.data
+    environment.reset()
+    differences = []
+    _, smooth = action_sequences(60, piano.action_dim, seed=3)
+    for step, action in enumerate(smooth):
+        played = environment.step(action)
+        now = score.keys_in_order[step].tolist()
+        begins, fingers = next_onset(score, step, within=4)
+        if score.fingers:
+            held = score.fingers[step].tolist()
+            more = zip(begins, fingers, strict=True)
+            pairs = [*zip(now, held, strict=True)]
+            pairs += [(key, finger) for key, finger in more if finger not in held]
+        else:
+            now_and_soon = [*now, *(key for key in begins if key not in now)]
+
+        def closeness(keys, fingers):
+            if not keys:
+                return 0.0
+            targets = data.geom_xpos[mechanics.key_geoms[keys]] + mechanics.key_targets[keys]
+            tips = data.site_xpos[mechanics.fingertips]
+            if fingers is None:
+                return transport_reward(tips, targets)
+            distance = np.linalg.norm(targets - tips[fingers], axis=1)
+            return float(
+                np.mean(rewards.tolerance(distance, (0, 0.01), margin=0.1, sigmoid="gaussian"))
+            )
+
+        if score.fingers:
+            plain = closeness(now, held)
+            prepared = closeness([key for key, _ in pairs], [finger for _, finger in pairs])
+        else:
+            plain, prepared = closeness(now, None), closeness(now_and_soon, None)
+        assert played.learnt_reward - played.reward == pytest.approx(prepared - plain, abs=1e-6)
+        differences.append(prepared - plain)
+        if played.last:
+            break
+    assert np.count_nonzero(differences) > 20
+
+
+def test_without_preparation_robopianist_s_reward_is_learnt():
+    piano = Repertoire(load_songs(TWINKLE), KNOWN).piano(0)
+    environment = PianoEnvironment(piano)
+    environment.reset()
+    _, smooth = action_sequences(30, piano.action_dim, seed=0)
+    for action in smooth:
+        played = environment.step(action)
+        assert played.learnt_reward == played.reward
+
+
 # --- Fingering by optimal transport -----------------------------------------------------
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+@pytest.mark.parametrize(
+    ("hold", "low", "high"),
+    [
+        (0, "xx..xxx.x.", "...xx....."),
+        (1, "xxx.xxx.xx", "...xxx...."),  # Repeated notes stay apart.
+        (3, "xxx.xxx.xx", "...xxxxx.."),
+        (9, "xxx.xxx.xx", "...xxxxxxx"),  # Up to the end of the song.
+        (-1, "x...xx..x.", "...x......"),
+        (-2, "x...x...x.", "...x......"),  # Something of each note is left.
+        (-9, "x...x...x.", "...x......"),
+    ],
+)
+def test_notes_of_a_score_can_be_held_longer_or_shorter(hold, low, high, annotated):
+    """Each string says when a key is due; a finger is in use as long as its key is due."""
+    sequence = music_pb2.NoteSequence()
+    for pitch, finger, beginning, end in (
+        (40, 2, 0, 2),
+        (40, 2, 4, 7),
+        (40, 2, 8, 9),
+        (52, 7, 3, 5),
+    ):
+        note = sequence.notes.add(pitch=pitch, velocity=80)
+        # Within the control steps, so that rounding does not matter.
+        note.start_time, note.end_time = 0.05 * (beginning + 0.2), 0.05 * (end - 0.2)
+        note.part = finger if annotated else -1
+    sequence.total_time = 0.45
+    song = Song("held", midi_file.MidiFile(seq=sequence))
+    score = make_score(song, EnvironmentConfig(n_steps_lookahead=2), hold)
+    due = {19: [mark == "x" for mark in low], 31: [mark == "x" for mark in high]}
+    for key in range(88):
+        np.testing.assert_array_equal(score.keys[:, key], due.get(key, [False] * 10))
+    fingers = 10 if annotated else 0
+    goals = score.features[:10, fingers:].reshape(10, 3, 89)
+    for ahead in range(3):
+        np.testing.assert_array_equal(goals[: 10 - ahead, ahead, :88], score.keys[ahead:])
+    if annotated:
+        np.testing.assert_array_equal(score.features[:10, 2], due[19])
+        np.testing.assert_array_equal(score.features[:10, 7], due[31])
 
 
 def test_transport_assigns_each_finger_once_by_least_total_distance():

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pathlib
 import shutil
 
 import imageio_ffmpeg
@@ -11,16 +12,21 @@ from runs_for_tests import StartedError, assert_refused, run, wait_until_nothing
 from safetensors.numpy import load_file
 
 from learner import checkpoint
+from replay.files import PackedFolder
 from rlhf.collection import Collection
 from rlhf.ratings import Rater, Ratings
-from rlhf.simulated_raters import score, smoothness
+from rlhf.simulated_raters import QUALITIES, parse_quality, score, smoothness
 
 # The run that all look at is trained, and recorded, for the first test that asks for it.
 pytestmark = pytest.mark.timeout(900)
 
 ANNA = Rater("anna", "person")
 SMOOTH = "simulated smoothness"
-QUICK = ("--max-steps", 60, "--eval-interval", 40, "--auditions", 2, "--record-resolution", 48, 64)
+SMOOTH_AND_SOFT = "smoothness:0.75,softness:0.25"
+QUICK = (
+    *("--max-steps", 60, "--eval-interval", 40, "--auditions", 2, "--guard-performances", 2),
+    *("--record-resolution", 48, 64),
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +38,35 @@ def carried(recorded, folder):
     segments = collection.segments()
     with contextlib.closing(Ratings(collection.ratings, names(collection))) as ratings:
         # By rank, so that no two scores are equal, whichever segments are held out.
-        ranked = sorted(segments, key=lambda one: smoothness(one.metrics, one.trajectory()))
+        ranked = sorted(segments, key=lambda one: smoothness(one.judged(), one.trajectory()))
         for rank, segment in enumerate(ranked):
-            ratings.rate(Rater(SMOOTH, "simulated"), segment.name, 10 + 10 * rank)
+            for name in (SMOOTH, f"simulated {SMOOTH_AND_SOFT}"):
+                ratings.rate(Rater(name, "simulated"), segment.name, 10 + 10 * rank)
     return collection
 
 
 @pytest.fixture(scope="module")
-def tuned(carried, folder):
-    """A finished fine-tuning: its answer, and its folder."""
+def earlier(trained, carried, folder):
+    """A collection with the same answers, whose round began with another policy."""
+    _, run_path = trained
+    path = folder / "earlier"
+    shutil.copytree(carried.path, path)
+    shutil.rmtree(path / "base")
+    oldest = PackedFolder.pack(checkpoint.list_checkpoints(run_path / "checkpoints")[0])
+    checkpoint.snapshot(oldest).write(path / "base")
+    return Collection.open(path)
+
+
+@pytest.fixture(scope="module")
+def tuned(carried, earlier, folder):
+    """A finished fine-tuning on two rounds: its answer, and its folder."""
     result = run(
         folder,
-        *("cpl", carried.path.name, "--load-checkpoint", "runs/scale", "--raters", SMOOTH),
+        *("cpl", earlier.path.name, carried.path.name, "--load-checkpoint", "runs/scale"),
+        "--raters",
+        *(SMOOTH, f"simulated {SMOOTH_AND_SOFT}"),
         *("--root-dir", "tuned", "--name", "one", "--learning-rate", 1e-3),
-        *("--validation-fraction", 0.5, *QUICK, "--json"),
+        *("--method", "cpl", "--validation-fraction", 0.5, *QUICK, "--json"),
         seconds=400,
     )
     assert result.returncode == 0, result.stderr
@@ -68,25 +89,31 @@ def test_before_is_the_policy_that_it_began_with(trained, carried, tuned):
     (central,) = (
         segment
         for segment in carried.segments()
-        if (segment.planned.checkpoint, segment.planned.noise) == (newest, 0)
+        if (segment.planned.checkpoint, segment.planned.variation.noise) == (newest, 0)
     )
     assert before["ratings"] == {
-        "note-f1": score(central.metrics["note_f1"]),
-        "smoothness": score(smoothness(central.metrics, central.trajectory())),
+        name: score(parse_quality(name)(central.judged(), central.trajectory()))
+        for name in (*QUALITIES, SMOOTH_AND_SOFT)
     }
     for side in (before, answer["after"]):
         assert side["drawn"]["performances"] == 2
-        assert set(side["drawn"]["ratings"]) == {"note-f1", "smoothness"}
+        assert set(side["drawn"]["ratings"]) == {*QUALITIES, SMOOTH_AND_SOFT}
 
 
 def test_answer_and_files_tell_the_same(tuned):
     answer, path = tuned
     assert answer["state"] == "finished"
     comparison = json.loads((path / "comparison.json").read_text())
-    assert comparison == {"before": answer["before"], "after": answer["after"]}
+    parts = ("before", "after", "improved", "line", "share", "answers", "style", "guard")
+    assert comparison == {part: answer[part] for part in (*parts, "learning", "rounds")}
+    assert answer["style"] is None
     status = json.loads((path / "status.json").read_text())
     assert (status["kind"], status["state"], status["learner_steps"]) == ("cpl", "finished", 60)
-    assert (path / "report.html").stat().st_size > 10_000
+    text = (path / "report.html").read_text("utf-8")
+    table, others, _ = text.split('<table class="compare">')[1:]
+    assert table.count("Simulated rating: ") == 2 * 2
+    assert SMOOTH_AND_SOFT in table
+    assert others.count("Simulated rating: ") == len(QUALITIES) - 1
     steps = ["step_000000000", "step_000000040", "step_000000060"]
     assert [saved.name for saved in checkpoint.list_checkpoints(path / "checkpoints")] == steps
     assert sorted(evaluated.name for evaluated in (path / "eval").iterdir()) == steps
@@ -94,6 +121,75 @@ def test_answer_and_files_tell_the_same(tuned):
         facts = next(imageio_ffmpeg.read_frames(str(path / "eval" / step / "video.mp4")))
         assert facts["size"] == (64, 48)
         assert (path / "eval" / step / "played.mid").stat().st_size > 0
+
+
+def test_the_guard_tells_what_it_judged_by(tuned):
+    answer, path = tuned
+    guard = answer["guard"]
+    assert guard["performances"] == 2
+    start, *candidates = guard["candidates"]
+    assert (start["share"], start["holds"]) == (0, True)
+    shares = [candidate["share"] for candidate in candidates]
+    holds = [candidate["holds"] for candidate in candidates]
+    tried = [0.25, 0.5, 0.75, 1]
+    # The first that does not hold the notes ends the search, half way to it.
+    if False in holds:
+        end = holds.index(False)
+        tried = [*tried[: end + 1], (tried[end] + ([0.0, *tried])[end]) / 2]
+    assert shares == tried
+    for candidate in candidates:
+        least = start["note_f1"]["mean"] - guard["margin"]
+        assert candidate["holds"] == (candidate["note_f1"]["mean"] >= least)
+    held = [candidate["share"] for candidate in candidates if candidate["holds"]]
+    said = guard["last_words"]
+    assert [one["share"] for one in said] == held[: -len(said) - 1 : -1]
+    assert all(not one["holds"] for one in said[:-1])
+    if said and said[-1]["holds"]:
+        assert (answer["line"], answer["share"]) == ("cpl", said[-1]["share"])
+        assert answer["after"]["drawn"] == said[-1]["drawn"]
+    else:
+        assert (answer["line"], answer["share"]) == ("", 0)
+    assert answer["improved"] == (answer["share"] > 0)
+    assert checkpoint.load_description(checkpoint.find(path))["share"] == answer["share"]
+
+
+def test_what_was_learnt_is_told(carried, tuned):
+    answer, path = tuned
+    learning = answer["learning"]
+    segments = len(carried.segments())
+    # Of two raters in two rounds.
+    assert answer["answers"] == {"ratings": 4 * segments, "comparisons": 0, "ties": 0}
+    assert sum(learning["pairs"].values()) <= segments * (segments - 1)
+    lines = [json.loads(line) for line in (path / "logbook.jsonl").read_text().splitlines()]
+    measured = {
+        line["learner_steps"]: {
+            f"{part}/preference_{name}": line[f"cpl/{part}/preference_{name}"]
+            for part in ("training", "validation")
+            for name in ("loss", "accuracy")
+        }
+        for line in lines
+        if "cpl/validation/preference_loss" in line
+    }
+    assert list(measured) == [0, 10, 20, 30, 40, 50, 60]
+    step = learning["step"]
+    assert learning["start"] == measured[0]
+    assert learning["result"] == measured[step]
+    assert learning["chosen_by_held_out"] == (learning["pairs"]["validation"] >= 10)
+    if learning["chosen_by_held_out"]:
+        losses = {one: values["validation/preference_loss"] for one, values in measured.items()}
+        assert step == min(list(losses)[1:], key=lambda one: losses[one])
+    else:
+        assert step == 60
+    assert answer["rounds"] == [
+        {
+            "run": "one",
+            "answers": answer["answers"],
+            "line": answer["line"],
+            "share": answer["share"],
+            "before": answer["before"]["drawn"],
+            "after": answer["after"]["drawn"],
+        }
+    ]
 
 
 def test_the_logbook_follows_the_preferences(tuned):
@@ -156,10 +252,53 @@ def test_it_can_be_recorded_and_fine_tuned_again(carried, tuned, front_door, tmp
     with pytest.raises(StartedError):
         front_door("segments", tmp_path / "one")
     recorded_again = Collection.open(tmp_path / "one")
-    assert len(recorded_again.missing()) == 3 * 5  # Noise 0 once, two levels twice.
+    assert len(recorded_again.missing()) == 7 * 7  # Seven passages, seven renditions of each.
     assert recorded_again.manifest["config"] == carried.manifest["config"]
     with pytest.raises(StartedError):
         front_door(*tune(carried, "--load-checkpoint", path, "--raters", SMOOTH, root=tmp_path))
+
+
+# --- A style that the answers favor -----------------------------------------------------
+
+
+def test_a_policy_learns_to_play_in_the_favored_style(trained, folder):
+    trained_answer, _ = trained
+    recorded = run(folder, *("segments", "runs/scale", "--no-video", "--json"), seconds=300)
+    assert recorded.returncode == 0, recorded.stderr
+    collection = Collection.open(folder / json.loads(recorded.stdout)["collection"])
+    with contextlib.closing(Ratings(collection.ratings, names(collection))) as ratings:
+        for segment in collection.segments():
+            variation = segment.planned.variation
+            points = 50 - 100 * (variation.amplitude - 1) + 10 * variation.smoothing
+            ratings.rate(ANNA, segment.name, round(points))
+    result = run(
+        folder,
+        *("cpl", collection.path, "--load-checkpoint", "runs/scale", "--root-dir", "tuned"),
+        *("--name", "styled", *QUICK, "--json"),
+        seconds=400,
+    )
+    assert result.returncode == 0, result.stderr
+    wait_until_nothing_is_left(folder)
+    answer = json.loads(result.stdout)
+    assert answer["style"]["knobs"]["amplitude"]["kept"] < -1
+    assert answer["style"]["unit"]["amplitude"] < 0.95
+    assert "the answers favor amplitude 0." in result.stderr
+    if answer["line"] == "style":
+        assert answer["learning"] is None
+        path = pathlib.Path(answer["checkpoint"])
+        described = checkpoint.load_description(path)
+        assert described["share"] == answer["share"]
+        assert described["style"]["amplitude"] < 1
+        lines = (folder / "tuned" / "styled" / "logbook.jsonl").read_text().splitlines()
+        (imitated,) = (
+            line for line in map(json.loads, lines) if "cpl/imitation_loss_after" in line
+        )
+        assert imitated["cpl/imitation_loss_after"] < imitated["cpl/imitation_loss_before"]
+    else:
+        assert not any(
+            one["holds"] for one in answer["guard"]["last_words"] if one["line"] == "style"
+        )
+    assert answer["before"]["metrics"] == trained_answer["metrics"]
 
 
 # --- Whose ratings count ----------------------------------------------------------------
@@ -268,6 +407,8 @@ def no_manifest(collection):
         (rated(10, 20), ["--learning-rate", 0], ["--learning-rate is 0.0"]),
         (rated(10, 20), ["--contrastive-bias", 2], ["--contrastive-bias is 2.0"]),
         (rated(10, 20), ["--method", "dpo"], ["--method"]),
+        (rated(10, 20), ["--members", 0], ["--members is 0"]),
+        (rated(10, 20), ["--guard-performances", -1], ["--guard-performances is -1"]),
     ],
 )
 def test_bad_input_gets_one_line_and_writes_nothing(
@@ -339,3 +480,93 @@ def test_wrong_keys_may_end_the_checkpoint_s_episodes(
     flags = ("--load-checkpoint", changed_checkpoint(edit), "--raters", SMOOTH)
     with pytest.raises(StartedError):
         front_door(*tune(carried, *flags, root=tmp_path))
+
+
+# --- Several rounds ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_rounds(empty_handed, tmp_path):
+    """Two collections that are not rated: the other has another base, and a run's folder."""
+    shutil.copytree(empty_handed.path, tmp_path / "later" / "collections" / "one")
+    return empty_handed, Collection.open(tmp_path / "later")
+
+
+def tune_both(two_rounds, *flags, root):
+    first, second = two_rounds
+    return "cpl", first.path, second.path.parent.parent, *tune(first, *flags, root=root)[2:]
+
+
+def test_rounds_are_learnt_from_together(two_rounds, front_door, tmp_path, capsys):
+    first, second = two_rounds
+    give(first, [10, 20, 30])
+    give(second, [10, 20, 30, 40])
+    with pytest.raises(StartedError):
+        front_door(*tune_both(two_rounds, "--validation-fraction", 0, root=tmp_path))
+    # 3 + 6: none of one collection with one of the other.
+    assert "; 9 preferences to learn from, 0 held out" in capsys.readouterr().err
+
+
+def other_environment(collection):
+    change_manifest(
+        collection, lambda manifest: manifest["config"]["environment"].update(n_steps_lookahead=5)
+    )
+
+
+def other_piece(collection):
+    change_manifest(collection, lambda manifest: manifest["songs"][0].update(title="another"))
+
+
+def change_manifest(collection, edit):
+    file = collection.path / "collection.json"
+    manifest = json.loads(file.read_text())
+    edit(manifest)
+    file.write_text(json.dumps(manifest))
+
+
+def rated_by_another(collection):
+    give(collection, [10, 20], Rater("bert", "person"))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "flags", "words"),
+    [
+        (unrated, [], ["has not been rated"]),
+        (rated(50), [], ["only one segment has been rated"]),
+        (rated_by_another, ["--raters", "anna"], ["--raters: ['anna'] did not rate", "'bert'"]),
+        (lambda c: (rated(1, 2)(c), other_piece(c)), [], ["is of another song"]),
+        (lambda c: (rated(1, 2)(c), other_environment(c)), [], ["--n-steps-lookahead 5"]),
+    ],
+)
+def test_what_is_wrong_with_one_round_is_said_of_it(
+    two_rounds, front_door, tmp_path, prepare, flags, words
+):
+    first, second = two_rounds
+    give(first, [10, 20])
+    prepare(second)
+    result = front_door(*tune_both(two_rounds, *flags, root=tmp_path))
+    assert_refused(result, *words, str(second.path))
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_a_collection_is_named_once(empty_handed, front_door, tmp_path):
+    give(empty_handed, [10, 20])
+    (tmp_path / "elsewhere").mkdir()
+    for other in (empty_handed.path, tmp_path / "elsewhere" / ".." / "collection"):
+        arguments = tune(empty_handed, root=tmp_path)
+        result = front_door(*arguments[:2], other, *arguments[2:])
+        assert_refused(result, "are the same collection")
+    assert_refused(front_door("cpl", "--load-checkpoint", "runs/scale"), "COLLECTION is missing")
+
+
+def test_a_collection_without_a_base_is_said(two_rounds, front_door, tmp_path, capsys):
+    """As of version 1."""
+    _, second = two_rounds
+    for collection in two_rounds:
+        give(collection, [10, 20, 30])
+    shutil.rmtree(second.path / "base")
+    with pytest.raises(StartedError):
+        front_door(*tune_both(two_rounds, "--validation-fraction", 0, root=tmp_path))
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "no policy" in line)
+    assert str(second.path) in line
+    assert "relative to the policy that is fine-tuned" in line

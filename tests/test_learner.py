@@ -17,7 +17,8 @@ from actors.song import load_songs
 from benchmarks import reference
 from learner import learner, sac
 from learner.config import LearnerConfig, SACConfig
-from learner.learner import Learner, UnhealthyStep, learner_steps
+from learner.health import UnhealthyStep
+from learner.learner import Learner, learner_steps
 from learner.live_inputs import LiveInputs
 from learner.networks import policy
 from learner.observation import unfold

@@ -15,11 +15,13 @@ from actors import recording
 from actors.config import EnvironmentConfig, RecordingConfig, SongConfig
 from actors.environment import PianoEnvironment
 from actors.episode import midi_velocity, play
-from actors.metrics import frame_metrics, metrics, note_metrics
+from actors.evaluator import mean_metrics
+from actors.metrics import frame_metrics, metrics, note_metrics, velocity_metrics
 from actors.performance import Performance, notes_of_frames
 from actors.repertoire import Repertoire
 from actors.song import load_songs
 from actors.stock_environment import StockEnvironment
+from replay.errors import BadInput
 
 CONFIG = EnvironmentConfig(
     gravity_compensation=True,
@@ -84,7 +86,7 @@ def test_a_silent_frame_counts_as_one():
 
 
 def test_a_note_is_due_when_the_task_first_looks_for_it(performance):
-    for onset, _, key in performance.due_notes:
+    for onset, _, key, _ in performance.due_notes:
         step = round(onset / 0.05) - 1  # It ends at the onset.
         assert performance.due_keys[step, int(key)]
         assert step == 0 or not performance.due_keys[step - 1, int(key)]
@@ -122,6 +124,70 @@ def test_one_played_note_hits_one_due_note_only():
     assert note_metrics(due, np.array([[0.02, 0.1, 40, 127]]))["missed_notes"] == 1
 
 
+def touched(due, played):
+    """A performance of notes due and played at these velocities, each on a key of its own."""
+
+    def notes(velocities):
+        return np.array([[i, i + 0.5, i, v] for i, v in enumerate(velocities)]).reshape(-1, 4)
+
+    empty = np.zeros((1, 88), bool)
+    return Performance(
+        control_timestep=np.array(0.05),
+        due_keys=empty,
+        due_pedal=empty[:, 0],
+        played_keys=empty,
+        played_pedal=empty[:, 0],
+        rewards=np.zeros(1),
+        due_notes=notes(due),
+        played_notes=notes(played),
+        pedal_changes=np.zeros((0, 2)),
+        positions=np.zeros((2, 2), np.float32),
+    )
+
+
+def velocity_f1_of(due, played):
+    return velocity_metrics(touched(due, played))["velocity_f1"]
+
+
+def test_velocity_f1_by_hand():
+    # 20 and 100 become 0 and 1. What is half as loud, and half as far apart, is on one line.
+    assert velocity_f1_of([20, 60, 100], [30, 50, 70]) == pytest.approx(1.0)
+    # The line that fits best goes through the first three, and half-way between the last two.
+    assert velocity_f1_of([20, 60, 100, 100, 20], [40, 60, 80, 60, 60]) == pytest.approx(6 / 10)
+    # Loud for soft as often as not: a level line, far from all.
+    assert velocity_f1_of([20, 100, 20, 100], [40, 40, 80, 80]) == 0.0
+    # A note more than is due, and one less.
+    assert velocity_f1_of([20, 100], [30, 70, 50]) == pytest.approx(4 / 5)
+    assert velocity_f1_of([20, 100, 60], [30, 70]) == pytest.approx(4 / 5)
+    assert velocity_f1_of([20, 100], []) == 0.0
+
+
+@pytest.mark.parametrize("due", [[], [80], [80, 80, 80]])
+def test_a_score_without_dynamics_has_no_velocity_f1(due):
+    assert np.isnan(velocity_f1_of(due, [70, 75]))
+    assert mean_metrics([touched(due, [70, 75])])["velocity_f1"] is None
+
+
+def test_mean_and_spread_of_velocities():
+    values = velocity_metrics(touched([20, 100], [60, 70, 80, 90]))
+    assert values["mean_velocity"] == 75.0
+    assert values["velocity_spread"] == pytest.approx(np.sqrt(125))
+    silent = velocity_metrics(touched([20, 100], []))
+    assert np.isnan(silent["mean_velocity"])
+    assert np.isnan(silent["velocity_spread"])
+
+
+def test_notes_are_due_at_the_velocities_of_the_song(song, performance):
+    """Each at that of the note of its key which begins within half a control step of it."""
+    notes = song.midi.seq.notes
+    for onset, _, key, velocity in performance.due_notes:
+        begins = onset - 0.05
+        near = [n for n in notes if n.pitch - 21 == key and abs(n.start_time - begins) < 0.051]
+        assert velocity in [n.velocity for n in near]
+    assert len(set(performance.due_velocities)) > 10
+    np.testing.assert_array_equal(performance.due_velocities, performance.due_notes[:, 3])
+
+
 def test_notes_of_frames():
     keys = np.zeros((6, 88), bool)
     keys[0:2, 3] = True
@@ -141,6 +207,36 @@ def test_played_notes_agree_with_the_frames(performance):
     last = performance.played_notes[:, 1] >= performance.seconds - 1e-6
     sounding[-1, performance.played_notes[last, 2].astype(int)] = True
     np.testing.assert_array_equal(sounding, performance.played_keys)
+
+
+def test_files_without_velocities_still_open(tmp_path, performance):
+    old = dataclasses.replace(performance, due_notes=performance.due_notes[:, :3])
+    old.save(tmp_path / "old.npz")
+    again = Performance.load(tmp_path / "old.npz")
+    assert np.isnan(again.due_velocities).all()
+    assert len(again.due_velocities) == len(performance.due_notes)
+    here, there = metrics(again), metrics(performance)
+    assert np.isnan(here.pop("velocity_f1"))
+    del there["velocity_f1"]
+    np.testing.assert_equal(here, there)
+    np.testing.assert_array_equal(
+        again.window(0, 40).due_notes[:, 2], old.due_notes[:, 2][old.due_notes[:, 0] <= 2.0]
+    )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"due_notes": np.zeros((3, 2))},
+        {"due_notes": np.zeros(3)},
+        {"played_notes": np.zeros((3, 3))},
+        {"played_notes": np.full((3, 4), "x")},
+    ],
+)
+def test_damaged_notes_are_refused(tmp_path, performance, damage):
+    dataclasses.replace(performance, **damage).save(tmp_path / "performance.npz")
+    with pytest.raises(BadInput, match=f"performance.npz is damaged: {next(iter(damage))} is"):
+        Performance.load(tmp_path / "performance.npz")
 
 
 # --- Recordings -------------------------------------------------------------------------

@@ -163,6 +163,28 @@ def test_a_fifth_of_the_segments_is_held_out():
     assert len(drawn) > 5
 
 
+def test_of_several_passages_whole_ones_are_held_out():
+    passages = np.repeat(np.arange(7), 7)
+    weight = np.triu(passages[:, None] == passages[None, :], k=1).astype(np.float32)
+    training, validation = split(weight, 0.2, 0, [int(passage) for passage in passages])
+    np.testing.assert_array_equal(training + validation, weight)  # No pair is lost.
+    (held_out,) = set(passages[np.unique(pairs(validation))])
+    assert len(pairs(validation)) == 21
+    others = {
+        int(passages[pairs(split(weight, 0.2, seed, list(passages))[1])[0, 0]])
+        for seed in range(10)
+    }
+    assert len(others | {int(held_out)}) > 3
+
+
+def test_of_two_passages_segments_are_held_out():
+    passages = np.repeat(np.arange(2), 10)
+    weight = np.triu(passages[:, None] == passages[None, :], k=1).astype(np.float32)
+    training, validation = split(weight, 0.2, 0, list(passages))
+    assert len(np.unique(pairs(training))) == 16
+    assert len(pairs(training)) + len(pairs(validation)) < len(pairs(weight))
+
+
 def test_nothing_is_held_out_where_nothing_shall_be():
     weight = np.triu(np.ones((4, 4), np.float32), k=1)
     training, validation = split(weight, 0.0, seed=0)
@@ -197,3 +219,15 @@ def test_the_best_are_those_preferred_most_often():
     np.testing.assert_array_equal(best(weight, 0.5), [2, 0])
     np.testing.assert_array_equal(best(weight, 0.01), [2])
     np.testing.assert_array_equal(best(weight, 1.0), [2, 0, 1, 3])
+
+
+def test_pairs_are_formed_within_a_passage_only():
+    names = ["a", "b", "c", "d"]
+    ratings = [
+        Rating(Rater("anna", "person"), name, 10 * i + 1, "", 0.0) for i, name in enumerate(names)
+    ]
+    comparisons = [Comparison(Rater("anna", "person"), "a", "c", "first", 0.0)]
+    weight = preferences(names, ratings, comparisons, [(0, 0), (0, 40), (0, 0), (0, 40)])
+    np.testing.assert_array_equal(weight, [[0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]])
+    with pytest.raises(BadInput, match="there is no pair"):
+        preferences(names, ratings, [], names)

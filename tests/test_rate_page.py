@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import csv
+import datetime
 import http.client
 import io
 import json
@@ -25,15 +27,26 @@ from collections_for_tests import METRICS, NOISES, make_collection
 
 from replay.errors import BadInput
 from rlhf.collection import Collection
-from rlhf.rate_page.command import RateConfig, rate
+from rlhf.rate_page.command import RateConfig, next_command, rate
 from rlhf.rate_page.guard import Guard
-from rlhf.rate_page.server import make_app
+from rlhf.rate_page.server import Session, make_app
 from rlhf.ratings import Rater, Ratings
 
 ROOT = pathlib.Path(__file__).parent.parent
 ANA, BOB = Rater("Ana", "person"), Rater("Bob", "person")
 TOKEN = "open-sesame"
-MODULES = ("page.js", "memory.js", "player.js", "requests.js", "roll.js", "score.js")
+MODULES = (
+    "page.js",
+    "closeup.js",
+    "finish.js",
+    "instruction.js",
+    "keys.js",
+    "memory.js",
+    "player.js",
+    "requests.js",
+    "roll.js",
+    "score.js",
+)
 ASSETS = tuple(f"/{name}" for name in ("page.css", *MODULES))
 
 
@@ -55,14 +68,38 @@ class Served(NamedTuple):
         """GET, or POST if there is a body; underscores in the names of headers are hyphens."""
         return ask(self.port, path, body, **headers)
 
-    def rate(self, segment: str, score: int, rater: Rater = ANA, comment: str = "") -> Answer:
-        values = {"rater": rater.name, "segment": segment, "score": score, "comment": comment}
-        return self.ask("/api/rate", values)
+    def rate(
+        self,
+        segment: str,
+        score: int,
+        rater: Rater = ANA,
+        comment: str = "",
+        repetition: bool = False,
+    ) -> Answer:
+        values = {"segment": segment, "score": score, "comment": comment}
+        return self.ask("/api/rate", by(rater, repetition=repetition, **values))
+
+    def compare(
+        self, pair: Any, preferred: str, rater: Rater = ANA, repetition: bool = False
+    ) -> Answer:
+        values = {"first": pair[0], "second": pair[1], "preferred": preferred}
+        return self.ask("/api/compare", by(rater, repetition=repetition, **values))
+
+    def skip(self, segment: str) -> Answer:
+        return self.ask("/api/skip", by(ANA, segment=segment, repetition=False))
+
+    def undo(self, rater: Rater = ANA) -> Answer:
+        return self.ask("/api/undo", by(rater, mode="single"))
 
     def question(self, rater: Rater = ANA, mode: str = "single", show: str = "") -> Any:
         answer = self.ask(f"/api/question?rater={rater.name}&mode={mode}&show={show}")
         assert answer.status == 200, answer.body
         return answer.json
+
+
+def by(rater: Rater, **values: Any) -> dict[str, Any]:
+    """The body of a request."""
+    return {"rater": rater.name, "attribute": "", **values}
 
 
 def ask(port: int, path: str, body: Any = None, **headers: str) -> Answer:
@@ -79,10 +116,10 @@ def ask(port: int, path: str, body: Any = None, **headers: str) -> Answer:
 
 @contextlib.contextmanager
 def serving(
-    collection: Collection, guard: Guard | None = None, rater: str = "", port: int = 0
+    collection: Collection, guard: Guard | None = None, port: int = 0, **session: str
 ) -> Iterator[Served]:
     """Runs the server in a thread."""
-    ratings = Ratings(collection.ratings, [segment.name for segment in collection.segments()])
+    ratings = Ratings(collection.ratings, [segment.name for segment in collection.planned])
     listening = socket.create_server(("127.0.0.1", port))
     sounds = collection.path.parent / "sounds"
     sounds.mkdir(exist_ok=True)
@@ -91,7 +128,7 @@ def serving(
     stop = asyncio.Event()
 
     async def serve() -> None:
-        app = make_app(collection, ratings, sounds, guard or Guard(), rater)
+        app = make_app(collection, ratings, sounds, guard or Guard(), Session(**session))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await runner.setup()
         await web.SockSite(runner, listening).start()
@@ -192,13 +229,12 @@ def test_where_no_sound_can_be_made_the_notes_are_served(tmp_path, monkeypatch):
 
 def test_the_study_is_blind(served, collection):
     pair = served.question(mode="pairs")["segments"]
-    comparison = {"rater": "Ana", "first": pair[0], "second": pair[1], "preferred": "first"}
     answers = [
         served.rate("0002", 40),
-        served.ask("/api/compare", comparison),
-        served.ask("/api/skip", {"rater": "Ana", "segment": "0003"}),
-        served.ask("/api/undo", {"rater": "Ana", "mode": "single"}),
-        *(served.ask(path) for path in ("/", *ASSETS, "/api/start", "/api/agreement")),
+        served.compare(pair, "first"),
+        served.skip("0003"),
+        served.undo(),
+        *(served.ask(path) for path in ("/", *ASSETS, "/api/start", "/api/summary?rater=Ana")),
         *(
             served.ask(path.format(segment.name))
             for segment in collection.segments()
@@ -233,7 +269,7 @@ def test_a_rating_is_kept_and_the_next_question_asked(served, collection):
     assert rows == [("Ana", asked["segments"][0], 73, "late, but even")]
 
 
-GOOD = {"rater": "Ana", "segment": "0001", "score": 50, "comment": ""}
+GOOD = by(ANA, segment="0001", score=50, comment="", repetition=False)
 
 
 @pytest.mark.parametrize(
@@ -272,16 +308,18 @@ def test_bad_ratings_are_refused_in_one_line(served, body, word):
 
 
 def test_other_bad_requests_are_refused(served):
-    pair = {"rater": "Ana", "first": "0001", "second": "0001", "preferred": "first"}
-    assert "with itself" in served.ask("/api/compare", pair).json["error"]
-    pair |= {"second": "0002", "preferred": "third"}
-    assert "first, second or neither" in served.ask("/api/compare", pair).json["error"]
+    assert "with itself" in served.compare(("0001", "0001"), "first").json["error"]
+    assert "first, second or neither" in served.compare(("0001", "0002"), "third").json["error"]
+    assert "no answer of yours" in served.rate("0001", 50, repetition=True).json["error"]
+    other = served.ask("/api/rate", GOOD | {"attribute": "even"})
+    assert (other.status, "reload" in other.json["error"]) == (400, True)
+    assert served.ask("/api/summary").status == 400
     for query in ("mode=both", "show=0099", "show=0001,0002", "mode=pairs&show=0001"):
         assert served.ask(f"/api/question?rater=Ana&{query}").status == 400, query
     assert served.ask("/api/question").status == 400
     assert served.ask("/api/segments/0099").status == 404
     assert served.ask("/api/rate").status == 405
-    nothing = served.ask("/api/undo", {"rater": "Ana", "mode": "single"})
+    nothing = served.undo()
     assert (nothing.status, nothing.json["error"]) == (400, "there is no answer to take back")
 
 
@@ -293,10 +331,10 @@ def test_large_bodies_are_refused(served):
 
 
 def test_what_cannot_be_kept_is_not_acknowledged(served, monkeypatch):
-    def fail(*_):
+    def fail(*_, **__):
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(served.ratings, "rate", fail)
+    monkeypatch.setattr(Ratings, "rate", fail)
     answer = served.rate("0001", 73)
     assert answer.status == 503
     assert "database or disk is full" in answer.json["error"]
@@ -315,12 +353,12 @@ def test_answers_can_be_corrected_skipped_and_taken_back(served):
     assert served.rate(first, 35).json["done"] == 2
     assert served.question(show=first)["score"] == 35
 
-    undone = served.ask("/api/undo", {"rater": "Ana", "mode": "single"}).json
+    undone = served.undo().json
     assert (undone["segments"], undone["score"], undone["done"]) == ([first], 30, 2)
-    undone = served.ask("/api/undo", {"rater": "Ana", "mode": "single"}).json
+    undone = served.undo().json
     assert (undone["segments"], undone["score"], undone["done"]) == ([second], None, 1)
 
-    skipped = served.ask("/api/skip", {"rater": "Ana", "segment": second}).json
+    skipped = served.skip(second).json
     assert skipped["done"] == 2
     assert [rating.score for rating in served.ratings.ratings()] == [30]
     assert served.question(show=second)["score"] is None
@@ -356,36 +394,175 @@ def test_people_and_simulated_raters_are_not_mixed(served):
     served.ratings.rate(simulated, "0001", 50)
     assert "simulated" in served.ask("/api/question?rater=melomane").json["error"]
     assert served.ask("/api/rate", GOOD | {"rater": "melomane"}).status == 400
-    assert served.ask("/api/undo", {"rater": "melomane", "mode": "single"}).status == 400
+    assert served.undo(Rater("melomane", "person")).status == 400
     assert [rating.rater for rating in served.ratings.ratings()] == [simulated]
 
 
-def test_pairs_are_compared_until_enough_is_known(served):
+def test_pairs_are_compared_until_the_order_is_known(served):
+    # The lower its name, the better: after some answers the others can be foretold.
     seen = []
     question = served.question(mode="pairs")
-    assert (question["done"], question["total"]) == (0, 12)
+    assert (question["done"], question["passage"], question["passages"]) == (0, 1, 1)
+    assert question["total"] == 15 + 1  # All pairs of six, and one of them again.
     while question["segments"]:
         first, second = question["segments"]
-        seen.append(frozenset((first, second)))
-        body = {"rater": "Ana", "first": first, "second": second, "preferred": "second"}
-        question = served.ask("/api/compare", body).json
-    assert len(seen) == len(set(seen)) == question["done"] == question["total"] == 12
-    undone = served.ask("/api/undo", {"rater": "Ana", "mode": "single"}).json
-    assert (undone["mode"], undone["segments"]) == ("pairs", [first, second])
+        seen.append((first, second))
+        preferred = "first" if first < second else "second"
+        question = served.compare((first, second), preferred, ANA, question["repetition"]).json
+    assert 6 <= len(set(map(frozenset, seen))) < 15
+    assert question["done"] == question["total"] == len(seen)
+    held = served.ratings.comparisons()
+    assert {min(pair) for pair in seen} >= {f"{number:04d}" for number in range(5)}
+    assert len(held) == len(set(map(frozenset, seen)))
+    last = served.ratings.comparisons()[-1]
+    undone = served.undo().json
+    assert (undone["mode"], undone["segments"]) == ("pairs", [last.first, last.second])
     assert undone["preferred"] is None
     again = served.question(mode="pairs", show=",".join(undone["place"]["earlier"]))
-    assert again["preferred"] == "second"
-    assert len(served.ratings.comparisons()) == 11
+    assert again["preferred"] in ("first", "second")
+    assert len(served.ratings.comparisons()) == len(held) - 1
+
+
+def test_one_answer_in_ten_is_asked_again_and_does_not_count_twice(tmp_path):
+    with serving(make_collection(tmp_path, segments=12, video=False)) as served:
+        given: dict[str, int] = {}
+        question = served.question()
+        assert question["total"] == 13
+        while not question["repetition"]:
+            name = question["segments"][0]
+            given[name] = 10 + 5 * int(name)
+            question = served.rate(name, given[name]).json
+        assert len(given) == 10
+        (again,) = question["segments"]
+        assert again in list(given)[:5]
+        # Nothing tells that it is not new.
+        assert (question["score"], question["comment"], question["done"]) == (None, "", 10)
+        assert question["place"] == {
+            "answered": False,
+            "earlier": [list(given)[-1]],
+            "later": [],
+        }
+        assert served.question() == question
+        answered = served.rate(again, given[again] + 4, repetition=True).json
+        assert (answered["repetition"], answered["done"]) == (False, 11)
+        assert {one.segment: one.score for one in served.ratings.ratings()} == given
+        summary = served.ask("/api/summary?rater=Ana").json
+        assert summary["own"]["ratings"] == 10
+        assert summary["own"]["consistency"] | {"difference_between_segments": 0} == {
+            "scores": 1,
+            "difference": 4.0,
+            "difference_between_segments": 0,
+            "pairs": 0,
+            "alike": None,
+        }
+        # Taken back, it is asked again, without the answer.
+        undone = served.undo().json
+        assert undone["repetition"] is True
+        assert (undone["segments"], undone["score"]) == ([again], None)
+        served.rate(again, given[again], repetition=True)
+        while question["segments"]:
+            question = served.question()
+            if question["segments"]:
+                served.rate(question["segments"][0], 50)
+        assert question["done"] == question["total"] == 13
+
+
+def test_a_pair_comes_again_the_other_way_round(tmp_path):
+    with serving(make_collection(tmp_path, segments=12, video=False)) as served:
+        question = served.question(mode="pairs")
+        given = []
+        while not question["repetition"]:
+            given.append(question["segments"])
+            question = served.compare(question["segments"], "neither").json
+        assert len(given) == 10
+        first, second = question["segments"]
+        assert [second, first] in given[:5]
+        assert question["preferred"] is None
+        served.compare((first, second), "neither", repetition=True)
+        assert len(served.ratings.comparisons()) == 10
+        own = served.ask("/api/summary?rater=Ana").json["own"]
+        assert (own["comparisons"], own["ties"]) == (10, 10)
+        assert (own["consistency"]["pairs"], own["consistency"]["alike"]) == (1, 1.0)
+
+
+def test_attributes_are_asked_for_and_kept_apart(collection):
+    with serving(collection, attribute="even", rater="Ana") as served:
+        assert served.ask("/api/start").json == {"rater": "Ana", "attribute": "even"}
+        assert served.question()["attribute"] == "even"
+        body = GOOD | {"attribute": "even"}
+        assert served.ask("/api/rate", body).json["done"] == 1
+        assert "reload" in served.rate("0002", 10).json["error"]
+        assert served.ratings.ratings() == []
+        assert [one.score for one in served.ratings.ratings("even")] == [50]
+        assert served.ask("/api/summary?rater=Ana").json["own"]["ratings"] == 1
+    with serving(collection) as served:
+        assert served.question()["done"] == 0
+        assert served.ask("/api/undo", by(ANA, mode="single")).status == 400
+
+
+def test_passages_come_one_after_another(tmp_path):
+    collection = make_collection(tmp_path, segments=9, video=False, passages=3)
+    of = {segment.name: segment.passage for segment in collection.planned}
+    with serving(collection) as served:
+        first, second = served.question(mode="pairs", rater=BOB)["segments"]
+        assert of[first] == of[second]
+        passages = []
+        for _ in range(9):
+            question = served.question()
+            assert question["passages"] == 3
+            passages.append(question["passage"])
+            served.rate(question["segments"][0], 50)
+        assert passages == sorted(passages, key=passages.index)
+        assert sorted(passages) == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+def test_segments_that_are_recorded_meanwhile_are_taken_up(tmp_path):
+    collection = make_collection(tmp_path, segments=4, video=False)
+    late = collection.folder(collection.planned[3]) / "segment.json"
+    late.rename(tmp_path / "segment.json")
+    with serving(collection) as served:
+        while (question := served.question())["segments"]:
+            served.rate(question["segments"][0], 20 * (1 + int(question["segments"][0])))
+        assert served.question(mode="pairs", rater=BOB)["total"] == 3
+        assert question["done"] == question["total"] == 3
+        assert served.ask("/api/summary?rater=Ana").json["missing"] == 1
+        assert served.ask("/api/segments/0003").status == 404
+        (tmp_path / "segment.json").rename(late)
+        assert served.question()["segments"] == ["0003"]
+        assert served.question(mode="pairs", rater=BOB)["total"] >= 3
+        assert served.ask("/api/segments/0003").status == 200
+        assert served.ask("/api/summary?rater=Ana").json["missing"] == 0
+
+
+def test_examples_are_a_fifth_from_either_end(collection):
+    with serving(collection) as served:
+        # Metrics are all the same here, so that nothing is known.
+        assert served.ask("/api/examples").json == {"examples": None}
+        for number, score in enumerate((90, 30, 70, 10, 50, 20)):
+            served.rate(f"{number:04d}", score)
+        found = served.ask("/api/examples").json["examples"]
+        assert found == {"low": "0005", "high": "0002"}
+    with serving(collection, attribute="even") as served:
+        assert served.ask("/api/examples").json == {"examples": None}
+
+
+def test_the_lead_in_is_told(tmp_path):
+    with serving(make_collection(tmp_path, segments=2, video=False, lead_in=4)) as served:
+        described = served.ask("/api/segments/0000").json
+        assert described["lead_in"] == pytest.approx(0.2)
+        assert described["seconds"] == pytest.approx(1.4)
 
 
 def test_agreement_is_shown_when_there_is_some(served):
     for segment, score in (("0001", 20), ("0002", 50)):
         served.rate(segment, score, ANA)
         served.rate(segment, score + 2, BOB)
-    assert served.ask("/api/agreement").json == {"agreement": None}
+    assert served.ask("/api/summary?rater=Ana").json["agreement"] is None
     served.rate("0003", 80, ANA)
     served.rate("0003", 75, BOB)
-    found = served.ask("/api/agreement").json["agreement"]
+    found = served.ask("/api/summary?rater=Cem").json
+    assert found["own"] is None
+    found = found["agreement"]
     assert (found["people"], found["segments"], found["spearman"]) == (2, 3, 1.0)
     assert 0.9 < found["alpha"] < 1
 
@@ -590,10 +767,12 @@ def test_what_was_acknowledged_survives_a_killed_server(collection, tmp_path):
         answer = end(served.process, signal.SIGTERM)
     assert answer == {
         "collection": str(collection.path),
+        "attribute": "",
         "ratings": 2,
         "comparisons": 0,
-        "raters": {"Ana": 2},
+        "ties": 0,
         "agreement": None,
+        "raters": {"Ana": {"ratings": 2, "comparisons": 0, "ties": 0, "consistency": None}},
     }
     assert list((tmp_path / "next").iterdir()) == []
 
@@ -628,6 +807,10 @@ def test_port_in_use_is_named(collection):
         ({"rater": " Ana"}, "--rater"),
         ({"rater": "A" * 61}, "61 characters"),
         ({"token": "short"}, "--token"),
+        ({"attribute": "even "}, "--attribute"),
+        ({"attribute": "even" * 11}, "44 characters"),
+        ({"attribute": "even", "simulate": "note-f1"}, "--attribute"),
+        ({"export": "answers.csv", "simulate": "note-f1"}, "--export"),
         ({"token": "with a space"}, "--token"),
     ],
 )
@@ -639,3 +822,55 @@ def test_bad_flags_are_named(flags, word):
 def test_collection_without_segments_cannot_be_rated(tmp_path):
     with pytest.raises(BadInput, match="no collection"):
         rate(RateConfig(str(tmp_path)))
+
+
+def test_all_answers_are_exported(collection, tmp_path):
+    with serving(collection) as served:
+        served.rate("0001", 30, comment='dull, "even"\nslow')
+        served.rate("0001", 35)
+        served.rate("0002", 60, BOB)
+        served.undo(BOB)
+        served.ratings.compare(ANA, "0004", "0003", "neither", "even")
+        served.ratings.compare(ANA, "0003", "0004", "first", "even", repetition=True)
+    file = tmp_path / "answers.csv"
+    found = rate(RateConfig(str(collection.path), export=str(file)))
+    assert found == {"collection": str(collection.path), "export": str(file), "answers": 5}
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["rater"], row["kind"], row["state"]) for row in rows] == [
+        ("Ana", "rating", "replaced"),
+        ("Ana", "rating", "holds"),
+        ("Bob", "rating", "taken back"),
+        ("Ana", "comparison", "holds"),
+        ("Ana", "comparison", "holds"),
+    ]
+    assert rows[0]["comment"] == 'dull, "even"\nslow'
+    assert datetime.datetime.fromisoformat(rows[0]["time"]).utcoffset() == datetime.timedelta(0)
+    planned = {segment.name: segment for segment in collection.planned}
+    last = rows[-1]
+    assert (last["attribute"], last["repetition"], last["preferred"]) == ("even", "1", "first")
+    assert (last["song"], last["first_step"], last["last_step"]) == ("0", "8", "32")
+    assert last["second_checkpoint"] == planned["0004"].checkpoint
+    assert "noise 0.074" in last["first_variation"]
+    with pytest.raises(BadInput, match="--export"):
+        rate(RateConfig(str(collection.path), export=str(tmp_path / "nowhere" / "a.csv")))
+
+
+@pytest.mark.parametrize(
+    ("named", "flags", "command"),
+    [
+        ("RUN", {}, "pianist cpl RUN --load-checkpoint RUN"),
+        ("RUN/collections/1", {}, "pianist cpl RUN/collections/1 --load-checkpoint RUN"),
+        (
+            "s3://b/my run/collections/1/",
+            {"attribute": "not loud"},
+            "pianist cpl 's3://b/my run/collections/1/' --load-checkpoint 's3://b/my run' "
+            "--attribute 'not loud'",
+        ),
+    ],
+)
+def test_the_end_says_what_comes_next(tmp_path, named, flags, command):
+    collection = make_collection(tmp_path / "collections", segments=1, video=False)
+    assert next_command(RateConfig(named, **flags), collection) == command
+    carried = make_collection(tmp_path / "elsewhere", segments=1, video=False)
+    assert "--load-checkpoint runs/demo" in next_command(RateConfig("here"), carried)

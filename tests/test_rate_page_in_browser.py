@@ -1,16 +1,21 @@
 """The rating page in a real browser, used as people use it: by keyboard, by touch, by reload."""
 
+import contextlib
+import itertools
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from collections_for_tests import make_collection
-from test_rate_page import ANA, BOB, TOKEN, Served, serving
+from test_rate_page import ANA, BOB, TOKEN, Served, command, end, serving
 
 from rlhf.collection import Collection
 from rlhf.rate_page.guard import Guard
+from rlhf.ratings import Ratings
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -28,7 +33,9 @@ ARGUMENTS = [
     "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
 ]
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
+DESKTOP = {"width": 1280, "height": 800}
+PHONES = ({"width": 360, "height": 740}, {"width": 390, "height": 844})
+TOUCH: dict[str, Any] = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +95,21 @@ def until(page: Any, condition: str, seconds: float = 15.0) -> None:
 
 
 def begin(page: Any, name: str = "Ana") -> None:
-    """Gives a name by keyboard; the field has the focus."""
+    """Gives a name and closes the instruction, by keyboard: both have the focus at once."""
+    give_name(page, name)
+    understand(page)
+
+
+def give_name(page: Any, name: str = "Ana") -> None:
     page.wait_for_selector("#naming:not([hidden])")
     page.keyboard.type(name)
     page.keyboard.press("Enter")
-    page.wait_for_selector("#question:not([hidden])")
+
+
+def understand(page: Any) -> None:
+    page.wait_for_selector("#instruction[open]")
+    page.keyboard.press("Enter")
+    until(page, "!document.getElementById('instruction').open")
 
 
 def shown(page: Any) -> str:
@@ -297,7 +314,17 @@ def test_colours_can_be_told_apart_in_light_and_dark(served, open_page):
             name: luminance(
                 page.evaluate(f"getComputedStyle(document.body).getPropertyValue('--{name}')")
             )
-            for name in ("paper", "ink", "muted", "due", "due-fill", "played", "wrong", "good")
+            for name in (
+                "paper",
+                "ink",
+                "muted",
+                "due",
+                "due-fill",
+                "played",
+                "wrong",
+                "good",
+                "marked",
+            )
         }
 
         def contrast(one: str, other: str, of: dict[str, float] = of) -> float:
@@ -305,7 +332,12 @@ def test_colours_can_be_told_apart_in_light_and_dark(served, open_page):
 
         for ink in ("ink", "muted", "wrong", "good"):
             assert contrast(ink, "paper") > 4.5, (scheme, ink)
-        for bar, ground in (("due", "paper"), ("played", "paper"), ("played", "due-fill")):
+        for bar, ground in (
+            ("due", "paper"),
+            ("played", "paper"),
+            ("played", "due-fill"),
+            ("played", "marked"),
+        ):
             assert contrast(bar, ground) > 3, (scheme, bar, ground)
 
 
@@ -367,6 +399,7 @@ def rate_as_two(served: Served, ana: Any, bob: Any) -> None:
     ana.click("#change")
     ana.fill("#name", "Cem")
     ana.keyboard.press("Enter")
+    understand(ana)
     until(ana, "document.getElementById('count').innerText === '0 of 3 answered'")
     ana.reload()
     until(ana, "document.getElementById('rater').innerText === 'Cem'")
@@ -376,9 +409,11 @@ def test_the_name_of_the_command_holds_until_it_is_changed(collection, open_page
     with serving(collection, rater="Ana") as served:
         page = open_page(address(served))
         until(page, "document.getElementById('rater').innerText === 'Ana'")
+        understand(page)
         page.click("#change")
         page.fill("#name", "Bob")
         page.keyboard.press("Enter")
+        understand(page)
         until(page, "document.getElementById('rater').innerText === 'Bob'")
         page.reload()
         until(page, "document.getElementById('rater').innerText === 'Bob'")
@@ -418,53 +453,363 @@ def test_pairs_by_keyboard(served, open_page):
     assert press(page, "z") == ",".join(given[-1][:2])
     press(page, "ArrowLeft")
     assert page.get_attribute("#neither", "aria-pressed") == "true"
+    assert page.inner_text("#neither") == "Cannot tell"
     press(page, "1")
     assert served.ratings.comparisons()[-1].preferred == "first"
     page.click("#single")
+    understand(page)
     until(page, "document.body.dataset.mode === 'single'")
-    assert page.locator(".player:visible").count() == 1
+    assert page.locator("main .player:visible").count() == 1
     page.reload()
     until(page, "document.body.dataset.mode === 'single'")
+
+
+def test_a_pair_survives_a_killed_server(collection, open_page, tmp_path):
+    with command(collection, tmp_path / "first") as served:
+        ana, bob = (open_page(f"{served.address}?mode=pairs") for _ in range(2))
+        begin(ana)
+        begin(bob, "Bob")
+        press(ana, "1")
+        press(bob, "0")
+        asked = shown(ana), shown(bob)
+        os.kill(served.process.pid, signal.SIGKILL)
+        served.process.wait(10)
+        ana.keyboard.press("2")
+        ana.wait_for_selector("#error:not([hidden])")
+        assert "Not saved, please try again." in ana.inner_text("#error")
+    with command(collection, tmp_path / "second", "--port", str(served.port)) as again:
+        assert again.port == served.port
+        bob.reload()
+        until(bob, "!document.getElementById('question').hidden")
+        assert (shown(ana), shown(bob)) == asked
+        press(ana, "2")
+        press(bob, "1")
+        assert ana.is_hidden("#error")
+        answer = end(again.process, signal.SIGTERM)
+    assert (answer["comparisons"], answer["ties"]) == (4, 1)
+    with contextlib.closing(Ratings(collection.ratings, [])) as ratings:
+        held = [(*one[:3], one.preferred) for one in ratings.comparisons()]
+    assert held[2:] == [
+        (ANA, *asked[0].split(","), "second"),
+        (BOB, *asked[1].split(","), "first"),
+    ]
+
+
+def test_ties_are_counted_and_the_end_says_what_comes_next(tmp_path, open_page):
+    following = "pianist cpl 'my run' --load-checkpoint 'my run'"
+    with serving(make_collection(tmp_path, segments=3), next_command=following) as served:
+        page = open_page(address(served, "/?mode=pairs"))
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        begin(page)
+        while shown(page):
+            press(page, "n")
+        page.wait_for_selector("#finish:not([hidden])")
+        assert page.inner_text("#task") == "Thank you: more answers would hardly change the order."
+        results = page.inner_text("#results")
+        assert "You have compared 3 pairs. In 3 you could not tell." in results
+        assert page.inner_text("#command") == following
+        assert page.locator("main .player:visible, #closeup:visible").count() == 0
+        page.focus("#copy")
+        page.keyboard.press("Enter")
+        until(page, "document.getElementById('copied').innerText === 'Copied.'")
+        assert page.evaluate("navigator.clipboard.readText()") == following
+        # Where the clipboard is out of reach, the command is selected.
+        page.evaluate(
+            "() => { navigator.clipboard.writeText = () => Promise.reject(new Error()); }"
+        )
+        page.click("#copy")
+        until(page, "document.getElementById('copied').innerText.startsWith('Press Ctrl+C')")
+        assert page.evaluate("String(getSelection())") == following
+        press(page, "z")  # An answer can still be taken back.
+        assert page.is_hidden("#finish")
+
+
+# --- Listening closely -----------------------------------------------------------------------
+
+
+def assert_loops(page: Any, begin: float, end: float) -> None:
+    """Plays on and on between two times."""
+    seen: list[float] = []
+    stop = time.monotonic() + 15
+    while sum(later < before for before, later in itertools.pairwise(seen)) < 2:
+        assert time.monotonic() < stop, seen
+        seen.append(page.evaluate("document.querySelector('main video').currentTime"))
+        page.wait_for_timeout(30)
+    assert min(seen[1:]) >= begin - 0.1
+    assert max(seen[1:]) <= end + 0.2
+    assert page.get_attribute("main .player >> nth=0", "data-playing") == "true"
+
+
+def test_a_part_is_marked_repeated_and_slowed_down_by_keyboard(tmp_path, open_page):
+    with serving(make_collection(tmp_path, segments=2, steps=60)) as served:
+        page = open_page(address(served))
+        begin(page)
+        video = "document.querySelector('main video')"
+        until(page, f"{video}?.currentTime > 0.5")
+        page.keyboard.press("i")
+        until(page, f"{video}.currentTime > 1.2")
+        page.keyboard.press("o")
+        from_, _, to, *words = page.inner_text("#marked").split()
+        assert " ".join(words) == "s are played again and again."
+        assert 0.4 < float(from_) < 0.9
+        assert 1.1 < float(to) < 1.7
+        assert_loops(page, float(from_), float(to))
+        page.keyboard.press("h")
+        assert page.get_attribute("#half", "aria-pressed") == "true"
+        assert page.evaluate(f"{video}.playbackRate") == 0.5
+        page.keyboard.press("r")
+        until(page, f"{video}.currentTime < {float(from_) + 0.2}")
+        page.keyboard.press("u")
+        assert page.inner_text("#marked") == ""
+        until(page, f"{video}.ended", 20)
+        # The next question is heard as it is.
+        page.keyboard.press("i")
+        press(page, "5", "Enter")
+        assert page.inner_text("#marked") == ""
+        until(page, f"{video}?.playbackRate === 1")
+
+
+def test_a_mark_holds_for_both_of_a_pair(tmp_path, open_page):
+    with serving(make_collection(tmp_path, segments=2, steps=40)) as served:
+        page = open_page(address(served, "/?mode=pairs"))
+        begin(page)
+        until(page, "document.querySelector('main video')?.currentTime > 0.2")
+        box = page.locator("main canvas").first.bounding_box()
+        page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 30)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + 30, steps=5)
+        page.mouse.up()
+        begin_, _, end, *_ = page.inner_text("#marked").split()
+        page.click("main .player:nth-of-type(2) .play")
+        second = "document.querySelectorAll('main video')[1]"
+        until(page, f"!{second}.paused && {second}.currentTime >= {float(begin_)}")
+        assert page.evaluate("document.querySelectorAll('main video')[0].paused")
+        for _ in range(20):
+            now = page.evaluate(f"{second}.currentTime")
+            assert float(begin_) - 0.1 <= now <= float(end) + 0.2
+            page.wait_for_timeout(50)
+        assert served.ratings.comparisons() == []
+
+
+def test_the_volume_is_remembered(served, open_page):
+    page = open_page(address(served))
+    begin(page)
+    until(page, "document.querySelector('main video')?.currentTime > 0")
+    for _ in range(6):
+        page.keyboard.press("-")
+    page.keyboard.press("+")
+    assert page.input_value("#volume") == "75"
+    assert page.evaluate("document.querySelector('main video').volume") == 0.75
+    page.focus("#volume")
+    page.keyboard.press("ArrowUp")  # Here it is no score.
+    assert (page.input_value("#volume"), page.input_value("#score")) == ("80", "")
+    page.reload()
+    until(page, "document.querySelector('main video')?.volume === 0.8")
+    page.click("#pairs")
+    understand(page)
+    until(page, "document.querySelectorAll('main video').length === 2")
+    volumes = "[...document.querySelectorAll('main video')].map((one) => one.volume)"
+    assert page.evaluate(volumes) == [0.8, 0.8]
+
+
+def test_where_the_judged_part_begins_is_shown(tmp_path, open_page):
+    with serving(make_collection(tmp_path, segments=2, steps=30, lead_in=20)) as served:
+        page = open_page(address(served))
+        begin(page)
+        label = page.get_attribute("main canvas >> nth=0", "aria-label")
+        assert label.endswith("in 2.5 seconds; the first 1.0 are not judged")
+        phase = page.locator("main .phase").first
+        until(page, "document.querySelector('main video')?.currentTime > 0.1")
+        assert phase.inner_text() == "lead-in"
+        until(page, "document.querySelector('main video').currentTime > 1.05")
+        until(page, "document.querySelector('main .phase').dataset.over === 'true'")
+        assert not phase.is_visible()
+        page.keyboard.press("r")
+        until(page, "document.querySelector('main .phase').dataset.over === 'false'")
+
+
+# --- What is asked, and how ------------------------------------------------------------------
+
+
+def test_the_instruction_has_examples_and_comes_once(served, open_page):
+    for number, score in enumerate((90, 30, 70, 10, 50)):
+        served.rate(f"{number:04d}", score, BOB)
+    page = open_page(address(served))
+    give_name(page)
+    page.wait_for_selector("#examples:not([hidden])")
+    assert page.locator("dialog h3").all_inner_texts()[1:] == ["About a 20", "About an 80"]
+    until(page, "document.querySelectorAll('dialog video').length === 2")
+    playing = "[...document.querySelectorAll('dialog .player')].map((one) => one.dataset.playing)"
+    assert page.evaluate("document.querySelector('main video').paused")
+    for index, wanted in enumerate((["true", "false"], ["false", "true"])):
+        play = f"document.querySelectorAll('dialog .play')[{index}]"
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            if page.evaluate(f"document.activeElement === {play}"):
+                break
+        page.keyboard.press("Enter")
+        until(page, f"{playing}.join() === '{','.join(wanted)}'")
+    page.keyboard.press("7")  # Nothing is scored from here.
+    assert page.input_value("#score") == ""
+    page.keyboard.press("Escape")
+    until(page, "document.querySelector('main video').currentTime > 0")
+    assert page.locator("dialog video").count() == 0
+    page.reload()
+    until(page, "document.querySelector('main video')?.currentTime > 0")
+    assert page.is_hidden("#instruction")
+    page.keyboard.press("?")
+    page.wait_for_selector("#instruction[open]")
+    assert page.evaluate("document.querySelector('main video').paused")
+    page.keyboard.press("Escape")
+    page.click("#pairs")
+    page.wait_for_selector("#instruction[open]")
+    assert "If you cannot tell, say so" in page.inner_text("#advice")
+    assert page.is_hidden("#examples")
+
+
+def test_an_attribute_is_asked_for_by_its_name(collection, open_page):
+    with serving(collection, attribute="even", rater="Ana") as served:
+        page = open_page(address(served))
+        page.wait_for_selector("#instruction[open]")
+        assert "for how even it is" in page.inner_text("#advice")
+        understand(page)
+        assert page.inner_text("#task") == "How even is this?"
+        assert page.inner_text(".ends").split("\n") == ["1: not at all", "100: fully"]
+        press(page, "4", "0", "Enter")
+        assert [one.score for one in served.ratings.ratings("even")] == [40]
+        assert served.ratings.ratings() == []
+        page.click("#pairs")
+        understand(page)
+        assert page.inner_text("#task") == "Which is more even?"
+        press(page, "1")
+        assert len(served.ratings.comparisons("even")) == 1
+        before = shown(page)
+        open_page.expected.append("status of 400")
+    with serving(collection, port=served.port) as other:
+        page.keyboard.press("1")  # The page is still about the attribute.
+        until(page, "document.getElementById('error').innerText.includes('reload it')")
+        assert shown(page) == before
+        assert other.ratings.comparisons() == []
+
+
+def test_what_is_asked_again_looks_like_any_other_question(tmp_path, open_page):
+    with serving(make_collection(tmp_path, segments=10, passages=2)) as served:
+        page = open_page(address(served))
+        begin(page)
+        assert page.inner_text("#count") == "0 of 11 answered"
+        assert page.inner_text("#passage") in ("Passage 1 of 2", "Passage 2 of 2")
+        given: dict[str, int] = {}
+        while len(given) < 10:
+            given[shown(page)] = 30 + len(given)
+            press(page, *str(30 + len(given) - 1), "Enter")
+        again = shown(page)
+        assert again in given
+        assert page.input_value("#score") == ""
+        assert page.inner_text("#correcting") == ""
+        assert page.inner_text("#task") == "How well is this played?"
+        press(page, "9", "0", "Enter")
+        assert scores_of(served) == given
+        page.wait_for_selector("#finish:not([hidden])")
+        assert page.inner_text("#count") == "11 of 11 answered"
+        assert (
+            f"1 performance came twice: your two scores differ by {90 - given[again]} points on "
+            "average, scores of different performances by 3.7 points."
+        ) in page.inner_text("#results")
+        assert press(page, "z") == again
+        assert page.input_value("#score") == ""
 
 
 # --- On a phone ------------------------------------------------------------------------------
 
 
-def test_a_phone_needs_no_sideways_scrolling(served, open_page):
-    page = open_page(address(served), PHONE, has_touch=True, is_mobile=True, device_scale_factor=2)
+def assert_fits(page: Any, width: int) -> None:
+    """Nothing is wider than the screen, and everything can be hit by a finger."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.getElementById('instruction').scrollWidth") <= width
+    small = page.evaluate(
+        """[...document.querySelectorAll("button, [type=range], summary")].filter((one) => {
+            const {width, height} = one.getBoundingClientRect();
+            return height > 0 && (height < 40 || width < 40);
+        }).map((one) => one.id || one.className)"""
+    )
+    assert small == []
 
-    def assert_fits() -> None:
-        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-        small = page.evaluate(
-            """[...document.querySelectorAll("button, #slider, summary")].filter((one) => {
-                const {width, height} = one.getBoundingClientRect();
-                return height > 0 && (height < 40 || width < 40);
-            }).map((one) => one.id || one.className)"""
-        )
-        assert small == []
 
+@pytest.mark.parametrize("phone", PHONES, ids=lambda phone: str(phone["width"]))
+def test_a_phone_needs_no_sideways_scrolling(served, open_page, phone):
+    for number, score in enumerate((90, 30, 70, 10, 50)):  # Which give examples.
+        served.rate(f"{number:04d}", score, BOB)
+    page = open_page(address(served), phone, **TOUCH)
+    width = phone["width"]
     page.wait_for_selector("#naming:not([hidden])")
-    assert_fits()
+    assert_fits(page, width)
     page.fill("#name", "A" * 60)
     page.tap("#naming button")
+    page.wait_for_selector("#examples:not([hidden])")
+    until(page, "document.querySelectorAll('dialog video').length === 2")
+    assert_fits(page, width)
+    page.tap("#understood")
     until(page, "document.querySelector('video')?.currentTime > 0.1")
-    assert_fits()
+    assert_fits(page, width)
     first = shown(page)
+    page.tap("#mark-begin")
+    page.tap("#half")
+    assert_fits(page, width)
     page.fill("#score", "64")  # As the keypad on the screen does.
     page.tap("#more")
     page.tap("#save")
     until(page, f"document.getElementById('question').dataset.segments !== '{first}'")
-    assert scores_of(served) == {first: 65}
+    assert {one.segment: one.score for one in served.ratings.ratings() if one.rater != BOB} == {
+        first: 65
+    }
     assert page.evaluate("scrollY") == 0
-    assert_fits()
+    assert_fits(page, width)
     page.tap("#pairs")
-    until(page, "document.querySelectorAll('video').length === 2")
-    assert_fits()
-    above, below = (page.locator(".player").nth(number).bounding_box() for number in (0, 1))
+    understand(page)
+    until(page, "document.querySelectorAll('main video').length === 2")
+    assert_fits(page, width)
+    above, below = (page.locator("main .player").nth(at).bounding_box() for at in (0, 1))
     assert above["y"] + above["height"] <= below["y"]
     page.tap("#second")
     until(page, "document.getElementById('count').innerText.startsWith('1 of')")
     assert served.ratings.comparisons()[0].preferred == "second"
+    page.tap("#single")
+    while shown(page):
+        page.tap("#skip")
+        until(page, "!document.body.hasAttribute('aria-busy')")
+    page.wait_for_selector("#finish:not([hidden])")
+    assert_fits(page, width)
+
+
+def test_a_part_is_marked_by_finger(tmp_path, open_page):
+    with serving(make_collection(tmp_path, segments=2, steps=40)) as served:
+        page = open_page(address(served), PHONES[1], **TOUCH)
+        page.fill("#name", "Ana")
+        page.tap("#naming button")
+        page.tap("#understood")
+        until(page, "document.querySelector('main video')?.currentTime > 0.1")
+        canvas = page.locator("main canvas").first
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        height = box["y"] + box["height"] / 2
+        session = page.context.new_cdp_session(page)
+
+        def touch(kind: str, *share: float) -> None:
+            points = [{"x": box["x"] + at * box["width"], "y": height} for at in share]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        touch("touchStart", 0.4)
+        for step in range(10):
+            touch("touchMove", 0.4 + 0.02 * step)
+        touch("touchEnd")
+        until(page, "document.getElementById('marked').innerText !== ''")
+        begin, end = (float(word) for word in page.inner_text("#marked").split()[0:3:2])
+        assert begin == pytest.approx(2 * (0.4 * box["width"] - 30) / (box["width"] - 30), abs=0.1)
+        assert 0.3 < end - begin < 0.5
+        assert_loops(page, begin, end)
+        page.tap("#unmark")
+        assert page.inner_text("#marked") == ""
+        assert page.is_disabled("#unmark")
 
 
 # --- Strangers -------------------------------------------------------------------------------

@@ -2,20 +2,24 @@
 
 import collections
 import contextlib
-import dataclasses
 import itertools
+import pathlib
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 from collections_for_tests import make_plan
 
 from replay.errors import BadInput
-from rlhf.agreement import agreement
-from rlhf.asking_order import LEAST_GAP, next_pair, next_segment, pairs_left, seed_of
-from rlhf.ratings import Comparison, Rater, Rating, Ratings
+from rlhf.agreement import Answers, agreement, consistency
+from rlhf.asking_order import next_repeat, next_segment, repeats_in, seed_of
+from rlhf.ratings import Comparison, Rater, Rating, Ratings, TakenBack
 
+ROOT = pathlib.Path(__file__).parent.parent
 ANA, BOB, CEM = (Rater(name, "person") for name in ("Ana", "Bob", "Cem"))
 MACHINE = Rater("machine", "simulated")
 NAMES = [f"{number:04d}" for number in range(12)]
@@ -73,9 +77,9 @@ def test_a_name_belongs_to_a_person_or_a_machine(ratings):
     ratings.rate(MACHINE, "0001", 50)
     with pytest.raises(BadInput, match="machine is the name of a simulated rater"):
         ratings.rate(Rater("machine", "person"), "0001", 60)
-    assert ratings.undo(Rater("machine", "person")) == []
+    assert ratings.undo(Rater("machine", "person")) is None
     assert scores_of(ratings) == [("machine", "0001", 50)]
-    assert ratings.undo(MACHINE) == ["0001"]
+    assert ratings.undo(MACHINE) == TakenBack(("0001",), False)
 
 
 def test_skips_count_as_answers_until_rated(ratings):
@@ -93,12 +97,12 @@ def test_undo_takes_back_one_answer_after_the_other(ratings):
     ratings.rate(BOB, "0001", 90)
     ratings.rate(ANA, "0001", 45)
     ratings.compare(ANA, "0003", "0002", "first")
-    assert ratings.undo(ANA) == ["0003", "0002"]
+    assert ratings.undo(ANA) == TakenBack(("0003", "0002"), False)
     assert ratings.comparisons() == []
-    assert ratings.undo(ANA) == ["0001"]
+    assert ratings.undo(ANA) == TakenBack(("0001",), False)
     assert scores_of(ratings) == [("Ana", "0001", 40), ("Bob", "0001", 90)]
-    assert ratings.undo(ANA) == ["0001"]
-    assert ratings.undo(ANA) == []
+    assert ratings.undo(ANA) == TakenBack(("0001",), False)
+    assert ratings.undo(ANA) is None
     assert scores_of(ratings) == [("Bob", "0001", 90)]
 
 
@@ -112,6 +116,125 @@ def test_comparisons_hold_for_a_pair_in_either_order(ratings):
         ratings.compare(ANA, "0001", "0001", "first")
     with pytest.raises(BadInput, match="first, second or neither"):
         ratings.compare(ANA, "0001", "0002", "both")
+
+
+def test_attributes_are_never_mixed(ratings):
+    ratings.rate(ANA, "0001", 40)
+    ratings.rate(ANA, "0001", 80, attribute="even")
+    ratings.skip(ANA, "0002", "even")
+    ratings.compare(ANA, "0001", "0002", "first", "even")
+    assert scores_of(ratings) == [("Ana", "0001", 40)]
+    assert [one.score for one in ratings.ratings("even")] == [80]
+    assert ratings.comparisons() == []
+    assert len(ratings.comparisons("even")) == 1
+    assert ratings.answered("Ana", "even") == ["0001", "0002"]
+    assert ratings.attributes() == ["", "even"]
+    assert ratings.undo(ANA) == TakenBack(("0001",), False)
+    assert ratings.undo(ANA) is None
+    assert ratings.attributes() == ["even"]
+    with pytest.raises(BadInput, match="at most 40"):
+        ratings.rate(ANA, "0001", 40, attribute="e" * 41)
+
+
+def test_repetitions_do_not_count_as_answers(ratings):
+    with pytest.raises(BadInput, match="no answer of yours"):
+        ratings.rate(ANA, "0001", 40, repetition=True)
+    ratings.rate(ANA, "0001", 40)
+    ratings.compare(ANA, "0001", "0002", "first")
+    for wrong in (
+        lambda: ratings.rate(BOB, "0001", 44, repetition=True),
+        lambda: ratings.rate(ANA, "0001", 44, "", "even", True),
+        lambda: ratings.compare(ANA, "0001", "0003", "first", repetition=True),
+    ):
+        with pytest.raises(BadInput, match="no answer of yours"):
+            wrong()
+    ratings.rate(ANA, "0001", 44, repetition=True)
+    ratings.compare(ANA, "0002", "0001", "neither", repetition=True)
+    assert scores_of(ratings) == [("Ana", "0001", 40)]
+    assert [one.preferred for one in ratings.comparisons()] == ["first"]
+    assert [one.score for one in ratings.ratings(repetition=True)] == [44]
+    assert [one.first for one in ratings.comparisons(repetition=True)] == ["0002"]
+    assert ratings.undo(ANA) == TakenBack(("0002", "0001"), True)
+    assert ratings.undo(ANA) == TakenBack(("0001",), True)
+    assert scores_of(ratings) == [("Ana", "0001", 40)]
+
+
+def test_all_answers_are_listed_with_what_became_of_them(ratings):
+    ratings.rate(ANA, "0001", 40, "slow")
+    ratings.rate(ANA, "0001", 45)
+    ratings.skip(BOB, "0001")
+    ratings.undo(BOB)
+    ratings.compare(BOB, "0001", "0002", "second", "even")
+    ratings.compare(BOB, "0002", "0001", "second", "even", repetition=True)
+    listed = [
+        (one.rater.name, one.kind, one.state, one.repetition, one.score, one.preferred, one.comment)
+        for one in ratings.answers()
+    ]
+    assert listed == [
+        ("Ana", "rating", "replaced", False, 40, None, "slow"),
+        ("Ana", "rating", "holds", False, 45, None, ""),
+        ("Bob", "skip", "taken back", False, None, None, ""),
+        ("Bob", "comparison", "holds", False, None, "second", ""),
+        ("Bob", "comparison", "holds", True, None, "second", ""),
+    ]
+
+
+OLD_SCHEMA = """
+CREATE TABLE raters (
+    name TEXT PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('person', 'simulated'))
+);
+CREATE TABLE answers (
+    id INTEGER PRIMARY KEY,
+    time REAL NOT NULL,
+    rater TEXT NOT NULL REFERENCES raters (name),
+    kind TEXT NOT NULL CHECK (kind IN ('rating', 'comparison', 'skip')),
+    first TEXT NOT NULL,
+    second TEXT CHECK ((second IS NOT NULL) = (kind = 'comparison')),
+    score INTEGER CHECK (score BETWEEN 1 AND 100),
+    preferred TEXT CHECK (preferred IN ('first', 'second', 'neither')),
+    comment TEXT NOT NULL DEFAULT '',
+    withdrawn INTEGER NOT NULL DEFAULT 0,
+    CHECK ((score IS NOT NULL) = (kind = 'rating')),
+    CHECK ((preferred IS NOT NULL) = (kind = 'comparison'))
+);
+INSERT INTO raters VALUES ('Ana', 'person');
+INSERT INTO answers VALUES (1, 1.5, 'Ana', 'rating', '0001', NULL, 40, NULL, '', 1);
+INSERT INTO answers VALUES (2, 2.5, 'Ana', 'rating', '0001', NULL, 45, NULL, 'slow', 0);
+INSERT INTO answers VALUES (3, 3.5, 'Ana', 'comparison', '0001', '0002', NULL, 'neither', '', 0);
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 6])
+def test_files_of_the_first_version_still_open(tmp_path, processes):
+    path = tmp_path / "ratings.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript(OLD_SCHEMA)
+    # All at once: only one of them may add the columns.
+    code = (
+        "import sys, pathlib; from rlhf.ratings import Rater, Ratings; sys.stdin.read(1);"
+        "ratings = Ratings(pathlib.Path(sys.argv[1]), ['0003']);"
+        "ratings.rate(Rater(sys.argv[2], 'person'), '0003', 50, attribute='even')"
+    )
+    opening = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(path), f"rater {number}"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+        )
+        for number in range(processes)
+    ]
+    time.sleep(0.3)
+    for process in opening:
+        assert process.stdin is not None
+        process.stdin.close()
+    assert [process.wait(60) for process in opening] == [0] * processes
+    with contextlib.closing(Ratings(path, NAMES)) as ratings:
+        assert ratings.ratings() == [Rating(ANA, "0001", 45, "slow", 2.5)]
+        assert ratings.comparisons() == [Comparison(ANA, "0001", "0002", "neither", 3.5)]
+        assert len(ratings.ratings("even")) == processes
+        ratings.rate(ANA, "0001", 50, repetition=True)
+        assert ratings.undo(ANA) == TakenBack(("0001",), True)
 
 
 def test_nothing_is_lost_between_threads_and_openings(tmp_path):
@@ -172,7 +295,9 @@ def test_checkpoints_and_noise_levels_take_turns():
             checkpoints = [one.checkpoint for one in order[:end]]
             times = [checkpoints.count(one) for one in {segment.checkpoint for segment in plan}]
             assert max(times) - min(times) <= 1
-            kinds = collections.Counter((one.checkpoint, one.noise) for one in order[:end])
+            kinds = collections.Counter(
+                (one.checkpoint, one.variation.noise) for one in order[:end]
+            )
             assert max(kinds.values()) <= -(-end // 6)
 
 
@@ -194,87 +319,65 @@ def test_nothing_is_asked_of_nothing():
     assert next_segment([], [], 0) is None
     plan = make_plan(segments=1)
     assert next_segment(plan, [], 0) == "0000"
-    assert next_pair(plan, [], [], 0) is None
 
 
-# --- Which pair is asked ---------------------------------------------------------------------
+def test_passages_come_one_after_another_in_an_order_of_the_rater_s_own():
+    plan = make_plan(segments=12, checkpoints=3, passages=4)
+    of = {segment.name: segment.passage for segment in plan}
+    orders = []
+    for seed in range(8):
+        passages = [of[name] for name in order_of(plan, seed)]
+        runs = [passage for passage, _ in itertools.groupby(passages)]
+        assert len(runs) == 4
+        orders.append(tuple(runs))
+        within = [name for name in order_of(plan, seed) if of[name] == plan[0].passage]
+        assert sorted(within) == ["0000", "0001", "0002"]
+    assert len(set(orders)) > 3
+    assert len({tuple(order_of(plan, seed)[:3]) for seed in range(8)}) > 3
+
+
+# --- What is asked again ---------------------------------------------------------------------
+
+
+def session(total, seed):
+    """All questions, repetitions marked."""
+    answered: list[str] = []
+    repeated: list[str] = []
+    asked = []
+    while True:
+        again = next_repeat(answered, repeated, seed)
+        if again is not None:
+            repeated.append(again)
+            asked.append((again, True))
+        elif len(answered) < total:
+            answered.append(f"{len(answered):04d}")
+            asked.append((answered[-1], False))
+        else:
+            return asked
+
+
+def test_one_answer_in_ten_is_asked_again_after_a_while():
+    for seed in range(10):
+        asked = session(47, seed)
+        again = [name for name, repetition in asked if repetition]
+        assert len(again) == len(set(again)) == repeats_in(47) == 4
+        for name in again:
+            between = asked.index((name, True)) - asked.index((name, False)) - 1
+            assert between >= 5
+    assert len({tuple(session(47, seed)) for seed in range(10)}) == 10
+    assert not any(repetition for _, repetition in session(9, 0))
+
+
+def test_a_reload_asks_the_same_again():
+    answered = [f"{number:04d}" for number in range(10)]
+    found = {next_repeat(answered, [], 3) for _ in range(5)}
+    assert len(found) == 1
+    assert found <= set(answered[:5])
+    assert next_repeat(answered, list(found), 3) is None
 
 
 def rating(name, score, rater=ANA):
     return Rating(rater, name, score, "", 0.0)
-
-
-def compare_all(plan, ratings, seed=0):
-    answers: list[Comparison] = []
-    while (pair := next_pair(plan, ratings, answers, seed)) is not None:
-        answers.append(Comparison(ANA, *pair, "first", float(len(answers))))
-    return answers
-
-
-def test_first_pairs_are_of_different_checkpoints():
-    plan = make_plan(segments=12, checkpoints=3)
-    checkpoint = {segment.name: segment.checkpoint for segment in plan}
-    answers = compare_all(plan, [])
-    assert len(answers) == 24
-    assert len({frozenset((one.first, one.second)) for one in answers}) == 24
-    assert all(checkpoint[one.first] != checkpoint[one.second] for one in answers)
-    times = collections.Counter(itertools.chain(*((one.first, one.second) for one in answers)))
-    assert set(times.values()) == {4}
-
-
-def test_rated_pairs_are_near_but_clear():
-    plan = make_plan(segments=10, checkpoints=2)
-    score = {f"{number:04d}": 4 * number + 1 for number in range(10)}
-    ratings = [rating(name, value - 2, ANA) for name, value in score.items() if value > 2]
-    ratings += [rating(name, value + 2, BOB) for name, value in score.items() if value > 2]
-    ratings += [rating("0000", 1)]
-    answers = compare_all(plan, ratings)
-    gaps = [abs(score[one.first] - score[one.second]) for one in answers]
-    assert len(answers) == 20
-    assert all(5 <= gap <= 25 for gap in gaps)
-
-
-def test_equal_pairs_are_never_asked_and_distant_ones_last():
-    plan = make_plan(segments=5, checkpoints=1)
-    score = {"0000": 10, "0001": 12, "0002": 30, "0003": 90, "0004": 91}
-    answers = compare_all(plan, [rating(*item) for item in score.items()])
-    gaps = [abs(score[one.first] - score[one.second]) for one in answers]
-    assert sorted(gaps[:2]) == [18, 20]
-    assert all(gap > 25 for gap in gaps[2:])
-    assert len(answers) == 8
-    assert min(gaps) >= LEAST_GAP
-
-
-def test_pairs_of_one_passage_come_first():
-    plan = [
-        dataclasses.replace(segment, song=number // 6, first_step=number // 3 * 24)
-        for number, segment in enumerate(make_plan(segments=12, checkpoints=3))
-    ]
-    of = {segment.name: segment for segment in plan}
-    answers = [(of[one.first], of[one.second]) for one in compare_all(plan, [])]
-    assert all(one.first_step == two.first_step for one, two in answers[:12])
-    assert all(one.song == two.song for one, two in answers)
-
-
-def test_pairs_left_counts_down_to_the_end():
-    plan = make_plan(segments=4, checkpoints=2)
-    answers = compare_all(plan, [])
-    assert len(answers) == 6  # All that there are.
-    assert [pairs_left(plan, [], answers[:count]) for count in range(7)] == [6, 5, 4, 3, 2, 1, 0]
-
-
-def test_pairs_come_again_and_both_places_are_used():
-    plan = make_plan(segments=12)
-    assert next_pair(plan, [], [], 7) == next_pair(plan, [], [], 7)
-    assert len({next_pair(plan, [], [], seed) for seed in range(8)}) > 4
-    firsts = sum(one.first < one.second for seed in range(4) for one in compare_all(plan, [], seed))
-    assert 30 < firsts < 66  # Of 96.
-
-
-def test_answers_on_segments_that_are_gone_do_no_harm():
-    plan = make_plan(segments=4, checkpoints=2)
-    gone = Comparison(ANA, "0000", "0077", "first", 0.0)
-    assert next_pair(plan, [rating("0077", 50)], [gone], 0) is not None
 
 
 # --- Agreement -------------------------------------------------------------------------------
@@ -329,3 +432,36 @@ def test_segments_of_one_rater_alone_do_not_change_alpha():
         for name, score in zip(NAMES, scores, strict=False)
     ]
     assert agreement([*shared, rating("0009", 1, ANA)]) == agreement(shared)
+
+
+# --- Consistency -----------------------------------------------------------------------------
+
+
+def comparison(first, second, preferred, rater=ANA):
+    return Comparison(rater, first, second, preferred, 0.0)
+
+
+def test_consistency_compares_second_answers_with_first_ones():
+    first = Answers(
+        [rating("0001", 20), rating("0002", 50), rating("0003", 80), rating("0001", 1, BOB)],
+        [comparison("0001", "0002", "first"), comparison("0003", "0004", "neither")],
+    )
+    repeated = Answers(
+        [rating("0001", 26), rating("0003", 76), rating("0009", 5)],
+        [comparison("0002", "0001", "second"), comparison("0004", "0003", "first")],
+    )
+    found = consistency(first, repeated)
+    assert list(found) == ["Ana"]
+    ana = found["Ana"]
+    assert (ana.scores, ana.difference) == (2, 5.0)
+    assert ana.difference_between_segments == pytest.approx((30 + 60 + 30) / 3)
+    assert (ana.pairs, ana.alike) == (2, 0.5)  # Turned round and alike; a tie that was decided.
+
+
+def test_without_repetitions_there_is_no_consistency():
+    assert consistency(Answers([rating("0001", 20)], []), Answers([], [])) == {}
+    only = Answers([], [comparison("0001", "0002", "first")])
+    found = consistency(only, only)["Ana"]
+    assert found.difference is None
+    assert found.difference_between_segments is None
+    assert found.alike == 1.0

@@ -17,6 +17,7 @@ from cluster.report.key_statuses import find_bars, find_onsets, key_range, note_
 from cluster.report.page import ReportConfig, report, write_report
 from cluster.report.piano_roll import draw_roll
 from cluster.report.records import read_evaluations, read_logbook
+from cluster.report.velocity_lane import describe_touch
 from cluster.run import RunFolder
 from replay.errors import BadInput
 
@@ -150,7 +151,8 @@ def make_run(run: pathlib.Path, title="Twinkle", evaluations=2, lines=50) -> pat
 def make_fine_tuning(run: pathlib.Path, comparison: Any = None) -> pathlib.Path:
     """Fine-tunes for 500 steps, and compares the evaluations after 100 and 200 of them."""
     make_run(run)
-    (run / "config.json").write_text(json.dumps({"name": "tuned", "load_checkpoint": "demo"}))
+    config = {"name": "tuned", "load_checkpoint": "demo", "raters": ["simulated note-f1 2", "Ada"]}
+    (run / "config.json").write_text(json.dumps(config))
     with (run / "logbook.jsonl").open("a") as logbook:
         for step in range(0, 600, 100):
             counts = {"seconds": float(step), "environment_steps": 5000, "learner_steps": step}
@@ -182,9 +184,9 @@ def changed(*path: str, value: Any) -> dict[str, Any]:
     return comparison
 
 
-def compared(text: str) -> list[list[str]]:
-    """The rows of the comparison: label, before, after, difference, verdict."""
-    table = text.partition('<table class="compare">')[2].partition("</table>")[0]
+def compared(text: str, number: int = 0) -> list[list[str]]:
+    """The rows of a table of the comparison: label, before, after, difference, verdict."""
+    table = text.split('<table class="compare">')[1 + number].partition("</table>")[0]
     table = table.replace(DASH, "-").replace(MINUS, "-")
     rows = re.findall(r"<tr>(.*?)</tr>", table)[1:]
     cells = [re.split(r"</td><td>|</th><td>|<span class", row) for row in rows]
@@ -236,6 +238,54 @@ def test_roll_says_what_happened_to_each_note():
     assert "Pedal played, not due, 0.50 to 0.60 s" in titles
     bars = re.findall(r'<g class="(hit|missed|wrong)"><rect', drawn)
     assert sorted(bars) == ["hit", "missed", "wrong"]
+
+
+DUE = [[0.1, 0.3, 39, 40], [0.4, 0.5, 43, 127], [0.7, 0.9, 48, 20]]
+
+
+def test_velocities_lie_below_the_roll():
+    drawn = draw_roll(make_performance(due_notes=np.array(DUE)))
+    lane = drawn.partition('<g class="velocities">')[2]
+    notes = dict(re.findall(r"<title>(\S+), [^<]*</title>(.*?)</g></g>", lane))
+    # From 98 for 0 to 8 for 127: played 70 and due 40; missed, due 127; wrong, played 90.
+    assert 'M100.0 98V48.4"' in notes["C4"]
+    assert 'M100.0 69.7m-4 0h8"' in notes["C4"]
+    assert '<g class="hit"><circle cx="100.0" cy="48.4"' in notes["C4"]
+    assert notes["E4"] == '<g class="missed"><circle cx="400.0" cy="8.0" r="2.4"/>'
+    assert 'M600.0 98V34.2"' in notes["G4"]
+    assert '<g class="wrong"><path d="M600.0 34.2m' in notes["G4"]
+    assert "C4, 0.10 to 0.30 s: hit, 20 ms late, velocity 70, due 40" in lane
+
+
+def test_notes_of_a_chord_have_their_velocities_side_by_side():
+    chord = np.array([[0.1, 0.3, 39, 40], [0.1, 0.3, 43, 50]])
+    drawn = draw_roll(make_performance(due_notes=chord, played_notes=np.empty((0, 4))))
+    lane = drawn.partition('<g class="velocities">')[2]
+    assert re.findall(r'cx="([\d.]+)"', lane) == ["100.0", "108.0"]
+
+
+def test_velocities_are_shown_where_the_score_says_none():
+    """Files of earlier versions."""
+    lane = draw_roll(make_performance()).partition('<g class="velocities">')[2]
+    assert lane.count('class="stem"') == 3
+    assert "due-velocity" not in lane
+    assert 'class="missed"' not in lane
+
+
+def test_touch_is_described_in_words():
+    assert describe_touch(make_performance(due_notes=np.array(DUE))) == (
+        "Played at a mean velocity of 75 with a spread (standard deviation) of 11; due at 62 with "
+        "a spread of 46. Velocity F1 0.333: notes struck in time, and as loud in proportion to "
+        "one another as the score has them."
+    )
+    level = np.array(DUE) * [1, 1, 1, 0] + [0, 0, 0, 64]
+    assert describe_touch(make_performance(due_notes=level)).endswith(
+        "of 11; all notes are due at 64: no dynamics."
+    )
+    silent = make_performance(played_notes=np.empty((0, 4)))
+    assert describe_touch(silent) == (
+        "No note was played; the recording does not say how loud its notes were due."
+    )
 
 
 def test_bars_lie_at_their_times():
@@ -344,13 +394,13 @@ def test_fine_tuning_is_compared_before_and_after(tmp_path):
         ["Wrong notes", "2", "7", "+5", "worse"],
         ["Missed notes", "1", "0", "-1", "better"],
         ["Simulated rating: note-f1", "35.0", "50.5", "+15.5", "better"],
-        ["Simulated rating: smoothness", "80.0", "60.0", "-20.0", "worse"],
         ["Note F1", "0.200 ± 0.030", "0.250 ± 0.030", "+0.050", "better"],
         ["Frame F1", "0.500 ± 0.100", "0.600 ± 0.100", "+0.100", "unclear"],
         ["Return", "9.0 ± 1.0", "7.0 ± 0.0", "-2.0", "worse"],
         ["Simulated rating: note-f1", "21.0 ± 3.0", "21.0 ± 3.0", "0.0", "equal"],
-        ["Simulated rating: smoothness", "50.0", "49.0", "-1.0", "worse"],
     ]
+    assert compared(text, 1) == [["Simulated rating: smoothness", "50.0", "49.0", "-1.0", "worse"]]
+    assert "What 1 other simulated rater says of the performances drawn: 1 worse" in page.words
     order = ["Before and after", "mean of 10", "Note F1 of the last evaluation", "Curves"]
     places = [page.words.index(words) for words in order]
     assert places == sorted(places)
@@ -510,27 +560,297 @@ def test_performances_drawn_may_be_few_or_none(tmp_path):
     few |= {"episode_return": {"mean": 3.0}, "ratings": {}}
     sides = {"before": BEFORE | {"drawn": few}, "after": AFTER | {"drawn": few}}
     text = write_report(make_fine_tuning(tmp_path / "few", sides)).read_text("utf-8")
-    assert compared(text)[10:] == [
+    assert compared(text)[9:] == [
         ["Note F1", "0.100", "0.100", "0.000", "equal"],
         ["Frame F1", "0.200", "0.200", "0.000", "equal"],
         ["Return", "3.0", "3.0", "0.0", "equal"],
     ]
     none = {side: values | {"drawn": None} for side, values in sides.items()}
     without = write_report(make_fine_tuning(tmp_path / "none", none)).read_text("utf-8")
-    assert len(compared(without)) == 10
+    assert len(compared(without)) == 9
+    assert compared(without, 1) == [
+        ["Simulated rating: smoothness", "80.0", "60.0", "-20.0", "worse"]
+    ]
     assert "Performances drawn" not in without
     assert "Left out" not in text + without
 
 
 def test_hostile_words_of_a_comparison_are_escaped(tmp_path):
     hostile = "</td><script>alert(1)</script>&<img src=x>\ud800"
-    comparison = changed("before", "ratings", value={hostile: 1.0, hostile * 2: hostile})
+    ratings = {hostile: {"mean": 1.0}, hostile * 2: hostile}
+    comparison = changed("before", "drawn", "ratings", value=ratings)
     comparison["after"]["evaluation"] = hostile
     text = write_report(make_fine_tuning(tmp_path / "run", comparison)).read_text("utf-8")
     page = Page(text)
     assert page.open == []
     assert not {"script", "img"} & set(page.seen)
     assert "Simulated rating: &lt;/td&gt;&lt;script&gt;" in text
+
+
+def test_people_s_ratings_leave_all_simulated_raters_below_the_table(tmp_path):
+    run = make_fine_tuning(tmp_path / "run")
+    for raters in ([], ["Ada"], "simulated note-f1", [3, None]):
+        config = {"name": "tuned", "load_checkpoint": "demo", "raters": raters}
+        (run / "config.json").write_text(json.dumps(config))
+        text = write_report(run).read_text("utf-8")
+        page = Page(text)
+        assert page.open == []
+        assert not [row for row in compared(text) if row[0].startswith("Simulated")]
+        names = [row[0].removeprefix("Simulated rating: ") for row in compared(text, 1)]
+        assert names == ["note-f1", "smoothness"]
+        assert "2 other simulated raters say of the performances drawn: 1 equal, 1 worse" in (
+            page.words
+        )
+
+
+def test_touch_is_compared_without_a_verdict_on_loudness(tmp_path):
+    comparison = changed("after", "metrics", "velocity_f1", value=0.6)
+    comparison["after"]["metrics"] |= {"mean_velocity": 65.25, "velocity_spread": 20.0}
+    comparison["before"]["metrics"] |= {"velocity_f1": 0.5, "mean_velocity": 70.0}
+    comparison["before"]["metrics"]["velocity_spread"] = 18.5
+    text = write_report(make_fine_tuning(tmp_path / "run", comparison)).read_text("utf-8")
+    assert compared(text)[8:11] == [
+        ["Velocity F1", "0.500", "0.600", "+0.100", "better"],
+        ["Mean velocity", "70.0", "65.2", "-4.8", ""],
+        ["Velocity spread", "18.5", "20.0", "+1.5", ""],
+    ]
+    assert "Left out" not in text
+
+
+ANSWERS = {"ratings": 49, "comparisons": 1, "ties": 0}
+LEARNING: dict[str, Any] = {
+    "pairs": {"training": 117, "validation": 21},
+    "step": 30,
+    "chosen_by_held_out": True,
+    "max_steps": 50,
+    "start": {"validation/preference_accuracy": 0.5, "training/preference_accuracy": 0.5},
+    "result": {"validation/preference_accuracy": 0.76, "training/preference_accuracy": 0.951},
+}
+GUARD: dict[str, Any] = {
+    "performances": 12,
+    "margin": 0.01,
+    "candidates": [
+        {
+            "line": "start",
+            "share": 0.0,
+            "note_f1": {"mean": 0.94, "interval": 0.005},
+            "holds": True,
+        },
+        {"line": "cpl", "share": 0.25, "note_f1": {"mean": 0.95, "interval": 0.004}, "holds": True},
+        {"line": "cpl", "share": 0.5, "note_f1": {"mean": 0.91, "interval": 0.006}, "holds": False},
+    ],
+    "last_words": [
+        {"line": "cpl", "share": 0.25, "drawn": {"note_f1": {"mean": 0.942}}, "holds": True}
+    ],
+}
+STYLE: dict[str, Any] = {
+    "knobs": {
+        "amplitude": {"coefficient": -1.3, "standard_error": 0.5, "kept": -1.1},
+        "smoothing": {"coefficient": 1.5, "standard_error": 0.5, "kept": 1.3},
+        "hold": {"coefficient": 0.2, "standard_error": 0.5, "kept": 0.0},
+        "delay": {"coefficient": 0.2, "standard_error": 0.1, "kept": 0.1},
+    },
+    "pairs": 66,
+    "accuracy": 0.78,
+    "unit": {},
+}
+
+
+def whole_comparison(**more):
+    whole = {"before": BEFORE, "after": AFTER, "line": "cpl", "share": 0.25, "answers": ANSWERS}
+    return whole | {"learning": LEARNING} | more
+
+
+def section(tmp_path, heading, **more):
+    """The words of a section of the comparison, and its table's cells."""
+    run = make_fine_tuning(tmp_path / "run", whole_comparison(**more))
+    text = write_report(run).read_text("utf-8")
+    assert Page(text).open == []
+    assert "Left out" not in text
+    part = re.split("<h3>|</section>|<div class=.sides", text.partition(f"<h3>{heading}</h3>")[2])[
+        0
+    ]
+    rows = re.findall(r"<tr>(.*?)</tr>", part)
+    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in rows]
+    return Page(part.partition("<table")[0]).words, [
+        [re.sub("<.*?>", "", cell).replace(DASH, "-").replace(MINUS, "-") for cell in row]
+        for row in cells
+    ]
+
+
+def test_what_was_learnt_is_told(tmp_path):
+    words, _ = section(tmp_path, "What was learnt")
+    assert words.startswith(
+        "49 ratings and 1 comparison were learnt from. They give 117 pairs to tune the network by, "
+        "and 21 held-out ones. "
+        "The policies of step 30 of 50 were taken, at which the loss on held-out pairs was least. "
+        "Their average agrees with 76% of the held-out pairs and 95% of those learnt from."
+    )
+
+
+def test_the_last_step_is_told_where_too_few_pairs_are_held_out(tmp_path):
+    result = {"training/preference_accuracy": 0.9}
+    pairs = {"training": 138, "validation": 0}
+    learning = LEARNING | {
+        "pairs": pairs,
+        "result": result,
+        "step": 50,
+        "chosen_by_held_out": False,
+    }
+    answers = {"ratings": 0, "comparisons": 12, "ties": 3}
+    words, _ = section(tmp_path, "What was learnt", learning=learning, answers=answers)
+    assert words.startswith(
+        "12 comparisons and 3 ties were learnt from. They give 138 pairs to tune the network by, "
+        "and 0 held-out ones. The policies of step 50 of 50 were taken, the last: there are too "
+        "few held-out pairs to choose by. "
+        "Their average agrees with 90% of those learnt from."
+    )
+
+
+def test_the_guard_shows_each_candidate_and_why_one_was_chosen(tmp_path):
+    words, (_, *rows) = section(tmp_path, "The guard", guard=GUARD)
+    assert rows == [
+        ["Start", "0.940 ± 0.005", "-", ""],
+        ["0.25 of the way", "0.950 ± 0.004", "+0.010", "hold, chosen"],
+        ["0.5 of the way", "0.910 ± 0.006", "-0.030", "are lost"],
+    ]
+    assert "over 12 lightly varied performances is at most 0.010 below the start's" in words
+    assert "The result: 0.25 of the way, the furthest that holds the notes in both." in words
+
+
+@pytest.mark.parametrize(
+    ("line", "outcome"),
+    [
+        ("style", "The policy learnt to play so."),
+        ("", "No policy that plays so holds the notes."),
+    ],
+)
+def test_a_favored_style_is_told(tmp_path, line, outcome):
+    words, _ = section(tmp_path, "What was learnt", style=STYLE, line=line, learning=None)
+    assert words.startswith(
+        "49 ratings and 1 comparison were learnt from. They favor a style: less strength of "
+        "movement, more smoothness and more delay of attacks. This agrees with 78% of 66 pairs "
+        f"that differ in style alone. {outcome}"
+    )
+
+
+def test_the_guard_names_candidates_in_a_style(tmp_path):
+    candidates = [
+        *GUARD["candidates"][:1],
+        *({**one, "line": "style"} for one in GUARD["candidates"]),
+    ]
+    guard = GUARD | {"candidates": candidates[:1] + candidates[2:]}
+    words, (_, *rows) = section(tmp_path, "The guard", guard=guard, line="style")
+    assert [row[0] for row in rows] == ["Start", "0.25 of the style", "0.5 of the style"]
+    assert [row[3] for row in rows] == ["", "hold, chosen", "are lost"]
+    assert "The result: 0.25 of the style, the furthest" in words
+
+
+def test_the_guard_says_why_the_start_was_returned(tmp_path):
+    lost = GUARD["last_words"][0] | {"holds": False, "drawn": {"note_f1": {"mean": 0.18}}}
+    guard = GUARD | {"last_words": [lost]}
+    words, rows = section(tmp_path, "The guard", share=0.0, line="", guard=guard)
+    assert (
+        "Over fresh performances, where the start's is 0.200 ± 0.030, notes are lost: 0.25 of the "
+        "way (0.180). No candidate holds them: the start is returned."
+    ) in words
+    assert [row[3] for row in rows] == ["Notes", "chosen", "hold", "are lost"]
+    shutil.rmtree(tmp_path / "run")
+    words, _ = section(tmp_path, "The guard", share=0.0, line="", guard=GUARD | {"last_words": []})
+    assert words.endswith("No candidate holds them: the start is returned.")
+
+
+def test_without_a_guard_there_is_no_such_section(tmp_path):
+    run = make_fine_tuning(tmp_path / "run", whole_comparison(guard=None))
+    assert "The guard" not in Page(write_report(run).read_text("utf-8")).words
+
+
+def heard(note_f1, rater, rating):
+    return {
+        "note_f1": {"mean": note_f1, "interval": 0.005},
+        "mean_velocity": {"mean": 70.0},
+        "ratings": {rater: {"mean": rating}},
+    }
+
+
+ROUNDS = [
+    {
+        "run": "first",
+        "answers": {"ratings": 49, "comparisons": 0, "ties": 0},
+        "share": 1.0,
+        "before": heard(0.94, "softness", 45.0),
+        "after": heard(0.935, "softness", 47.0),
+    },
+    {
+        "run": "tuned",
+        "answers": {"ratings": 98, "comparisons": 2, "ties": 1},
+        "share": 0.5,
+        "before": heard(0.935, "note-f1", 43.0),
+        "after": heard(0.93, "note-f1", 44.25),
+    },
+]
+
+
+def test_rounds_are_a_table_and_a_picture(tmp_path):
+    words, (heads, *rows) = section(tmp_path, "Round after round", rounds=ROUNDS)
+    assert heads[1:] == [
+        *("Run", "Answers", "Share of the way", "Rating: note-f1", "Note F1", "Mean velocity")
+    ]
+    # The first round was not rated by note-f1.
+    assert rows == [
+        ["Start", "-", "-", "-", "-", "0.940 ± 0.005", "70.0"],
+        ["Round 1", "first", "49", "1.00", "-", "0.935 ± 0.005", "70.0"],
+        ["Round 2", "tuned", "101", "0.50", "44.2", "0.930 ± 0.005", "70.0"],
+    ]
+    assert "Each round began with the policy that the one before ended with" in words
+    text = (tmp_path / "run" / "report.html").read_text("utf-8")
+    ratings, notes = re.findall(r'aria-label="(?:Rating|Note F1) by round">(.*?)</svg>', text)
+    assert re.findall("<title>(.*?)</title>", ratings) == ["note-f1 44.2 at 2"]
+    assert re.findall("<title>(.*?)</title>", notes) == [
+        *("note F1 0.94 at 0", "note F1 0.935 at 1", "note F1 0.93 at 2")
+    ]
+    assert re.findall(r'text-anchor="middle">(\d\S*)</text>', notes) == ["0", "1", "2"]
+
+
+def test_rounds_without_performances_have_dashes(tmp_path):
+    silent = [one | {"before": None, "after": None} for one in ROUNDS]
+    _, (_, *rows) = section(tmp_path, "Round after round", rounds=silent)
+    assert [row[4:] for row in rows] == [["-"] * 3] * 3
+
+
+def test_a_first_round_has_no_chain(tmp_path):
+    run = make_fine_tuning(tmp_path / "run", whole_comparison(rounds=ROUNDS[:1]))
+    assert "Round after round" not in Page(write_report(run).read_text("utf-8")).words
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "named"),
+    [
+        ("learning", 3, "learning.pairs"),
+        ("learning", LEARNING | {"pairs": {"training": "many", "validation": 3}}, "learning.pairs"),
+        ("learning", LEARNING | {"result": []}, "learning.result"),
+        ("learning", {}, "learning.pairs"),
+        ("answers", 3, "answers.ratings"),
+        ("style", STYLE | {"knobs": 3}, "style.knobs"),
+        ("style", STYLE | {"accuracy": "all"}, "style.accuracy"),
+        ("guard", GUARD | {"candidates": 3}, "guard.candidates"),
+        ("guard", GUARD | {"candidates": [None, {"share": -1}, []]}, "guard.candidates.0"),
+        ("guard", GUARD | {"margin": []}, "guard.margin"),
+        ("share", "x", "share"),
+        ("rounds", [3, None, []], "rounds.0"),
+        ("rounds", "rounds", "rounds"),
+        ("rounds", [{"run": "<script>"}, {"answers": {"ratings": -1}}], "rounds.0"),
+    ],
+)
+def test_damaged_parts_are_named_and_the_others_shown(tmp_path, part, value, named):
+    comparison = whole_comparison(guard=GUARD, rounds=ROUNDS) | {part: value}
+    text = write_report(make_fine_tuning(tmp_path / "run", comparison)).read_text("utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert "script" not in page.seen
+    (left_out,) = re.findall(r"Left out of the comparison: (.*?), unreadable", page.words)
+    assert named in left_out
+    assert ["Return", "12.5"] in [row[:2] for row in compared(text)]
 
 
 def test_half_written_line_is_passed_over(tmp_path):

@@ -19,10 +19,8 @@ from runs_for_tests import (
     FLAGS,
     SCALE,
     assert_refused,
-    command,
-    environment_variables,
-    left_behind,
     run,
+    running,
     wait_until_nothing_is_left,
 )
 
@@ -92,7 +90,8 @@ def test_what_can_be_changed_is_and_the_rest_stays(broken_off):
         actor=dataclasses.replace(saved.actor, actors=9),
         replay=dataclasses.replace(saved.replay, update_to_data_ratio="free", replay="memory"),
     )
-    _, repertoire = resume.reopen(changed)
+    folder, repertoire = resume.reopen(changed)
+    resume.keep_settings(changed, folder)
     assert repertoire.title == "five finger scale"
     settings = json.loads((broken_off.path / "config.json").read_text())
     assert settings["actor"]["actors"] == 9
@@ -100,6 +99,15 @@ def test_what_can_be_changed_is_and_the_rest_stays(broken_off):
     assert settings["resume"] == ""
     again = resume.settings_of("one", root)
     assert to_json(again) | {"resume": "one"} == to_json(changed) | {"resume": "one"}
+
+
+def test_settings_for_which_there_is_no_room_do_not_become_those_of_the_run(broken_off, front_door):
+    file = broken_off.path / "config.json"
+    before = file.read_text()
+    more = ("--replay", "memory", "--replay-capacity", 2**31 - 1)
+    refused = front_door("train", "--resume", broken_off.path, *more)
+    assert_refused(refused, "lower --replay-capacity")
+    assert file.read_text() == before
 
 
 def test_a_run_that_is_not_there_or_under_way_or_no_training_is_refused(broken_off, front_door):
@@ -152,58 +160,6 @@ def test_weights_and_biases_goes_on_with_the_same_run(broken_off, monkeypatch):
 # --- Real runs ----------------------------------------------------------------------------------
 
 
-class Running:
-    """`pianist train` as a process, and what it says of itself."""
-
-    def __init__(self, folder, path, *arguments):
-        self.path = path
-        self.errors = (folder / f"{path.name}.txt").open("a+")
-        self.process = subprocess.Popen(
-            command("train", *arguments),
-            cwd=folder,
-            env=environment_variables(folder),
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-        )
-
-    def status(self):
-        try:
-            return json.loads((self.path / "status.json").read_text())
-        except FileNotFoundError:
-            return {"state": "starting", "environment_steps": 0, "learner_steps": 0}
-
-    def said(self):
-        self.errors.seek(0)
-        return self.errors.read()
-
-    def wait_until(self, what, seconds=120):
-        deadline = time.monotonic() + seconds
-        while not what(self):
-            assert self.process.poll() is None, self.said()
-            assert time.monotonic() < deadline, (self.status(), self.said())
-            time.sleep(0.1)
-
-    def end(self, number, seconds):
-        self.process.send_signal(number)
-        answer, _ = self.process.communicate(timeout=seconds)
-        self.errors.close()
-        return answer
-
-
-@contextlib.contextmanager
-def running(folder, path, *arguments):
-    """Ends with the block, whatever happens in it."""
-    begun = Running(folder, path, *arguments)
-    try:
-        yield begun
-    finally:
-        if begun.process.poll() is None:
-            begun.end(signal.SIGKILL, 60)
-        assert begun.process.stdout is not None
-        begun.process.stdout.close()
-
-
 def logbook(path):
     return [json.loads(line) for line in (path / "logbook.jsonl").read_text().splitlines()]
 
@@ -245,11 +201,8 @@ def survived(folder):
         second.end(signal.SIGKILL, 60)
     facts["killed"] = json.loads((path / "status.json").read_text())
     facts["killed_journal"] = journal.count(journal.entries(path / "replay"))
-    deadline = time.monotonic() + 60
-    while any(isinstance(left, list) for left in left_behind(folder)):
-        assert time.monotonic() < deadline, left_behind(folder)
-        time.sleep(0.5)
-    facts["left"] = left_behind(folder)
+    # A watchdog ends what the killed run has left, and removes its folder.
+    wait_until_nothing_is_left(folder)
 
     most = facts["killed"]["environment_steps"] + 500
     result = run(folder, "train", "--resume", "long", "--max-steps", most, "--json")
@@ -280,8 +233,6 @@ def test_what_was_killed_loses_no_more_than_what_came_after_its_checkpoint(survi
     in_replay = f"{facts['killed_journal']} transitions in replay"
     assert in_replay in facts["errors"]
     assert f"{killed['environment_steps']} environment steps so far" in facts["errors"]
-    # What killed runs leave in the folder for temporary files is removed by the next.
-    assert [name for name in facts["left"] if name.startswith("pianist-")]
 
 
 def test_curves_go_on_without_a_gap_and_nothing_begins_anew(survived):

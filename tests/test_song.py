@@ -215,6 +215,9 @@ def test_songs_survive_their_description():
     ours, theirs = again.trajectory(0.05), song.trajectory(0.05)
     assert ours == theirs
     assert again.has_fingering
+    velocities = [note.velocity for note in song.midi.seq.notes]
+    assert [note.velocity for note in again.midi.seq.notes] == velocities
+    assert len(set(velocities)) > 10
 
 
 @pytest.mark.parametrize(
@@ -227,6 +230,9 @@ def test_songs_survive_their_description():
         {"notes": [[0.0, 1e9, 60, 80, 0]]},
         {"notes": [[0.0, float("nan"), 60, 80, 0]]},
         {"notes": [[0.0, 1.0, 200, 80, 0]]},
+        {"notes": [[0.0, 1.0, 60, 128, 0]]},
+        {"notes": [[0.0, 1.0, 60, -1, 0]]},
+        {"notes": [[0.0, 1.0, 60, None, 0]]},
         {"seconds": -1.0},
     ],
 )

@@ -5,6 +5,11 @@ import os
 import pathlib
 import re
 import socket
+import subprocess
+import sys
+
+import pytest
+from runs_for_tests import ROOT, as_ordinary_user
 
 from cluster.run import Status
 from cluster.status import StatusConfig, status, table
@@ -64,3 +69,95 @@ def test_a_status_without_kind_is_of_a_training(tmp_path):
     file.write_text(json.dumps(values))
     assert rows(tmp_path)[1][:4] == ["old", "train", "training", "700/2000"]
     assert status(StatusConfig(root_dir=str(tmp_path)))["runs"][0]["kind"] == "train"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"state": "training"}', '{"name": 1, "state": "x", "started": "y"}'],
+)
+def test_a_damaged_status_is_shown_beside_the_others(tmp_path, text):
+    write_status(tmp_path / "good", "train", 1.0)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "status.json").write_text(text)
+    shown = {row[0]: row[2] for row in rows(tmp_path)[1:]}
+    assert shown == {"bad": "damaged", "good": "training"}
+
+
+def test_a_root_that_is_no_folder_is_refused(tmp_path, front_door):
+    file = tmp_path / "file"
+    file.write_text("")
+    code, out, error = front_door("status", "--root-dir", file)
+    assert (code, out, error) == (2, "", f"pianist: {file}: Not a directory\n")
+
+
+# One process for all, since importing what the commands need takes longer than they do.
+_ALL = """
+import json, sys, pianist
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["pianist", *arguments]
+    print(pianist.main(), flush=True)
+"""
+
+
+def test_what_may_not_be_read_is_not_taken_for_missing(tmp_path):
+    write_status(tmp_path / "good", "train", 1.0)
+    for name in ("private", "collected", "trained"):
+        write_status(tmp_path / name, "train", 2.0)
+        (tmp_path / name / "config.json").write_text("{}")
+    status_file = tmp_path / "trained" / "status.json"
+    collections = tmp_path / "collected" / "collections"
+    checkpoints = tmp_path / "collected" / "checkpoints"
+    for closed in (status_file, collections, checkpoints, tmp_path / "private"):
+        if closed != status_file:
+            closed.mkdir(exist_ok=True)
+        closed.chmod(0)
+    refused = {
+        ("train", "--resume", "private"): "private",
+        ("train", "--resume", "trained"): "trained/status.json",
+        ("report", "private"): "private",
+        ("segments", "private"): "private",
+        ("segments", "collected"): "collected/checkpoints",
+        ("rate", "private"): "private",
+        ("rate", "collected"): "collected/collections",
+        ("cpl", "private", "--load-checkpoint", "good"): "private",
+        ("scale", "private", "--actors", "1"): "private",
+        ("eval", "--load-checkpoint", "private"): "private/training_state.safetensors",
+        ("eval", "--load-checkpoint", "collected"): "collected/checkpoints",
+        ("status", "private"): "private",
+        ("status", "trained"): "trained/status.json",
+    }
+    commands = [[*words, "--root-dir", str(tmp_path)] for words in refused]
+    commands += [["status", "--root-dir", str(tmp_path / "private")]]
+    commands += [["status", "--root-dir", str(tmp_path)]]
+    try:
+        result = subprocess.run(
+            as_ordinary_user(sys.executable, "-c", _ALL, json.dumps(commands)),
+            cwd="/",
+            env={name: value for name, value in os.environ.items() if name != "CI"}
+            | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    finally:
+        for closed in (tmp_path / "private", collections, checkpoints):
+            closed.chmod(0o700)
+    files = [*refused.values(), "private"]
+    wanted = [f"pianist: {tmp_path / file}: Permission denied" for file in files]
+    assert [line for line in result.stderr.splitlines() if line] == wanted
+    codes, shown = result.stdout.splitlines()[: len(wanted)], result.stdout.splitlines()
+    assert codes == ["2"] * len(wanted)
+    states = {line.split()[0]: line.split()[2] for line in shown[len(wanted) + 1 : -3]}
+    assert states == {
+        "collected": "training",
+        "good": "training",
+        "private": "unreadable",
+        "trained": "unreadable",
+    }
+    assert "1970" not in "".join(line for line in shown if "unreadable" in line)
+    assert shown[-3:] == [
+        "private: permission denied, only its owner may read it",
+        "trained: permission denied, only its owner may read it",
+        "0",
+    ]

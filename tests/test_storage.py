@@ -170,3 +170,16 @@ def test_a_url_that_nothing_can_read_is_refused(url):
         return
     with pytest.raises(BadInput, match="cannot be used"):
         Place.of(url)
+
+
+def test_a_place_is_found_by_folder_or_by_name_below_the_root(tmp_path):
+    for name in ("chimes-1", "chimes-2", "ode"):
+        (tmp_path / name / "checkpoints" / "step_1").mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    root = str(tmp_path)
+    for name in ("ode", str(tmp_path / "ode")):
+        assert storage.find(name, root, "run", "config.json").path == tmp_path / "ode"
+    within = storage.find("ode/checkpoints/step_1", root, "checkpoint")
+    assert within.path == tmp_path / "ode" / "checkpoints" / "step_1"
+    with pytest.raises(BadInput, match=r"no run at chime, nor chime in .*chimes-[12], chimes-"):
+        storage.find("chime", root, "run", "config.json")

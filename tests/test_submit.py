@@ -18,7 +18,7 @@ import pytest
 from ray_cluster_for_tests import RayCluster, forwarder
 from runs_for_tests import FLAGS, SCALE, assert_refused, command, wait_until_nothing_is_left
 
-from cluster import submit
+from cluster import submit, time_limit
 
 # What the cluster's machines have as `pianist`: jobs named so say something and end quickly, all
 # others are the real command's.
@@ -123,6 +123,7 @@ def recorder(monkeypatch):
         (["segments"], ["The run", "pianist segments --help"]),
         (["segments", "some", "--noise", "9"], ["--noise is (9.0,)"]),
         (["cpl", "some"], ["--load-checkpoint"]),
+        (["cpl", "--load-checkpoint", "it"], ["COLLECTION is missing"]),
         (["cpl", "some", "--load-checkpoint", "it", "--name", "../up"], ["--name is"]),
     ],
 )
@@ -192,12 +193,27 @@ def test_a_server_that_never_answers_is_given_up_in_time(front_door, work, monke
     assert "password" not in result[2]
 
 
+def test_an_address_that_is_none_is_refused(front_door):
+    result = front_door("submit", "--address", "http://[::1:8265", *small("it"))
+    assert_refused(result, "--address is 'http://[::1:8265', no address of a cluster")
+
+
+def test_the_cluster_is_reached_without_a_proxy(monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "own.example")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://other.example")
+    submit._address(submit.SubmitConfig("train", address="http://head.example:8265"))
+    for name in ("no_proxy", "NO_PROXY"):
+        assert os.environ[name] == "own.example,head.example"
+
+
 def test_within_gives_what_is_in_time_and_raises_what_is_raised():
-    assert submit.within(5, int, "3") == 3
+    assert time_limit.within(5, int, "3") == 3
     with pytest.raises(ValueError, match="x"):
-        submit.within(5, int, "x")
+        time_limit.within(5, int, "x")
     with pytest.raises(TimeoutError):
-        submit.within(0.1, time.sleep, 1)
+        time_limit.within(0.1, time.sleep, 1)
 
 
 # --- Real jobs --------------------------------------------------------------------------

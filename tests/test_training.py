@@ -1,12 +1,15 @@
 """The whole loop, small and real: Ray, Reverb, MuJoCo, two actors, one learner, an evaluator."""
 
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 
 import mido
 import numpy as np
+import psutil
 import pytest
 from runs_for_tests import (
     FLAGS,
@@ -15,6 +18,8 @@ from runs_for_tests import (
     assert_refused,
     environment_variables,
     run,
+    running,
+    wait_until_nothing_is_left,
 )
 
 from actors.performance import Performance
@@ -148,6 +153,29 @@ def test_eval_of_the_same_song_from_its_file(trained, front_door):
     )
     assert exit_code == 0, errors
     assert json.loads(answer)["metrics"] == trained_answer["metrics"]
+
+
+# --- Priority ---------------------------------------------------------------------------
+
+EVALUATOR_GIVES_WAY_BY = 10
+
+
+@pytest.mark.parametrize("own", [0, 5])
+def test_all_parts_have_the_priority_of_the_command_and_the_evaluator_gives_way(folder, own):
+    name, flags = f"nice{own}", [*FLAGS, "--max-steps", 1_000_000]
+    before = ("nice", "-n", str(own))
+    with running(folder, folder / "runs" / name, "--name", name, *flags, before=before) as started:
+        started.wait_until(lambda run: run.status()["state"] == "training")
+        niceness = {
+            child.name().removeprefix("ray::").partition(".")[0]: child.nice()
+            for child in psutil.Process(started.process.pid).children(recursive=True)
+        }
+        started.end(signal.SIGTERM, 60)
+    own += os.nice(0)
+    for part in ("ReplayServer", "ParameterServer", "Learner", "Actor", "raylet", "gcs_server"):
+        assert niceness[part] == own, niceness
+    assert niceness["Evaluator"] == min(own + EVALUATOR_GIVES_WAY_BY, 19)
+    wait_until_nothing_is_left(folder)
 
 
 # --- Ray --------------------------------------------------------------------------------

@@ -103,6 +103,7 @@ def draw_chart(
     x_label: str,
     limits: tuple[float, float] | None = None,
     logarithmic: bool = False,
+    whole: bool = False,
 ) -> str:
     """Draws a chart with the last value of each curve above it.
 
@@ -113,6 +114,7 @@ def draw_chart(
         x_label: words below the horizontal axis, with the unit.
         limits: ends of the vertical axis; taken from the curves if None.
         logarithmic: vertical axis is so, if all values are positive and span a decade or more.
+        whole: Whether only whole numbers stand below the horizontal axis.
 
     Returns:
         An HTML figure, or an empty string where there is nothing to draw.
@@ -131,7 +133,7 @@ def draw_chart(
         f'<figure class="chart"><h3>{title}</h3><p>{html.escape(words)}</p>'
         f'<div class="keys">{keys}</div>'
         f'<svg viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img" aria-label="{title}">'
-        f"{axes.draw(x_label)}{body}</svg></figure>"
+        f"{axes.draw(x_label, whole)}{body}</svg></figure>"
     )
 
 
@@ -171,7 +173,7 @@ class _Axes:
         share = np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0)
         return _BOTTOM - share * (_BOTTOM - _TOP)
 
-    def draw(self, x_label: str) -> str:
+    def draw(self, x_label: str, whole: bool) -> str:
         """Grid, numbers and the words below."""
         if self.logarithmic:
             decades = range(math.ceil(self.low), math.floor(self.high) + 1)
@@ -179,6 +181,8 @@ class _Axes:
         else:
             levels = round_ticks(self.low, self.high)
         ticks = round_ticks(self.left, self.right, 6)
+        if whole:
+            ticks = [tick for tick in ticks if math.isclose(tick, round(tick), abs_tol=1e-6)]
         rows = "".join(
             f'<path class="grid" d="M{_LEFT:g} {y:.1f}H{_RIGHT:g}"/><text x="{_LEFT - 6:g}" '
             f'y="{y + 4:.1f}" text-anchor="end">{short_number(level)}</text>'

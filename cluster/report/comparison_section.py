@@ -1,14 +1,15 @@
 """Shows a policy before and after its fine-tuning, as `pianist cpl` compared them."""
 
+import collections
 import html
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from actors.performance import Performance
 from cluster.report.charts import DASH, MINUS, full_number
-from cluster.report.comparison_values import Measured, Values
+from cluster.report.comparison_values import Measured, Values, full_measure
 from cluster.report.key_statuses import key_range, note_name
 from cluster.report.performance_section import (
     MOST_VIDEO_BYTES,
@@ -19,6 +20,7 @@ from cluster.report.performance_section import (
 )
 from cluster.report.piano_roll import draw_strip, draw_strip_legend
 from cluster.report.records import Evaluation, Steps
+from cluster.report.tuning_section import draw_guard, draw_learning, draw_rounds
 from cluster.run import RunFolder
 from replay.errors import BadInput
 from replay.files import read_json
@@ -48,10 +50,11 @@ _MOST_NAMED = 12
 _WORDS = (
     "The same policy before and after its fine-tuning on preferences. The <em>central</em> "
     "performance always takes the policy's most central action, so there is only one; evaluations "
-    "play it. The <em>drawn</em> ones are played with the noise and temperatures of the rated "
-    "collection, so each is different: here are their means, &plusmn; half of a 95% interval "
+    "play it. The <em>drawn</em> ones are sampled at a low temperature, so each is "
+    "different: here are their means, &plusmn; half of a 95% interval "
     "where there are enough of them. A difference that such intervals may explain is unclear. "
-    "Simulated ratings, 1 to 100, are formulas, not people."
+    "Simulated ratings, 1 to 100, are formulas, not people; those of the raters whose answers the "
+    "policy learnt from stand in the table, the others below it."
 )
 
 
@@ -60,7 +63,7 @@ class _Quantity(NamedTuple):
     name: str
     decimals: int = 3
     sign: int = 1
-    """1: more is better; -1: less is."""
+    """1: more is better; -1: less is; 0: neither."""
 
 
 _CENTRAL = (
@@ -72,6 +75,12 @@ _CENTRAL = (
     _Quantity("Onset error, ms", "onset_error_ms", 1, -1),
     _Quantity("Wrong notes", "wrong_notes", 0, -1),
     _Quantity("Missed notes", "missed_notes", 0, -1),
+)
+# Evaluations of earlier versions lack them.
+_TOUCH = (
+    _Quantity("Velocity F1", "velocity_f1"),
+    _Quantity("Mean velocity", "mean_velocity", 1, 0),
+    _Quantity("Velocity spread", "velocity_spread", 1, 0),
 )
 _DRAWN = (
     _Quantity("Note F1", "note_f1"),
@@ -88,8 +97,17 @@ class Comparison(NamedTuple):
     """Whether it shows both performances, so that the page need not."""
 
 
-def draw_comparison(run: RunFolder, evaluations: Sequence[Evaluation], steps: Steps) -> Comparison:
-    """Draws the section; what cannot be read is named in it and passed over."""
+def draw_comparison(
+    run: RunFolder, evaluations: Sequence[Evaluation], steps: Steps, learnt_from: Sequence[str]
+) -> Comparison:
+    """Draws the section; what cannot be read is named in it and passed over.
+
+    Args:
+        run: that was fine-tuned.
+        evaluations: of it.
+        steps: that it counts.
+        learnt_from: what the simulated raters listened for whose answers it learnt from.
+    """
     if not run.comparison.exists():
         return Comparison("", False)
     heading = '<section class="compared"><h2>Before and after</h2>'
@@ -98,11 +116,12 @@ def draw_comparison(run: RunFolder, evaluations: Sequence[Evaluation], steps: St
     except (BadInput, RecursionError):
         note = f'<p class="note">{run.comparison.name} is damaged and was passed over.</p>'
         return Comparison(f"{heading}{note}</section>", False)
-    table = _draw_table(values)
+    table = _draw_table(values, learnt_from) + _draw_other_raters(values, learnt_from)
     before, after = (_find(values, side, evaluations) for side in _SIDES)
     sides = _draw_sides(before, after, steps) if before and after else ""
     section = (
-        f'{heading}<p class="lead">{_WORDS}</p>{table}{sides}'
+        f'{heading}<p class="lead">{_WORDS}</p>{table}{draw_learning(values)}'
+        f"{draw_guard(values)}{draw_rounds(values, learnt_from)}{sides}"
         f"{_name_damaged(values.damaged)}</section>"
     )
     return Comparison(section, bool(sides))
@@ -130,22 +149,56 @@ def _name_damaged(damaged: Sequence[str]) -> str:
     return f'<p class="small">Left out of the comparison: {shown}{more}, unreadable.</p>'
 
 
-def _draw_table(values: Values) -> str:
+def _draw_table(values: Values, learnt_from: Sequence[str]) -> str:
     rows = [_group("The central performance")]
-    for quantity in _CENTRAL:
+    known = _union(values, "metrics")
+    for quantity in (*_CENTRAL, *(one for one in _TOUCH if one.name in known)):
         central = [Measured(values.number(side, "metrics", quantity.name)) for side in _SIDES]
         rows.append(_row(quantity, *central))
-    for name in _union(values, "ratings"):
-        central = [Measured(values.number(side, "ratings", name)) for side in _SIDES]
-        rows.append(_row(_rating(name), *central))
-    if any(values.get(side, "drawn") is not None for side in _SIDES):
+    rows += [_row(_rating(name), *both) for name, both in _central(values) if name in learnt_from]
+    if _has_drawn(values):
         rows.append(_group(f"Performances drawn, mean{_count(values)}"))
-        for quantity in _DRAWN:
+        known = _union(values, "drawn")
+        for quantity in (*_DRAWN, *(one for one in _TOUCH if one.name in known)):
             drawn = [values.measured(side, "drawn", quantity.name) for side in _SIDES]
             rows.append(_row(quantity, *drawn))
-        for name in _union(values, "drawn", "ratings"):
-            drawn = [values.measured(side, "drawn", "ratings", name) for side in _SIDES]
-            rows.append(_row(_rating(name), *drawn))
+        rows += [_row(_rating(name), *both) for name, both in _drawn(values) if name in learnt_from]
+    return _draw_rows(rows)
+
+
+def _draw_other_raters(values: Values, learnt_from: Sequence[str]) -> str:
+    """The simulated raters that the policy did not learn from, to be opened by those who ask."""
+    given, of = (_drawn, "performances drawn") if _has_drawn(values) else (_central, "performance")
+    others = [(_rating(name), both) for name, both in given(values) if name not in learnt_from]
+    if not others:
+        return ""
+    found = collections.Counter(_difference(quantity, *both)[1] for quantity, both in others)
+    count = f"{len(others)} other simulated rater{' says' if len(others) == 1 else 's say'}"
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in found.items() if verdict)
+    rows = [_row(quantity, *both) for quantity, both in others]
+    return (
+        f"<details><summary>What {count} of the {of}"
+        f"{f': {counts}' if counts else ''}</summary>{_draw_rows(rows)}</details>"
+    )
+
+
+def _has_drawn(values: Values) -> bool:
+    return any(values.get(side, "drawn") is not None for side in _SIDES)
+
+
+def _central(values: Values) -> Iterator[tuple[str, list[Measured]]]:
+    """Each simulated rating of the central performance, before and after."""
+    for name in _union(values, "ratings"):
+        yield name, [Measured(values.number(side, "ratings", name)) for side in _SIDES]
+
+
+def _drawn(values: Values) -> Iterator[tuple[str, list[Measured]]]:
+    """Each simulated rating of the performances drawn, before and after."""
+    for name in _union(values, "drawn", "ratings"):
+        yield name, [values.measured(side, "drawn", "ratings", name) for side in _SIDES]
+
+
+def _draw_rows(rows: Sequence[str]) -> str:
     head = "".join(
         f'<th scope="col">{words}</th>' for words in ("", *_SIDES.values(), "Difference")
     )
@@ -177,18 +230,11 @@ def _group(words: str) -> str:
 def _row(quantity: _Quantity, before: Measured, after: Measured) -> str:
     difference, verdict = _difference(quantity, before, after)
     return (
-        f'<tr><th scope="row">{quantity.label}</th><td>{_words(quantity, before)}</td>'
-        f"<td>{_words(quantity, after)}</td><td><span>{difference}</span>"
+        f'<tr><th scope="row">{quantity.label}</th>'
+        f"<td>{full_measure(before, quantity.decimals)}</td>"
+        f"<td>{full_measure(after, quantity.decimals)}</td><td><span>{difference}</span>"
         f'<span class="verdict {verdict}">{verdict}</span></td></tr>'
     )
-
-
-def _words(quantity: _Quantity, measured: Measured) -> str:
-    words = full_number(measured.value, quantity.decimals)
-    if measured.value is None or measured.half_width is None:
-        return words
-    half_width = full_number(measured.half_width, quantity.decimals)
-    return f"<span>{words}</span> <span>± {half_width}</span>"
 
 
 def _difference(quantity: _Quantity, before: Measured, after: Measured) -> tuple[str, str]:
@@ -204,6 +250,8 @@ def _difference(quantity: _Quantity, before: Measured, after: Measured) -> tuple
         half_width = math.hypot(before.half_width, after.half_width)
         if abs(difference) <= half_width:
             return figures, "unclear"
+    if not quantity.sign:
+        return figures, ""
     return figures, "better" if difference * quantity.sign > 0 else "worse"
 
 

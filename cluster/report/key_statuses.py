@@ -32,6 +32,10 @@ class Onset(NamedTuple):
     key: int
     seconds: float
     words: str
+    due: float | None
+    """MIDI velocity in the score; None where it says none, or the note is not due."""
+    played: float | None
+    """MIDI velocity as played; None where the note was missed."""
 
 
 def find_bars(performance: Performance) -> list[Bar]:
@@ -59,25 +63,31 @@ def _bars(masks: dict[str, np.ndarray], performance: Performance) -> list[Bar]:
 def find_onsets(performance: Performance) -> list[Onset]:
     """One onset for each due note, and one for each played note that hits none."""
     due, played = performance.due_notes, performance.played_notes
+    wanted = [value if np.isfinite(value) else None for value in performance.due_velocities]
     hits = dict(match_notes(due, played))
     onsets = []
-    for i, note in enumerate(due):
+    for i, (note, loud) in enumerate(zip(due, wanted, strict=True)):
+        asked = "" if loud is None else f", due {loud:.0f}"
         if i in hits:
             onset, _, _, velocity = played[hits[i]]
-            words = f"hit, {_delay(onset - note[0])}, velocity {velocity:.0f}"
-            onsets.append(_onset("hit", note, words))
+            words = f"hit, {_delay(onset - note[0])}, velocity {velocity:.0f}{asked}"
+            onsets.append(_onset("hit", note, words, loud, velocity))
         else:
-            onsets.append(_onset("missed", note, f"missed, no onset within {TOLERANCE}"))
+            words = f"missed, no onset within {TOLERANCE}"
+            onsets.append(_onset("missed", note, words, loud, None))
     for j in sorted(set(range(len(played))) - set(hits.values())):
         words = f"wrong, velocity {played[j, 3]:.0f}, none due within {TOLERANCE}"
-        onsets.append(_onset("wrong", played[j], words))
+        onsets.append(_onset("wrong", played[j], words, None, played[j, 3]))
     return onsets
 
 
-def _onset(status: str, note: np.ndarray, words: str) -> Onset:
+def _onset(
+    status: str, note: np.ndarray, words: str, due: float | None, played: float | None
+) -> Onset:
     onset, offset, key = note[:3].tolist()
     name = note_name(int(key))
-    return Onset(status, int(key), onset, f"{name}, {onset:.2f} to {offset:.2f} s: {words}")
+    words = f"{name}, {onset:.2f} to {offset:.2f} s: {words}"
+    return Onset(status, int(key), onset, words, due, played)
 
 
 def _delay(seconds: float) -> str:

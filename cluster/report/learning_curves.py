@@ -30,6 +30,11 @@ _CHARTS = (
         colours=("missed", "wrong"),
     ),
     _Chart(
+        "Touch",
+        "MIDI velocities of the notes played",
+        {"mean_velocity": "mean", "velocity_spread": "spread"},
+    ),
+    _Chart(
         "Return",
         "Sum of rewards of an episode",
         {"train/episode_return": "training", "episode_return": "evaluation"},

@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from cluster.report import charts, comparison_section, piano_roll
+from cluster.report import charts, comparison_section, piano_roll, velocity_lane
 from cluster.report.comparison_section import draw_comparison
 from cluster.report.key_statuses import TOLERANCE
 from cluster.report.learning_curves import draw_curves
@@ -19,6 +19,7 @@ from cluster.report.records import (
     Evaluation,
     Record,
     Steps,
+    learnt_from,
     read_evaluations,
     read_logbook,
     steps_of,
@@ -88,6 +89,9 @@ _COLUMNS = {
     "wrong_notes": "Wrong notes",
     "missed_notes": "Missed notes",
     "onset_error_ms": "Onset error, ms",
+    "velocity_f1": "Velocity F1",
+    "mean_velocity": "Mean velocity",
+    "velocity_spread": "Velocity spread",
     "episode_return": "Return",
 }
 _DECIMALS = {
@@ -96,6 +100,8 @@ _DECIMALS = {
     "wrong_notes": 0,
     "missed_notes": 0,
     "onset_error_ms": 1,
+    "mean_velocity": 0,
+    "velocity_spread": 0,
     "episode_return": 1,
 }
 
@@ -118,7 +124,7 @@ def _page(run: RunFolder) -> str:
     require(run.logbook.is_file(), f"{run.path} has no {run.logbook.name}: nothing to report yet")
     records, damaged = read_logbook(run.logbook)
     evaluations, steps = read_evaluations(run, records), steps_of(config)
-    comparison = draw_comparison(run, evaluations, steps)
+    comparison = draw_comparison(run, evaluations, steps, learnt_from(config))
     name, title = html.escape(config["name"]), html.escape(song["title"])
     sections = [
         f'<h1>{title}</h1><p class="under">Run {name}{_progress(records, evaluations, steps)}</p>',
@@ -140,7 +146,8 @@ def _page(run: RunFolder) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}, run {name}</title>"
-        f"<style>{_STYLE}{piano_roll.STYLE}{charts.STYLE}{comparison_section.STYLE}</style>"
+        f"<style>{_STYLE}{piano_roll.STYLE}{velocity_lane.STYLE}{charts.STYLE}"
+        f"{comparison_section.STYLE}</style>"
         "</head>\n<body><main>\n"
         + "\n".join(section for section in sections if section)
         + "\n</main></body></html>\n"
@@ -217,7 +224,8 @@ def _table(evaluations: Sequence[Evaluation], steps: Steps) -> str:
 
 
 def _value(evaluation: Evaluation, name: str) -> str:
-    return charts.full_number(evaluation.metrics[name], _DECIMALS.get(name, 3))
+    # Evaluations of earlier versions lack some.
+    return charts.full_number(evaluation.metrics.get(name), _DECIMALS.get(name, 3))
 
 
 def _settings(config: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from cluster.report.charts import full_number, short_number
 from cluster.report.key_statuses import key_range
 from cluster.report.piano_roll import draw_roll, draw_strip
 from cluster.report.records import Evaluation, Steps
+from cluster.report.velocity_lane import describe_touch
 from replay.errors import BadInput
 
 MOST_VIDEO_BYTES = 20_000_000
@@ -58,7 +59,8 @@ def draw_performances(
     first, last = _first_recorded(evaluations), _first_recorded(reversed(evaluations))
     if first is None or last is None:
         return f'{heading}<p class="note">No evaluation has left a recording of the keys.</p>'
-    roll = f"{heading}{caption(last[0], steps)}{draw_roll(last[1])}"
+    touch = f'<p class="note">{describe_touch(last[1])}</p>'
+    roll = f"{heading}{caption(last[0], steps)}{draw_roll(last[1])}{touch}"
     if first[0] is last[0] or not then_and_now:
         return roll
     keys = key_range(first[1], last[1])

@@ -13,7 +13,6 @@ import numpy as np
 
 from actors.performance import Performance
 from cluster.report.key_statuses import (
-    TOLERANCE,
     Bar,
     Onset,
     find_bars,
@@ -22,9 +21,9 @@ from cluster.report.key_statuses import (
     key_range,
     note_name,
 )
+from cluster.report.roll_view import KEYBOARD_WIDTH, LANE, MARKS, TOP, WIDTH, View
+from cluster.report.velocity_lane import VELOCITY_SIGNS, draw_velocity_lane
 
-_WIDTH, _KEYBOARD_WIDTH = 1000.0, 58.0
-_TOP, _LANE = 4.0, 11.0
 _SECONDS_A_ROW = 20.0
 _ROWS_SHOWN = 4
 _MOST_TITLES = 7000
@@ -34,13 +33,6 @@ _BARS = {
     "wrong": "wrong: played, not due",
 }
 _PEDAL_BARS = {"due": (0, "due"), "hit": (1, "played, due"), "wrong": (1, "played, not due")}
-_CIRCLE = '<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4"/>'
-_CROSS = '<path d="M{x:.1f} {y:.1f}m-2.5-2.5l5 5m0-5l-5 5"/>'
-_MARKS = {
-    "hit": (_CIRCLE, f"onset within {TOLERANCE}"),
-    "missed": (_CIRCLE, "onset missed"),
-    "wrong": (_CROSS, "onset not due"),
-}
 
 STYLE = """
 .hit{fill:var(--hit)}.missed{fill:var(--missed)}.wrong{fill:var(--wrong)}
@@ -75,49 +67,8 @@ class _Sign(NamedTuple):
     words: str
 
 
-class _View(NamedTuple):
-    """Where the keys from low to high and the seconds from start to stop lie in the drawing."""
-
-    low: int
-    high: int
-    start: float
-    stop: float
-
-    @property
-    def lane(self) -> float:
-        """Height of a key."""
-        return min(12.0, max(5.0, 370.0 / (self.high - self.low + 1)))
-
-    @property
-    def bottom(self) -> float:
-        """Lower edge of the lowest key."""
-        return self.y(self.low - 1)
-
-    @property
-    def height(self) -> float:
-        return self.bottom + 2 * _LANE + 24.0
-
-    def x(self, seconds: float) -> float:
-        return (seconds - self.start) / (self.stop - self.start) * _WIDTH
-
-    def y(self, key: int) -> float:
-        """Upper edge of a key."""
-        return _TOP + (self.high - key) * self.lane
-
-    def width(self, bar: Bar) -> float:
-        return self.x(bar.offset) - self.x(bar.onset)
-
-    def cut(self, bars: Sequence[Bar]) -> list[Bar]:
-        """The parts of bars that lie in the row."""
-        return [
-            bar._replace(onset=max(bar.onset, self.start), offset=min(bar.offset, self.stop))
-            for bar in bars
-            if bar.onset < self.stop and bar.offset > self.start
-        ]
-
-
 def draw_roll(performance: Performance) -> str:
-    """Draws the piano roll with keyboard, onsets, pedal lanes and legend.
+    """Draws the piano roll with keyboard, onsets, pedal lanes, velocities and legend.
 
     Long pieces are broken into rows of about 20 s, as on a sheet of music.
     """
@@ -131,22 +82,23 @@ def draw_roll(performance: Performance) -> str:
     keys = key_range(performance)
     rows = []
     for start, stop in itertools.pairwise(edges.tolist()):
-        view = _View(*keys, start, stop)
-        marks = "".join(
-            _draw_mark(view, onset, titled) for onset in onsets if start <= onset.seconds < stop
-        )
+        view = View(*keys, start, stop)
+        within = [onset for onset in onsets if start <= onset.seconds < stop]
+        marks = "".join(_draw_mark(view, onset, titled) for onset in within)
         rows.append(
             f'<div class="scroll"><div class="row">{_draw_keyboard(view)}'
-            f'<svg class="time" viewBox="0 0 {_WIDTH:g} {view.height:.1f}" role="img" '
+            f'<svg class="time" viewBox="0 0 {WIDTH:g} {view.height:.1f}" role="img" '
             f'aria-label="Piano roll from {view.start:.1f} s">{_draw_grid(view)}'
             f'<g class="bars">{draw_bars(view, view.cut(bars))}</g>'
             f'<g class="pedal">{_draw_pedal(view, view.cut(pedal))}</g>'
-            f'<g class="marks">{marks}</g></svg></div></div>'
+            f'<g class="marks">{marks}</g></svg></div>'
+            f"{draw_velocity_lane(view, within, titled)}</div>"
         )
+    signs = _bar_signs() + _mark_signs() + _velocity_signs()
     shown, rest = "".join(rows[:_ROWS_SHOWN]), "".join(rows[_ROWS_SHOWN:])
     if rest:
         rest = f"<details><summary>The rest of the piece</summary>{rest}</details>"
-    return f'<div class="roll">{_draw_legend(_bar_signs() + _mark_signs())}{shown}{rest}</div>'
+    return f'<div class="roll">{_draw_legend(signs)}{shown}{rest}</div>'
 
 
 def draw_strip(performance: Performance, keys: tuple[int, int], seconds: float) -> str:
@@ -157,9 +109,9 @@ def draw_strip(performance: Performance, keys: tuple[int, int], seconds: float) 
         keys: lowest and highest of the strip.
         seconds: length of the strip.
     """
-    view = _View(*keys, 0.0, seconds)
+    view = View(*keys, 0.0, seconds)
     return (
-        f'<svg class="strip" viewBox="0 {_TOP:g} {_WIDTH:g} {view.bottom - _TOP:.1f}" '
+        f'<svg class="strip" viewBox="0 {TOP:g} {WIDTH:g} {view.bottom - TOP:.1f}" '
         f'preserveAspectRatio="none" role="img" aria-label="Overview">'
         f"{_draw_bars(view, find_bars(performance))}</svg>"
     )
@@ -170,7 +122,7 @@ def draw_strip_legend() -> str:
     return _draw_legend(_bar_signs())
 
 
-def _draw_titled_bars(view: _View, bars: Sequence[Bar]) -> str:
+def _draw_titled_bars(view: View, bars: Sequence[Bar]) -> str:
     groups = []
     for status, group in itertools.groupby(bars, key=lambda bar: bar.status):
         margin = view.lane * (0.22 if status == "wrong" else 0.08)
@@ -185,7 +137,7 @@ def _draw_titled_bars(view: _View, bars: Sequence[Bar]) -> str:
     return "".join(groups)
 
 
-def _draw_bars(view: _View, bars: Sequence[Bar]) -> str:
+def _draw_bars(view: View, bars: Sequence[Bar]) -> str:
     """Many bars as one path for each status, without words."""
     paths = []
     for status, group in itertools.groupby(bars, key=lambda bar: bar.status):
@@ -198,32 +150,32 @@ def _draw_bars(view: _View, bars: Sequence[Bar]) -> str:
     return "".join(paths)
 
 
-def _draw_mark(view: _View, onset: Onset, titled: bool) -> str:
-    shape, _ = _MARKS[onset.status]
+def _draw_mark(view: View, onset: Onset, titled: bool) -> str:
+    shape, _ = MARKS[onset.status]
     mark = shape.format(x=view.x(onset.seconds), y=view.y(onset.key) + view.lane / 2)
     title = f"<title>{onset.words}</title>" if titled else ""
     return f'<g class="{onset.status}">{title}{mark}</g>'
 
 
-def _draw_pedal(view: _View, bars: Sequence[Bar]) -> str:
-    tops = [view.bottom + 4, view.bottom + 4 + _LANE]
+def _draw_pedal(view: View, bars: Sequence[Bar]) -> str:
+    tops = [view.bottom + 4, view.bottom + 4 + LANE]
     drawn = [
-        f'<rect class="lane" y="{top:.1f}" width="{_WIDTH:g}" height="{_LANE - 2:g}"/>'
+        f'<rect class="lane" y="{top:.1f}" width="{WIDTH:g}" height="{LANE - 2:g}"/>'
         for top in tops
     ]
     for bar in bars:
         lane, words = _PEDAL_BARS[bar.status]
         drawn.append(
             f'<rect class="{bar.status}" x="{view.x(bar.onset):.1f}" rx="1" y="{tops[lane]:.1f}" '
-            f'width="{view.width(bar):.1f}" height="{_LANE - 2:g}"><title>Pedal {words}, '
+            f'width="{view.width(bar):.1f}" height="{LANE - 2:g}"><title>Pedal {words}, '
             f"{bar.onset:.2f} to {bar.offset:.2f} s</title></rect>"
         )
     return "".join(drawn)
 
 
-def _draw_grid(view: _View) -> str:
+def _draw_grid(view: View) -> str:
     drawn = [
-        f'<rect class="black" y="{view.y(key):.1f}" width="{_WIDTH:g}" height="{view.lane:.1f}"/>'
+        f'<rect class="black" y="{view.y(key):.1f}" width="{WIDTH:g}" height="{view.lane:.1f}"/>'
         for key in range(view.low, view.high + 1)
         if "#" in note_name(key)
     ]
@@ -233,20 +185,20 @@ def _draw_grid(view: _View) -> str:
     last = math.floor(view.stop / every + 1e-6)
     for tick in range(first, last + 1):
         x = view.x(tick * every)
-        anchor = "start" if x < 15 else "end" if x > _WIDTH - 15 else "middle"
+        anchor = "start" if x < 15 else "end" if x > WIDTH - 15 else "middle"
         drawn.append(
-            f'<path class="second" d="M{x:.1f} {_TOP:g}V{view.height - 16:.1f}"/>'
+            f'<path class="second" d="M{x:.1f} {TOP:g}V{view.height - 16:.1f}"/>'
             f'<text x="{x:.1f}" y="{view.height - 4:.1f}" text-anchor="{anchor}">'
             f"{tick * every:g} s</text>"
         )
     return "".join(drawn)
 
 
-def _draw_keyboard(view: _View) -> str:
-    left, right = 2.0, _KEYBOARD_WIDTH - 2
+def _draw_keyboard(view: View) -> str:
+    left, right = 2.0, KEYBOARD_WIDTH - 2
     drawn = [
-        f'<rect class="white" x="{left:g}" y="{_TOP:g}" width="{right - left:g}" '
-        f'height="{view.bottom - _TOP:.1f}"/>'
+        f'<rect class="white" x="{left:g}" y="{TOP:g}" width="{right - left:g}" '
+        f'height="{view.bottom - TOP:.1f}"/>'
     ]
     for key in range(view.low, view.high + 1):
         y, name = view.y(key), note_name(key)
@@ -265,11 +217,11 @@ def _draw_keyboard(view: _View) -> str:
             )
     for lane, words in enumerate(("pedal due", "played")):
         drawn.append(
-            f'<text x="{right:g}" y="{view.bottom + 12.2 + lane * _LANE:.1f}" '
+            f'<text x="{right:g}" y="{view.bottom + 12.2 + lane * LANE:.1f}" '
             f'text-anchor="end">{words}</text>'
         )
     return (
-        f'<svg class="keyboard" viewBox="0 0 {_KEYBOARD_WIDTH:g} {view.height:.1f}" '
+        f'<svg class="keyboard" viewBox="0 0 {KEYBOARD_WIDTH:g} {view.height:.1f}" '
         f'aria-hidden="true">{"".join(drawn)}</svg>'
     )
 
@@ -284,8 +236,12 @@ def _bar_signs() -> list[_Sign]:
 def _mark_signs() -> list[_Sign]:
     return [
         _Sign("marks", f'<g class="{status}">{shape.format(x=11, y=6)}</g>', words)
-        for status, (shape, words) in _MARKS.items()
+        for status, (shape, words) in MARKS.items()
     ]
+
+
+def _velocity_signs() -> list[_Sign]:
+    return [_Sign("velocities", drawing, words) for drawing, words in VELOCITY_SIGNS]
 
 
 def _draw_legend(signs: Sequence[_Sign]) -> str:

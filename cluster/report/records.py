@@ -9,7 +9,8 @@ import numpy as np
 
 from cluster.run import RunFolder
 from replay.errors import BadInput
-from replay.files import read_json
+from replay.files import matching, read_json
+from rlhf.simulated_raters import listened_for
 
 Record = dict[str, Any]
 
@@ -44,6 +45,13 @@ def steps_of(config: Record) -> Steps:
     return _FINE_TUNING if "load_checkpoint" in config else _TRAINING
 
 
+def learnt_from(config: Record) -> list[str]:
+    """What the simulated raters listened for from whom a fine-tuning with these settings learnt."""
+    raters = config.get("raters")
+    names = [name for name in raters if isinstance(name, str)] if isinstance(raters, list) else []
+    return [quality for name in names if (quality := listened_for(name))]
+
+
 def read_logbook(path: pathlib.Path) -> tuple[list[Record], int]:
     """Reads a logbook.
 
@@ -72,7 +80,7 @@ def read_evaluations(run: RunFolder, records: Iterable[Record]) -> list[Evaluati
         for record in records
         if "eval/note_f1" in record
     }
-    for path in run.evaluations.glob("*/metrics.json"):
+    for path in matching(run.evaluations, "*/metrics.json"):
         try:
             metrics = read_json(path)
         except BadInput:  # Half written: an evaluation that is under way, or was killed.

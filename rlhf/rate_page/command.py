@@ -1,35 +1,41 @@
 """Serves the page on which people rate the performances of a collection."""
 
 import asyncio
-import collections
 import contextlib
 import dataclasses
 import errno
 import pathlib
 import re
 import secrets
+import shlex
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import psutil
 import tyro
 from aiohttp import web
 
+from replay import storage
 from replay.errors import BadInput, require, require_range
-from replay.storage import Place
 from rlhf import simulated_raters
-from rlhf.agreement import agreement
-from rlhf.collection import Collection
+from rlhf.answers_csv import write_csv
+from rlhf.collection import HOLDS_COLLECTION, Collection
 from rlhf.rate_page.guard import Guard, is_loopback
-from rlhf.rate_page.question import of_people
-from rlhf.rate_page.server import make_app
-from rlhf.ratings import LONGEST_NAME, Ratings
+from rlhf.rate_page.server import Session, make_app
+from rlhf.rate_page.summary import summary
+from rlhf.ratings import LONGEST_ATTRIBUTE, LONGEST_NAME, Ratings
 
 _SECONDS_FOR_LAST_ANSWERS = 1.0
+_SIMULATE = (
+    "Instead of serving the page, have a formula rate every segment, for studies and tests. Its "
+    "answers are kept apart from those of people. RATER is one of those below, or a weighted mean "
+    "of several, such as note-f1:0.5,softness:0.5. A quality goes from 0 to 1, which become the "
+    f"scores 1 and 100.\n{simulated_raters.describe_qualities()}\n"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,18 +47,24 @@ class RateConfig:
     """
 
     collection: tyro.conf.Positional[str]
-    """The collection: its folder or URL, or that of a run, whose newest is taken."""
+    """The collection: its folder or URL, or a run's, or a run's name below --root-dir; of a run
+    the newest is taken."""
+    root_dir: str = "runs"
+    """Folder or URL that holds the runs."""
     rater: str = ""
     """Name of the person who rates; if empty the page asks."""
+    attribute: str = ""
+    """What to ask for instead of quality as a whole, an adjective: "even" asks which is more even.
+    Answers about different attributes are kept apart."""
+    export: str = ""
+    """Instead of serving the page, write all answers that were ever given to this CSV file."""
     host: str = "127.0.0.1"
     """Address to serve at. 0.0.0.0 lets other machines in, which then need the token."""
     port: int = 8765
     """0 takes any that is free."""
     token: str = ""
     """8 letters, digits, - or _ or more. If empty, one is made up where it is needed."""
-    simulate: Literal["", "note-f1", "smoothness"] = ""
-    """Instead of serving the page, have a formula rate every segment, for studies and tests; it
-    is kept apart from people by its name, and by its kind."""
+    simulate: Annotated[str, tyro.conf.arg(help=_SIMULATE, metavar="RATER")] = ""
     simulated_raters: int = 1
     """How many of them."""
     simulated_noise: float = 0.0
@@ -63,6 +75,8 @@ class RateConfig:
 
     def __post_init__(self) -> None:
         """Raises BadInput where a value is out of its range."""
+        if self.simulate:
+            simulated_raters.parse_quality(self.simulate)
         require_range(self, "simulated_raters", least=1, most=100)
         require_range(self, "simulated_noise", "simulated_disagreement", least=0, most=100)
         require_range(self, "port", least=0, most=65535)
@@ -75,26 +89,53 @@ class RateConfig:
             f"--rater has {len(self.rater)} characters, at most {LONGEST_NAME} are kept",
         )
         require(
+            self.attribute.isprintable() and self.attribute == self.attribute.strip(),
+            f"--attribute is {self.attribute!r}, must not begin or end with a space",
+        )
+        require(
+            len(self.attribute) <= LONGEST_ATTRIBUTE,
+            f"--attribute has {len(self.attribute)} characters, at most {LONGEST_ATTRIBUTE} are "
+            "kept",
+        )
+        require(
+            not (self.simulate and self.attribute),
+            "--attribute is what people are asked for, --simulate needs none",
+        )
+        require(
+            not (self.export and self.simulate),
+            "--export and --simulate are two commands: give one of them at a time",
+        )
+        require(
             re.fullmatch(r"|[A-Za-z0-9_-]{8,}", self.token) is not None,
             "--token must be 8 letters, digits, hyphens or underscores, or more",
         )
 
 
 def rate(config: RateConfig) -> dict[str, Any]:
-    """Serves the page until SIGINT or SIGTERM, or has simulated raters rate.
+    """Serves the page until SIGINT or SIGTERM, has simulated raters rate, or exports answers.
 
     Returns:
-        With --simulate, collection (its folder) and raters (their names). Otherwise collection,
-        ratings and comparisons (how many of people hold), raters (how many answers that hold,
-        by name), agreement (see `rlhf.agreement`; None if there is none yet).
+        With --simulate, collection (its folder) and raters (their names). With --export,
+        collection, export (the file) and answers (how many are in it). Otherwise collection,
+        attribute, and what `rlhf.rate_page.summary.summary` gives.
 
     Raises:
         BadInput: there is no collection, it is empty, or the address cannot be had.
     """
-    place = Place.of(config.collection)
+    place = storage.find(config.collection, config.root_dir, "collection", *HOLDS_COLLECTION)
     collection = Collection.open(place.fetch())
+    if config.export:
+        return _export(config, collection)
     with place.uploaded():
         return _rate(config, collection)
+
+
+def _export(config: RateConfig, collection: Collection) -> dict[str, Any]:
+    file = pathlib.Path(config.export).expanduser()
+    with contextlib.closing(Ratings(collection.ratings, [])) as ratings:
+        answers = ratings.answers()
+    write_csv(file, answers, collection.planned)
+    return {"collection": str(collection.path), "export": str(file), "answers": len(answers)}
 
 
 def _rate(config: RateConfig, collection: Collection) -> dict[str, Any]:
@@ -113,15 +154,21 @@ def _rate(config: RateConfig, collection: Collection) -> dict[str, Any]:
         return {"collection": str(collection.path), "raters": [rater.name for rater in raters]}
     token = config.token or ("" if is_loopback(config.host) else secrets.token_urlsafe())
     with _listen(config.host, config.port) as listening:
-        ratings = Ratings(collection.ratings, names)
+        # Segments may still be recorded while the page is served.
+        ratings = Ratings(collection.ratings, [planned.name for planned in collection.planned])
         try:
             with tempfile.TemporaryDirectory() as sounds:
                 guard = Guard(config.host, token)
-                app = make_app(collection, ratings, pathlib.Path(sounds), guard, config.rater)
+                session = Session(config.rater, config.attribute, next_command(config, collection))
+                app = make_app(collection, ratings, pathlib.Path(sounds), guard, session)
                 for address in _addresses(config.host, listening.getsockname()[1], token):
                     print(f"rate {len(names)} segments at {address}", file=sys.stderr, flush=True)
                 asyncio.run(_serve(app, listening))
-            return _summary(collection, ratings)
+            return {
+                "collection": str(collection.path),
+                "attribute": config.attribute,
+                **summary(ratings, config.attribute),
+            }
         finally:
             ratings.close()
 
@@ -165,15 +212,12 @@ def _addresses(host: str, port: int, token: str) -> Iterator[str]:
         yield f"http://{bracketed}:{port}/" + (f"?token={token}" if token else "")
 
 
-def _summary(collection: Collection, ratings: Ratings) -> dict[str, Any]:
-    scores = of_people(ratings.ratings())
-    comparisons = [one for one in ratings.comparisons() if one.rater.kind == "person"]
-    answers = [one.rater.name for one in scores] + [one.rater.name for one in comparisons]
-    found = agreement(scores)
-    return {
-        "collection": str(collection.path),
-        "ratings": len(scores),
-        "comparisons": len(comparisons),
-        "raters": dict(collections.Counter(answers)),
-        "agreement": None if found is None else found._asdict(),
-    }
+def next_command(config: RateConfig, collection: Collection) -> str:
+    """The command that learns from the answers, to be copied into a shell."""
+    run, within, _ = config.collection.rstrip("/").rpartition("/collections/")
+    if not within:
+        # Either the run itself was named, or the collection has been carried elsewhere.
+        within_run = collection.path.parent.name == "collections"
+        run = config.collection if within_run else f"runs/{collection.manifest.get('run', 'RUN')}"
+    words = ["pianist", "cpl", config.collection, "--load-checkpoint", run]
+    return shlex.join(words + (["--attribute", config.attribute] if config.attribute else []))

@@ -11,6 +11,7 @@ from aiohttp import web
 from actors.performance import Performance
 from replay.errors import BadInput
 from rlhf.collection import Segment
+from rlhf.difference import differences
 
 _SOUND_SECONDS = 60.0
 _MARGIN = 2  # Keys shown above the highest and below the lowest note.
@@ -22,23 +23,27 @@ class Material:
 
     Args:
         collection: folder out of which no file is read.
-        segments: that may be asked for.
         sounds: folder for sounds of segments that have no video.
     """
 
-    def __init__(self, collection: pathlib.Path, segments: Sequence[Segment], sounds: pathlib.Path):
+    def __init__(self, collection: pathlib.Path, sounds: pathlib.Path):
         self._collection = collection.resolve()
-        self._segments = {segment.name: segment for segment in segments}
+        self._segments: dict[str, Segment] = {}
         self._sounds = sounds
         self._one_at_a_time = asyncio.Lock()
+        self._differences: tuple[Sequence[Segment], np.ndarray] | None = None
+
+    def take(self, segments: Sequence[Segment]) -> None:
+        """Lets these segments be asked for."""
+        self._segments = {segment.name: segment for segment in segments}
 
     async def describe(self, name: str) -> dict[str, Any]:
         """The notes of a segment, and where its pictures and sound are.
 
         Returns:
-            seconds; due and played: lists of [onset s, offset s, key 0 to 87]; keys: lowest and
-            highest to be drawn; media: address of a video or a sound, or None; reason: why there
-            is none.
+            seconds; lead_in: seconds after which the part to be judged begins; due and played:
+            lists of [onset s, offset s, key 0 to 87]; keys: lowest and highest to be drawn;
+            media: address of a video or a sound, or None; reason: why there is none.
 
         Raises:
             web.HTTPException: there is no such segment, or it cannot be read.
@@ -51,6 +56,27 @@ class Material:
         except web.HTTPServiceUnavailable as error:
             return notes | {"media": None, "reason": error.reason}
         return notes | {"media": f"/media/{name}.wav", "reason": ""}
+
+    def differences(self, segments: Sequence[Segment]) -> np.ndarray:
+        """How far segments differ for a listener; asked for the same ones, it is quick.
+
+        Returns:
+            (N, N) float64, see `rlhf.difference`, in the order of the segments; NaN between those
+            of different passages.
+
+        Raises:
+            web.HTTPException: a performance cannot be read.
+        """
+        known = self._differences
+        if known is None or known[0] is not segments:
+            passages = [segment.planned.passage for segment in segments]
+            found = np.full((len(segments), len(segments)), np.nan)
+            for passage in set(passages):
+                here = [index for index, other in enumerate(passages) if other == passage]
+                judged = [self._performance(segments[index], judged=True) for index in here]
+                found[np.ix_(here, here)] = differences(judged)
+            known = self._differences = (segments, found)
+        return known[1]
 
     def video(self, name: str) -> pathlib.Path:
         """The file of a segment's video.
@@ -91,20 +117,23 @@ class Material:
             raise web.HTTPNotFound(reason="there is no such file")
         return resolved
 
-    def _performance(self, segment: Segment) -> Performance:
+    def _performance(self, segment: Segment, judged: bool = False) -> Performance:
+        """Of lead-in and passage, or of what is judged, the passage alone."""
         file = self._inside(segment.performance)
         try:
-            return Performance.load(file)
+            return segment.judged() if judged else Performance.load(file)
         except BadInput as error:
             raise web.HTTPInternalServerError(
                 reason=f"the performance of segment {segment.name} is damaged"
             ) from error
 
     def _notes(self, name: str) -> dict[str, Any]:
-        performance = self._performance(self._segment(name))
+        segment = self._segment(name)
+        performance = self._performance(segment)
         due, played = performance.due_notes[:, :3], performance.played_notes[:, :3]
         return {
             "seconds": performance.seconds,
+            "lead_in": segment.planned.lead_in * float(performance.control_timestep),
             "due": np.round(due, 3).tolist(),
             "played": np.round(played, 3).tolist(),
             "keys": _shown_keys(np.concatenate([due[:, 2], played[:, 2]])),

@@ -1,6 +1,10 @@
 // Asks one question after another. The server decides what is asked, and keeps every answer
 // before the next question is shown.
 
+import { Closeup } from "./closeup.js";
+import { Finish, agreementOf } from "./finish.js";
+import { Instruction } from "./instruction.js";
+import { listenToKeys } from "./keys.js";
 import { rememberName, rememberedName } from "./memory.js";
 import { Player } from "./player.js";
 import { get, post } from "./requests.js";
@@ -9,23 +13,36 @@ import { Score } from "./score.js";
 const byId = (id) => document.getElementById(id);
 const PREFERRED = ["first", "neither", "second"];
 const HEADINGS = { single: [""], pairs: ["First", "Second"] };
-const TASKS = { single: "How well is this played?", pairs: "Which is played better?" };
+const TASKS = {
+  single: (attribute) => (attribute ? `How ${attribute} is this?` : "How well is this played?"),
+  pairs: (attribute) => (attribute ? `Which is more ${attribute}?` : "Which is played better?"),
+};
 
 const score = new Score(byId("slider"), byId("score"));
 const players = [0, 1].map(
   () => new Player(byId("player"), byId("players"), begun, ended),
 );
+let current = players[0]; // The player that the keys are for.
+const finish = new Finish(byId);
+const instruction = new Instruction(byId, startQuestion);
+const closeup = new Closeup(byId, players, instruction.players, () => current);
 let rater = "";
+let attribute = "";
 let mode = new URLSearchParams(location.search).get("mode") === "pairs" ? "pairs" : "single";
 let question = null;
 let waiting = false; // For the server: meanwhile nothing else is answered.
-let current = players[0]; // The player that the keys are for.
+let loaded = null; // Fulfilled when the first player can play.
 let heard = false; // Whether the second of a pair has been begun.
 
 // --- Playing --------------------------------------------------------------------------------
 
-function begun(player) {
+function makeCurrent(player) {
   current = player;
+  for (const other of players) other.root.dataset.current = String(other === player);
+}
+
+function begun(player) {
+  makeCurrent(player);
   heard ||= player === players[1];
   for (const other of players) if (other !== player) other.media?.pause();
 }
@@ -69,7 +86,8 @@ function ask(names = [], asked = mode) {
 
 function answer(path, values, words) {
   return attempt(async () => {
-    show(await post(path, { rater, ...values }));
+    const { repetition } = question;
+    show(await post(path, { rater, attribute, repetition, ...values }));
     say("message", words);
   }, "Not saved, please try again.");
 }
@@ -86,7 +104,7 @@ function show(next) {
   byId("naming").hidden = true;
   for (const id of ["question", "progress", "who"]) byId(id).hidden = false;
   byId("rater").textContent = rater;
-  byId("task").textContent = some ? TASKS[mode] : finished();
+  byId("task").textContent = some ? TASKS[mode](attribute) : finished();
   byId("question").dataset.segments = next.segments.join(",");
   byId("question").dataset.finished = String(!some);
   byId("correcting").textContent = some ? correcting() : "Earlier answers can still be corrected.";
@@ -99,22 +117,38 @@ function show(next) {
     byId(name).setAttribute("aria-pressed", String(name === next.preferred));
   }
   say("message", "");
-  showPlayers();
-  byId("question").focus({ preventScroll: true });
+  closeup.reset();
+  finish.hide();
+  if (!some) {
+    finish.show(rater).catch((error) => say("error", `No summary can be shown. ${error.message}`));
+  }
+  loaded = showPlayers();
+  focusQuestion();
   scrollTo({ top: 0 });
+  if (!some || !instruction.openOnce(rater, mode, attribute)) startQuestion();
 }
 
-async function showPlayers() {
+function focusQuestion() {
+  byId("question").focus({ preventScroll: true });
+}
+
+// Loads the players; the promise is fulfilled when the first can play.
+function showPlayers() {
   heard = false;
-  current = players[0];
-  const shown = question;
-  const loaded = players.map((player, index) => {
+  makeCurrent(players[0]);
+  const all = players.map((player, index) => {
     const name = question.segments[index];
     player.root.hidden = name === undefined;
     if (name === undefined) return player.unload();
     return player.load(name, HEADINGS[mode][index]);
   });
-  await loaded[0];
+  return all[0];
+}
+
+// Plays as soon as that is possible.
+async function startQuestion() {
+  const shown = question;
+  await loaded;
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   if (shown === question && !still) players[0].play();
 }
@@ -122,7 +156,7 @@ async function showPlayers() {
 function finished() {
   if (mode === "single") return `Thank you: you have been through all ${question.total}.`;
   return question.done
-    ? `Thank you: you have compared all ${question.done} pairs.`
+    ? "Thank you: more answers would hardly change the order."
     : "There is nothing to compare.";
 }
 
@@ -135,10 +169,13 @@ function correcting() {
 }
 
 function showProgress() {
-  const { done, total, seconds_left: seconds } = question;
+  const { done, total, passage, passages, seconds_left: seconds } = question;
   byId("bar").max = Math.max(total, 1);
   byId("bar").value = done;
-  byId("count").textContent = `${done} of ${total} answered`;
+  const most = mode === "pairs" && done < total ? "about " : "";
+  byId("count").textContent = `${done} of ${most}${total} answered`;
+  byId("passage").textContent =
+    passage && passages > 1 ? `Passage ${passage} of ${passages}` : "";
   byId("left").textContent = seconds === null || done === total ? "" : timeLeft(seconds);
 }
 
@@ -167,7 +204,7 @@ function save() {
 function choose(preferred) {
   const [first, second] = question.segments;
   if (mode !== "pairs" || !second) return;
-  const words = { first: "the first", second: "the second", neither: "neither" }[preferred];
+  const words = { first: "the first", second: "the second", neither: "cannot tell" }[preferred];
   answer("/api/compare", { first, second, preferred }, `Saved: ${words}.`);
 }
 
@@ -178,7 +215,7 @@ function skip() {
 
 function undo() {
   attempt(async () => {
-    show(await post("/api/undo", { rater, mode }));
+    show(await post("/api/undo", { rater, attribute, mode }));
     say("message", "Your last answer has been taken back.");
   }, "Nothing was taken back:");
 }
@@ -199,6 +236,14 @@ const ALWAYS = {
   z: undo,
   ArrowLeft: goEarlier,
   ArrowRight: goLater,
+  i: () => closeup.markBegin(),
+  o: () => closeup.markEnd(),
+  u: () => closeup.clear(),
+  h: () => closeup.toggleHalf(),
+  "-": () => closeup.stepVolume(-1),
+  "+": () => closeup.stepVolume(1),
+  "=": () => closeup.stepVolume(1), // Where + needs Shift.
+  "?": explain,
 };
 const SINGLE = {
   Enter: save,
@@ -220,24 +265,15 @@ const PAIRS = {
   n: () => choose("neither"),
   Backspace: undo,
 };
-// What a held key may do again and again; anything else would be done to the next question, too.
-const REPEATED = new Set(["ArrowUp", "ArrowDown", "PageUp", "PageDown"]);
 
-function pressed(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-  if (byId("question").hidden) return;
-  const { key, target } = event;
-  if (target === byId("comment")) {
-    if (key === "Escape") byId("question").focus({ preventScroll: true });
-    return;
-  }
-  if (target.matches("button, summary") && (key === "Enter" || key === " ")) return;
-  if (target === byId("slider") && (key === "ArrowLeft" || key === "ArrowRight")) return;
-  const name = key.length === 1 ? key.toLowerCase() : key;
-  const act = ALWAYS[name] ?? (mode === "pairs" ? PAIRS : SINGLE)[name];
-  if (!act) return;
-  event.preventDefault();
-  if (!waiting && (!event.repeat || REPEATED.has(key))) act();
+function keys() {
+  if (instruction.open || byId("question").hidden) return null;
+  return { ...ALWAYS, ...(mode === "pairs" ? PAIRS : SINGLE) };
+}
+
+function explain() {
+  for (const player of players) player.media?.pause();
+  instruction.show(rater, mode, attribute);
 }
 
 // --- Who is rating --------------------------------------------------------------------------
@@ -252,7 +288,9 @@ function askName() {
 
 async function begin() {
   let given = "";
-  await attempt(async () => ({ rater: given } = await get("/api/start")), "");
+  await attempt(async () => ({ rater: given, attribute } = await get("/api/start")), "");
+  byId("lowest").textContent = attribute ? "1: not at all" : "1: nothing is right";
+  byId("highest").textContent = attribute ? "100: fully" : "100: perfect";
   byId("naming").addEventListener("submit", async (event) => {
     event.preventDefault();
     rater = byId("name").value.trim();
@@ -265,17 +303,11 @@ async function begin() {
 async function showAgreement() {
   if (!byId("agreement").open) return;
   await attempt(async () => {
-    const { agreement: found } = await get("/api/agreement");
-    const value = (number) => (number === null ? "not defined" : number.toFixed(2));
-    byId("agreed").textContent = found
-      ? `${found.people} people share ${found.segments} performances. Krippendorff's alpha: ` +
-        `${value(found.alpha)}. Spearman's rank correlation: ${value(found.spearman)}. ` +
-        "1 is perfect agreement, 0 is chance."
-      : "Shown as soon as two people have rated three of the same performances.";
+    byId("agreed").textContent = agreementOf((await get("/api/summary", { rater })).agreement);
   }, "");
 }
 
-const BUTTONS = { save, skip, undo, earlier: goEarlier, later: goLater, change: askName };
+const BUTTONS = { save, skip, undo, earlier: goEarlier, later: goLater, change: askName, explain };
 for (const [id, act] of Object.entries(BUTTONS)) byId(id).addEventListener("click", act);
 for (const name of PREFERRED) byId(name).addEventListener("click", () => choose(name));
 for (const name of ["single", "pairs"]) {
@@ -284,10 +316,12 @@ for (const name of ["single", "pairs"]) {
 byId("less").addEventListener("click", () => score.step(-1));
 byId("more").addEventListener("click", () => score.step(1));
 byId("agreement").addEventListener("toggle", showAgreement);
-document.addEventListener("keydown", pressed);
+listenToKeys(keys, () => waiting, byId("comment"), focusQuestion);
 // What was clicked with a pointer gives the keys back to the page.
 document.addEventListener("click", (event) => {
   if (event.detail > 0) event.target.closest("button")?.blur();
 });
-byId("slider").addEventListener("pointerup", () => byId("slider").blur());
+for (const id of ["slider", "volume"]) {
+  byId(id).addEventListener("pointerup", () => byId(id).blur());
+}
 begin();

@@ -3,24 +3,47 @@
 import { get } from "./requests.js";
 import { Roll } from "./roll.js";
 
+const DRAG = 8; // Pixels by which a pointer moves before it marks.
+const TOLERANCE = 0.05; // Seconds by which a browser may land before the place it was sent to.
+
 export class Player {
   // `begun` and `ended` are called with this player when it begins to play and has come to its end.
-  constructor(template, parent, begun, ended) {
+  constructor(template, parent, begun, ended = () => {}) {
     this.root = template.content.firstElementChild.cloneNode(true);
     parent.append(this.root);
     this.begun = begun;
     this.ended = ended;
+    this.marked = null; // Called with two times in seconds when a part has been marked.
+    this.region = null;
+    this.speed = this.volume = 1;
     this.part = (selector) => this.root.querySelector(selector);
     this.roll = new Roll(this.part("canvas"));
     this.media = null;
     this.part(".play").addEventListener("click", () => this.toggle());
     this.part(".replay").addEventListener("click", () => this.replay());
     this.part(".screen").addEventListener("click", () => this.toggle());
-    this.part("canvas").addEventListener("pointerdown", (event) => {
-      if (!this.media) return;
-      this.media.currentTime = this.roll.secondsAt(event.offsetX);
+    this.part("canvas").addEventListener("pointerdown", (event) => this.point(event));
+  }
+
+  // Pressing on the notes goes there; dragging across them marks a part.
+  point(down) {
+    if (!this.media) return;
+    const canvas = this.part("canvas");
+    const begin = this.roll.secondsAt(down.offsetX);
+    const end = new AbortController();
+    const listen = (name, act) => canvas.addEventListener(name, act, { signal: end.signal });
+    canvas.setPointerCapture(down.pointerId);
+    let drags = false;
+    listen("pointermove", (event) => {
+      drags ||= this.marked !== null && Math.abs(event.offsetX - down.offsetX) > DRAG;
+      if (drags) this.marked(begin, this.roll.secondsAt(event.offsetX));
+    });
+    listen("pointerup", () => {
+      end.abort();
+      if (!drags) this.media.currentTime = begin;
       this.show();
     });
+    listen("pointercancel", () => end.abort());
   }
 
   // Shows a segment; the promise is fulfilled when it can be played.
@@ -60,10 +83,12 @@ export class Player {
     media.playsInline = true;
     media.preload = "auto";
     media.src = address;
+    media.volume = this.volume;
+    media.playbackRate = media.defaultPlaybackRate = this.speed;
     media.addEventListener("play", () => this.follow(media));
     media.addEventListener("pause", () => this.show());
     media.addEventListener("seeked", () => this.show());
-    media.addEventListener("ended", () => this.ended(this));
+    media.addEventListener("ended", () => (this.region ? this.play() : this.ended(this)));
     media.addEventListener("error", () => this.replace(media));
     this.part(".screen").replaceChildren(media);
     this.root.dataset.media = kind;
@@ -87,6 +112,7 @@ export class Player {
   async play() {
     const media = this.media;
     if (!media) return;
+    this.returnToRegion();
     try {
       await media.play();
     } catch (error) {
@@ -102,8 +128,42 @@ export class Player {
 
   replay() {
     if (!this.media) return;
-    this.media.currentTime = 0;
+    this.media.currentTime = this.region?.from ?? 0;
     this.play();
+  }
+
+  // Plays a part again and again; null ends that.
+  loop(region) {
+    this.region = region;
+    this.roll.mark(region);
+    if (this.playing) this.returnToRegion();
+  }
+
+  returnToRegion() {
+    const { media, region } = this;
+    if (!media || !region) return;
+    const { currentTime: now, ended } = media;
+    if (ended || now < region.from - TOLERANCE || now >= region.to) {
+      media.currentTime = region.from;
+    }
+  }
+
+  setSpeed(speed) {
+    this.speed = speed;
+    if (this.media) this.media.playbackRate = this.media.defaultPlaybackRate = speed;
+  }
+
+  setVolume(volume) {
+    this.volume = volume;
+    if (this.media) this.media.volume = volume;
+  }
+
+  get now() {
+    return Math.min(this.media?.currentTime ?? 0, this.seconds);
+  }
+
+  get seconds() {
+    return this.roll.notes?.seconds ?? 0;
   }
 
   get playing() {
@@ -115,6 +175,7 @@ export class Player {
     this.begun(this);
     const step = () => {
       if (media !== this.media) return;
+      this.returnToRegion();
       this.show();
       if (this.playing) requestAnimationFrame(step);
     };
@@ -122,14 +183,14 @@ export class Player {
   }
 
   show() {
-    const seconds = this.media?.currentTime ?? 0;
-    this.roll.move(seconds);
+    this.roll.move(this.now);
     this.root.dataset.playing = String(this.playing);
     this.part(".play").textContent = this.playing ? "Pause" : "Play";
     this.part(".play").disabled = this.part(".replay").disabled = !this.media;
-    const length = this.roll.notes?.seconds ?? 0;
-    this.part(".time").textContent =
-      `${Math.min(seconds, length).toFixed(1)} of ${length.toFixed(1)} s`;
+    this.part(".time").textContent = `${this.now.toFixed(1)} of ${this.seconds.toFixed(1)} s`;
+    const leadIn = this.roll.notes?.lead_in ?? 0;
+    this.part(".phase").hidden = !leadIn;
+    this.part(".phase").dataset.over = String(this.now >= leadIn);
   }
 
   say(words) {

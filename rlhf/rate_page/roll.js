@@ -2,6 +2,7 @@
 
 const GUTTER = 30; // Pixels of the keyboard on the left.
 const FOOT = 15; // Pixels of the seconds below.
+const HEAD = 16; // Pixels above, where it says from where on is judged.
 const SECONDS_SHOWN = 8;
 const NOW = 0.35; // Where the playhead stands while a long roll moves, as a share of the width.
 const BLACK = new Set([1, 4, 6, 9, 11]); // Of the twelve keys from A on.
@@ -15,6 +16,7 @@ export class Roll {
     this.canvas = canvas;
     this.notes = null;
     this.seconds = 0;
+    this.region = null;
     new ResizeObserver(() => this.draw()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
@@ -27,8 +29,15 @@ export class Roll {
     this.canvas.setAttribute(
       "aria-label",
       `Piano roll: ${notes.due.length} notes due, ${notes.played.length} played, ` +
-        `in ${notes.seconds.toFixed(1)} seconds`,
+        `in ${notes.seconds.toFixed(1)} seconds` +
+        (notes.lead_in ? `; the first ${notes.lead_in.toFixed(1)} are not judged` : ""),
     );
+  }
+
+  // Shows which part is played again and again; null for none.
+  mark(region) {
+    this.region = region;
+    this.draw();
   }
 
   clear() {
@@ -64,17 +73,20 @@ export class Roll {
     const style = getComputedStyle(this.canvas);
     const colour = (name) => style.getPropertyValue(`--${name}`);
     const [low, high] = this.notes.keys;
-    const lane = (height - FOOT) / (high - low + 1);
+    const head = this.notes.lead_in ? HEAD : 0;
+    const lane = (height - head - FOOT) / (high - low + 1);
     const view = {
       pen, colour, lane, low, high, width,
       bottom: height - FOOT,
       x: (seconds) => GUTTER + ((seconds - this.start()) / this.span) * (width - GUTTER),
-      y: (key) => (high - key) * lane,
+      y: (key) => head + (high - key) * lane,
     };
     drawLanes(view);
     drawSeconds(view, this.notes.seconds);
+    if (this.region) drawRegion(view, this.region);
     drawBars(view, this.notes.due, Math.max(0.88 * lane, 7), "due-fill", "due");
     drawBars(view, this.notes.played, Math.max(0.5 * lane, 3.5), "played", null);
+    if (this.notes.lead_in) drawLeadIn(view, this.notes.lead_in);
     const down = this.notes.played.filter(
       ([onset, offset]) => onset <= this.seconds && this.seconds < offset,
     );
@@ -104,6 +116,36 @@ function drawSeconds({ pen, colour, x, width, bottom }, seconds) {
     pen.fillStyle = colour("muted");
     pen.fillText(`${second} s`, Math.min(Math.max(place, GUTTER), width - 12), bottom + FOOT - 3);
   }
+}
+
+function drawRegion({ pen, colour, x, bottom }, { from, to }) {
+  pen.fillStyle = colour("marked");
+  pen.fillRect(x(from), 0, x(to) - x(from), bottom);
+  pen.fillStyle = colour("accent");
+  for (const edge of [from, to]) pen.fillRect(x(edge) - 1, 0, 2, bottom);
+}
+
+// Pales what is not judged, and marks where judging begins.
+function drawLeadIn({ pen, colour, x, bottom }, seconds) {
+  const end = x(seconds);
+  if (end <= GUTTER) return;
+  pen.globalAlpha = 0.65;
+  pen.fillStyle = colour("line");
+  pen.fillRect(GUTTER, 0, end - GUTTER, bottom);
+  pen.globalAlpha = 1;
+  pen.strokeStyle = colour("ink");
+  pen.lineWidth = 1.5;
+  pen.setLineDash([5, 4]);
+  pen.beginPath();
+  pen.moveTo(end, 0);
+  pen.lineTo(end, bottom);
+  pen.stroke();
+  pen.setLineDash([]);
+  pen.fillStyle = colour("ink");
+  pen.font = "600 11px system-ui, sans-serif";
+  pen.textAlign = "left";
+  pen.textBaseline = "top";
+  pen.fillText("judged from here →", end + 5, 2);
 }
 
 function drawBars({ pen, colour, lane, x, y }, notes, height, fill, outline) {

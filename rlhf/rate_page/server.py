@@ -1,41 +1,50 @@
 """The server of the rating page: an aiohttp application over a collection and its ratings.
 
     GET  /, /page.css, /page.js and its modules           the page
-    GET  /api/start                                       name that the command was given
+    GET  /api/start                                       what the command was given
+    GET  /api/examples                                    two segments that show the scale, or null
     GET  /api/question?rater=&mode=&show=                 a `Question`
     GET  /api/segments/NAME                               notes, and where the media are
     GET  /media/NAME.mp4, /media/NAME.wav                 pictures with sound; sound alone
-    POST /api/rate      {rater, segment, score, comment}  each answers with the next `Question`,
-    POST /api/compare   {rater, first, second, preferred} once the answer is safe on the disk
-    POST /api/skip      {rater, segment}
-    POST /api/undo      {rater, mode}                     with the `Question` taken back
-    GET  /api/agreement                                   an `Agreement`, or null
+    POST /api/rate      {segment, score, comment, ...}    each answers with the next `Question`,
+    POST /api/compare   {first, second, preferred, ...}   once the answer is safe on the disk
+    POST /api/skip      {segment, ...}
+    POST /api/undo      {mode, ...}                       with the `Question` taken back
+    GET  /api/summary?rater=                              how far raters agree, and what comes next
 
-The study is blind: nothing here tells which checkpoint played, how, or how well. Whatever cannot
-be done is answered with {"error": "one line"}.
+Every POST also has the rater and the attribute that the page asks for; the first three also have
+repetition: whether the question was asked again.
+
+The study is blind: nothing here tells which checkpoint played, how, or how well, but for the two
+examples. Whatever cannot be done is answered with {"error": "one line"}.
 """
 
 import asyncio
+import functools
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from aiohttp import web
 
-from replay.errors import require
-from rlhf.agreement import agreement
-from rlhf.collection import Collection
+from replay.errors import BadInput, require
+from rlhf.collection import Collection, Segment
+from rlhf.rate_page.examples import Examples, examples
 from rlhf.rate_page.guard import Guard, set_headers
 from rlhf.rate_page.material import Material
-from rlhf.rate_page.question import Mode, Question, Segments, ask
+from rlhf.rate_page.question import Mode, Question, Segments, Subject, ask, of_people
+from rlhf.rate_page.summary import summary
 from rlhf.ratings import Rater, Ratings
 
 _LARGEST_BODY = 16 * 1024
 _BODY_SECONDS, _DISK_SECONDS = 10.0, 40.0
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 _PAGE = "page.html"
-_MODULES = ("page.js", "memory.js", "player.js", "requests.js", "roll.js", "score.js")
+_MODULES = (
+    "page.js", "closeup.js", "finish.js", "instruction.js", "keys.js", "memory.js", "player.js",
+    "requests.js", "roll.js", "score.js",
+)  # fmt: skip
 _ASSETS = (_PAGE, "page.css", *_MODULES)
 # Seen for a moment by who follows a link with a token in it. An HTTP redirect would not do: where
 # the link is in another site's page, say a mail, SameSite=Strict keeps the cookie from it.
@@ -44,26 +53,37 @@ _GO_ON = '<!DOCTYPE html><meta http-equiv="refresh" content="0;url={0}"><a href=
 Result = TypeVar("Result")
 
 
+class Session(NamedTuple):
+    """What the command was given."""
+
+    rater: str = ""
+    """Name that the page begins with; if empty it asks."""
+    attribute: str = ""
+    """What is asked for, such as "even"; empty for quality as a whole."""
+    next_command: str = ""
+    """What learns from the answers, shown at the end."""
+
+
 def make_app(
     collection: Collection,
     ratings: Ratings,
     sounds: pathlib.Path,
     guard: Guard,
-    rater: str = "",
+    session: Session,
 ) -> web.Application:
-    """The application; segments recorded later are not in it.
+    """The application; segments that are recorded meanwhile are taken up as well.
 
     Args:
         collection: whose segments are rated.
         ratings: where answers go.
         sounds: folder for sounds of segments that have no video.
         guard: who may ask.
-        rater: name that the page begins with; if empty it asks.
+        session: what the command was given.
 
     Raises:
         BadInput: nothing has been recorded.
     """
-    desk = _Desk(collection, ratings, sounds, guard, rater)
+    desk = _Desk(collection, ratings, sounds, guard, session)
     app = web.Application(middlewares=[guard.protect], client_max_size=_LARGEST_BODY)
     app.on_response_prepare.append(set_headers)
     app.add_routes(
@@ -74,7 +94,8 @@ def make_app(
             web.get("/api/start", desk.start),
             web.get("/api/question", desk.question),
             web.get("/api/segments/{name}", desk.segment),
-            web.get("/api/agreement", desk.agreement),
+            web.get("/api/examples", desk.examples),
+            web.get("/api/summary", desk.summary),
             web.get("/media/{name}.mp4", desk.video),
             web.get("/media/{name}.wav", desk.sound),
             web.post("/api/rate", desk.rate),
@@ -95,15 +116,29 @@ class _Desk:
         ratings: Ratings,
         sounds: pathlib.Path,
         guard: Guard,
-        rater: str,
+        session: Session,
     ):
-        segments = collection.segments()
-        self._planned = [segment.planned for segment in segments]
-        self._names = {segment.name for segment in segments}
-        self._material = Material(collection.path, segments, sounds)
-        self._ratings, self._rater, self._guard = ratings, rater, guard
+        self._collection = collection
+        self._material = Material(collection.path, sounds)
+        self._ratings, self._session, self._guard = ratings, session, guard
         folder = pathlib.Path(__file__).parent
         self._assets = {name: (folder / name).read_text(encoding="utf-8") for name in _ASSETS}
+        self._segments: list[Segment] = []
+        self._take_up_segments()
+
+    def _take_up_segments(self) -> None:
+        """Those that have been recorded since, too."""
+        planned, missing = self._collection.planned, self._collection.missing()
+        if self._segments and len(planned) - len(missing) == len(self._segments):
+            return
+        self._segments = segments = self._collection.segments()
+        self._names = {segment.name for segment in segments}
+        self._material.take(segments)
+        self._subject = Subject(
+            [segment.planned for segment in segments],
+            self._session.attribute,
+            functools.partial(self._material.differences, segments),
+        )
 
     # --- The page ---------------------------------------------------------------------------
 
@@ -133,8 +168,15 @@ class _Desk:
     # --- What is shown ----------------------------------------------------------------------
 
     async def start(self, _: web.Request) -> web.Response:
-        """The name that the command was given."""
-        return web.json_response({"rater": self._rater})
+        """The name and the attribute that the command was given."""
+        return web.json_response(
+            {"rater": self._session.rater, "attribute": self._session.attribute}
+        )
+
+    async def examples(self, _: web.Request) -> web.Response:
+        """Two segments that show how the scale is meant."""
+        found = await _limited(self._examples)
+        return web.json_response({"examples": None if found is None else found._asdict()})
 
     async def question(self, request: web.Request) -> web.Response:
         """What a rater is to be shown."""
@@ -155,49 +197,65 @@ class _Desk:
         """A segment's sound, likewise."""
         return web.FileResponse(await self._material.sound(request.match_info["name"]))
 
-    async def agreement(self, _: web.Request) -> web.Response:
-        """How far people agree."""
-        found = agreement(await _limited(self._ratings.ratings))
-        return web.json_response({"agreement": None if found is None else found._asdict()})
+    async def summary(self, request: web.Request) -> web.Response:
+        """How far people agree, how consistent one is, and what comes next."""
+        rater = _person(request.query.get("rater", ""))
+        found = await _limited(summary, self._ratings, self._session.attribute)
+        own = found["raters"].get(rater.name)
+        return web.json_response(
+            {
+                "agreement": found["agreement"],
+                "own": own,
+                "missing": len(self._collection.missing()),
+                "command": self._session.next_command,
+            }
+        )
 
     # --- Answers ----------------------------------------------------------------------------
 
     async def rate(self, request: web.Request) -> web.Response:
         """Keeps a score."""
-        values = await _read(request, rater=str, segment=str, score=int, comment=str)
-        rater = _person(values["rater"])
-        await _limited(
-            self._ratings.rate, rater, values["segment"], values["score"], values["comment"]
-        )
+        values = await self._read(request, segment=str, score=int, comment=str, repetition=bool)
+        rater = _person(values.pop("rater"))
+        await _limited(self._ratings.rate, rater, **values)
         return await self._ask(rater.name, "single")
 
     async def compare(self, request: web.Request) -> web.Response:
         """Keeps which of two is better."""
-        values = await _read(request, rater=str, first=str, second=str, preferred=str)
-        rater = _person(values["rater"])
-        await _limited(
-            self._ratings.compare, rater, values["first"], values["second"], values["preferred"]
-        )
+        values = await self._read(request, first=str, second=str, preferred=str, repetition=bool)
+        rater = _person(values.pop("rater"))
+        await _limited(self._ratings.compare, rater, **values)
         return await self._ask(rater.name, "pairs")
 
     async def skip(self, request: web.Request) -> web.Response:
         """Keeps that a segment shall not be rated."""
-        values = await _read(request, rater=str, segment=str)
-        rater = _person(values["rater"])
-        await _limited(self._ratings.skip, rater, values["segment"])
+        values = await self._read(request, segment=str, repetition=bool)
+        rater = _person(values.pop("rater"))
+        await _limited(self._ratings.skip, rater, **values)
         return await self._ask(rater.name, "single")
 
     async def undo(self, request: web.Request) -> web.Response:
         """Takes back the last answer."""
-        values = await _read(request, rater=str, mode=str)
+        values = await self._read(request, mode=str)
         rater, mode = _person(values["rater"]), _mode(values["mode"])
-        taken_back = tuple(await _limited(self._ratings.undo, rater))
-        require(bool(taken_back), "there is no answer to take back")
-        if not self._names.issuperset(taken_back):
-            taken_back = ()  # A collection whose segments have become fewer.
-        if taken_back:
-            mode = "pairs" if len(taken_back) == 2 else "single"
-        return await self._ask(rater.name, mode, taken_back)
+        taken_back = await _limited(self._ratings.undo, rater, values["attribute"])
+        if taken_back is None:
+            raise BadInput("there is no answer to take back")
+        segments = taken_back.segments
+        if self._names.issuperset(segments):  # Segments may have been removed since.
+            mode = "pairs" if len(segments) == 2 else "single"
+            if not taken_back.repetition:  # What is asked again is asked by itself.
+                return await self._ask(rater.name, mode, segments)
+        return await self._ask(rater.name, mode)
+
+    async def _read(self, request: web.Request, **types: type) -> dict[str, Any]:
+        """The fields of an answer; rater and attribute always belong to it."""
+        values = await _read(request, rater=str, attribute=str, **types)
+        require(
+            values["attribute"] == self._session.attribute,
+            "this page asks for something else than pianist rate now does: reload it",
+        )
+        return values
 
     async def _ask(self, name: str, mode: str, show: Segments = ()) -> web.Response:
         rater, mode = _person(name), _mode(mode)
@@ -215,15 +273,20 @@ class _Desk:
             Rater(rater.name, "simulated") not in self._ratings.raters(),
             f"{rater.name} is the name of a simulated rater: choose another",
         )
-        return ask(self._planned, self._ratings, rater, mode, show)
+        self._take_up_segments()
+        return ask(self._subject, self._ratings, rater, mode, show)
+
+    def _examples(self) -> Examples | None:
+        attribute = self._session.attribute
+        return examples(self._segments, of_people(self._ratings.ratings(attribute)), attribute)
 
 
 # --- Reading requests -----------------------------------------------------------------------
 
 
-async def _limited(function: Callable[..., Result], *arguments: Any) -> Result:
+async def _limited(function: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
     """Calls what waits for the disk, in a thread."""
-    return await asyncio.wait_for(asyncio.to_thread(function, *arguments), _DISK_SECONDS)
+    return await asyncio.wait_for(asyncio.to_thread(function, *arguments, **named), _DISK_SECONDS)
 
 
 async def _read(request: web.Request, **types: type) -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""Whether a device computes a learner step as the CPU does."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from learner import sac
+from learner.config import LearnerConfig, SACConfig
+from learner.device import use_metal
+from learner.learner import learner_steps
+from learner.observation import ObservationLayout
+from replay.packing import packed_size
+
+_LAYOUT = ObservationLayout(before=16, features=32, after=8, frames=1)
+_ACTION_DIM = 8
+_ROWS = 64
+_UPDATES = 3
+_BATCH = 64
+# float32 in another order of summation, and Adam's first steps, whose size does not depend on that
+# of the gradient: where it is all but zero, rounding decides the sign.
+_METRICS_TOLERANCE = 0.01
+_STEP_TOLERANCE = 0.1
+
+
+def compare_with_cpu() -> dict[str, Any]:
+    """Takes a few learner steps on the device that JAX would learn on, and the same on the CPU.
+
+    Equal seeds, made-up transitions, small networks; a few seconds, most of it compiling.
+
+    Returns:
+        `device`, its name; `metrics`, the largest difference of a metric of the last step, as a
+        share of the CPU's; `parameters`, the norm of the difference between the ways that actor
+        and critics have gone, as a share of the CPU's; `agrees`, whether both are as small as
+        float32 allows.
+
+    Raises:
+        RuntimeError: JAX has no device, or the device cannot do a learner step.
+    """
+    use_metal()
+    device, cpu = jax.devices()[0], jax.local_devices(backend="cpu")[0]
+    begun = _problem()
+    ours, ours_metrics = _learn(begun, device)
+    theirs, theirs_metrics = _learn(begun, cpu)
+    started = _weights(begun[0])
+    metrics = max(
+        abs(ours_metrics[name] - value) / max(abs(value), 1e-3)
+        for name, value in theirs_metrics.items()
+    )
+    parameters = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs - started))
+    return {
+        "device": str(device),
+        "metrics": metrics,
+        "parameters": parameters,
+        "agrees": metrics <= _METRICS_TOLERANCE and parameters <= _STEP_TOLERANCE,
+    }
+
+
+def example_steps() -> tuple[tuple[Any, ...], LearnerConfig, ObservationLayout]:
+    """What `learner.learner_steps` takes here: arrays, on the host; static arguments."""
+    return _problem(), _config(), _LAYOUT
+
+
+def _config() -> LearnerConfig:
+    return LearnerConfig(agent_config=SACConfig(hidden_dims=(64, 64), actor_ema_tau=0.1))
+
+
+def _problem() -> tuple[Any, ...]:
+    """State, transitions, table and annealing as `learner_steps` takes them, on the host."""
+    random = np.random.default_rng(0)
+    size = packed_size((_LAYOUT.frames, _LAYOUT.proprioception_dim), _ACTION_DIM)
+    steps = random.uniform(-1, 1, (_UPDATES, _BATCH, 2, size)).astype(np.float32)
+    steps.view(np.int32)[..., -2] = random.integers(0, _ROWS, (_UPDATES, _BATCH, 2))
+    steps.view(np.int32)[..., -1] = 0
+    table = random.integers(0, 2, (_ROWS, _LAYOUT.features)).astype(np.uint8)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        state = jax.device_get(
+            sac.initial_state(_config(), _LAYOUT.observation_dim, _ACTION_DIM, seed=0)
+        )
+    return state, steps, table, np.float32(1)
+
+
+def _learn(problem: tuple[Any, ...], device: jax.Device) -> tuple[np.ndarray, dict[str, float]]:
+    on_device = jax.device_put(problem, device, may_alias=False)  # They are given away.
+    state, metrics, _ = learner_steps(*on_device, _config(), _LAYOUT)
+    return _weights(jax.device_get(state)), {name: float(value) for name, value in metrics.items()}
+
+
+def _weights(state: sac.TrainingState) -> np.ndarray:
+    leaves = jax.tree.leaves((state.actor, state.critic))
+    return np.concatenate([np.ravel(leaf) for leaf in leaves])

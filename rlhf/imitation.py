@@ -1,0 +1,115 @@
+"""Imitation: a policy learns to play by itself what it was made to play.
+
+A variation of a policy can be played, but it is no policy: it reads the action before, or the goals
+of a moment ago. The policy's own network learns it from demonstrations, by the mean over control
+steps of
+
+    sum_i ((mean_i - arctanh(intended_i)) / std_i)^2 + (log std_i - log std'_i)^2,
+
+with the standard deviations std of the policy as it was, std' as it becomes: twice the KL
+divergence between the two, to second order.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from learner.config import SACConfig
+from learner.networks import Parameters, policy
+from learner.observation import ObservationLayout, unfold
+from replay.transition import Observation
+
+STEPS = 300
+"""Of Adam, whose learning rate falls to 0."""
+_LEARNING_RATE = 3e-4
+_BATCH_SIZE = 256
+_EDGE = 5e-4  # As far as intended actions are kept from -1 and 1, before the tanh is undone.
+
+
+class Demonstration(NamedTuple):
+    """T control steps of a performance."""
+
+    proprioception: np.ndarray
+    """(T, frames, numbers) float32."""
+    row: np.ndarray
+    """(T,) int32, see `replay.transition.Observation`."""
+    intended: np.ndarray
+    """(T, action dimension) float32: the actions to be learnt, in [-1, 1]."""
+
+
+class Imitated(NamedTuple):
+    """What was learnt."""
+
+    parameters: Parameters
+    """Of the policy."""
+    loss: np.ndarray
+    """(`STEPS`,) float32, of each step: see the top of this file."""
+
+
+def imitate(
+    parameters: Parameters,
+    demonstrations: Sequence[Demonstration],
+    table: np.ndarray,
+    agent_config: SACConfig,
+    layout: ObservationLayout,
+    seed: int,
+) -> Imitated:
+    """Learns the intended actions.
+
+    Args:
+        parameters: of the policy that was made to play.
+        demonstrations: At least one.
+        table: (rows, features) uint8, see `learner.observation.unfold`.
+        agent_config: of the network.
+        layout: of the observations.
+        seed: of the batches.
+    """
+    whole = Demonstration(*(np.concatenate(arrays) for arrays in zip(*demonstrations, strict=True)))
+    learnt, loss = _imitate(
+        parameters, whole, jnp.asarray(table), jax.random.PRNGKey(seed), agent_config, layout
+    )
+    return Imitated(learnt, np.asarray(loss))
+
+
+@functools.partial(jax.jit, static_argnames=("agent_config", "layout"))
+def _imitate(
+    start: Parameters,
+    shown: Demonstration,
+    table: jax.Array,
+    key: jax.Array,
+    agent_config: SACConfig,
+    layout: ObservationLayout,
+) -> tuple[Parameters, jax.Array]:
+    optimizer = optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, STEPS))
+
+    def loss(parameters: Parameters, index: jax.Array) -> jax.Array:
+        observation = Observation(shown.proprioception[index], shown.row[index])
+        unfolded = unfold(layout, table, observation)
+        now, before = (
+            policy(agent_config, parameters, unfolded),
+            policy(agent_config, start, unfolded),
+        )
+        inside = jnp.clip(shown.intended[index], -1 + _EDGE, 1 - _EDGE)
+        wanted = 0.5 * (jnp.log1p(inside) - jnp.log1p(-inside))
+        distance = (now.mean - wanted) * jnp.exp(-before.log_std)
+        widened = now.log_std - before.log_std
+        return jnp.mean(jnp.sum(distance**2 + widened**2, axis=-1))
+
+    def step(
+        carried: tuple[Parameters, optax.OptState, jax.Array], _: None
+    ) -> tuple[tuple[Parameters, optax.OptState, jax.Array], jax.Array]:
+        parameters, state, key = carried
+        key, index_key = jax.random.split(key)
+        index = jax.random.randint(index_key, (_BATCH_SIZE,), 0, len(shown.row))
+        value, gradient = jax.value_and_grad(loss)(parameters, index)
+        updates, state = optimizer.update(gradient, state, parameters)
+        return (optax.apply_updates(parameters, updates), state, key), value
+
+    carried = (start, optimizer.init(start), key)
+    (parameters, _, _), losses = jax.lax.scan(step, carried, None, length=STEPS)
+    return parameters, losses
