@@ -1,26 +1,28 @@
-"""The actor: plays in several environments at once and writes what happens to the replay."""
+"""The actor: plays in several environments at once and writes what happens to the replay.
+
+Its process imports no JAX: there is one for each core.
+"""
 
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from actors.environment import DivergedError, PianoEnvironment
 from actors.repertoire import Repertoire
 from learner.config import SACConfig
-from learner.cores import keep_to, usable
-from learner.device import use_cpu
-from learner.live_inputs import LiveInputs
+from learner.cores import ONE_THREAD, Processors, keep_to
+from learner.numpy_policy import NumpyPolicy
+from learner.observation import live_goals
 from learner.parameters import Arrived, ParameterSubscription
-from learner.policy import Policy
 from replay.client import Replay
 from replay.transition import Observation
-from replay.writer import StepWriter
+from replay.writer import ChunkWriter
 
 _SWITCH_SECONDS = 0.0002
 
@@ -49,7 +51,7 @@ class CollectReport(NamedTuple):
 class _Rollout:
     """One environment, its writer, and the episode under way."""
 
-    def __init__(self, environment: PianoEnvironment, writer: StepWriter):
+    def __init__(self, environment: PianoEnvironment, writer: ChunkWriter):
         self.environment = environment
         self.writer = writer
         self._begin()
@@ -97,11 +99,12 @@ class _Share:
     def __init__(self, rollouts: list[_Rollout], seed: int):
         self._rollouts = rollouts
         self._random = np.random.default_rng(seed)
-        self._key = jax.random.PRNGKey(seed)
         self._version = -1
 
     def collect(
-        self, deadline: float, newest_policy: Callable[[], tuple[Policy | None, Arrived | None]]
+        self,
+        deadline: float,
+        newest_policy: Callable[[], tuple[NumpyPolicy | None, Arrived | None]],
     ) -> CollectReport:
         """Plays until the deadline, or until the replay server takes no more."""
         started, waiting, steps = time.monotonic(), 0.0, 0
@@ -137,7 +140,7 @@ class _Share:
             diverged=diverged,
         )
 
-    def _act(self, policy: Policy | None) -> np.ndarray:
+    def _act(self, policy: NumpyPolicy | None) -> np.ndarray:
         """Actions (environments, action dimension); uniformly random without a policy."""
         if policy is None:
             shape = (len(self._rollouts), self._rollouts[0].environment.piano.action_dim)
@@ -147,8 +150,7 @@ class _Share:
             np.stack([observation.proprioception for observation in observations]),
             np.stack([observation.row for observation in observations]),
         )
-        actions, self._key = policy.sample(batch, self._key)
-        return actions
+        return policy.sample(batch, self._random)
 
 
 class Actor:
@@ -158,8 +160,9 @@ class Actor:
     Actions are uniformly random until the learner publishes its first parameters, which it
     does when the replay holds the warm-up; then they are drawn from the newest policy.
 
-    The environments are shared out among as many threads as there are cores, since the physics
-    lets go of Python's global lock. No environment waits for those of another thread.
+    The environments are shared out among threads, since the physics lets go of Python's global
+    lock. No environment waits for those of another thread. On many cores a process for each is
+    faster: the lock costs threads a quarter.
 
     Args:
         repertoire: to be played; the environments take its songs in turn.
@@ -169,7 +172,7 @@ class Actor:
         seed: of the run.
         replay: where transitions go.
         parameter_server: handle of the `ParameterServer` actor.
-        cores: to play on, see `learner.cores`; none means all.
+        processors: to play on.
     """
 
     def __init__(
@@ -181,28 +184,30 @@ class Actor:
         seed: int,
         replay: Replay,
         parameter_server: Any,
-        cores: Collection[int] = (),
+        processors: Processors = ONE_THREAD,
     ):
-        keep_to(cores)
-        use_cpu()
+        keep_to(processors.cores)
+        # Each of these threads is to be on one core, whatever OMP_NUM_THREADS says: where actors
+        # are on all cores, those that BLAS starts take half of their time.
+        threadpool_limits(limits=1)
         # So that a thread back from the physics soon gets the lock.
         sys.setswitchinterval(_SWITCH_SECONDS)
         first = number * environments
         songs = min(environments, len(repertoire.songs))
         pianos = [repertoire.piano(first + i) for i in range(songs)]
         rollouts = [
-            _Rollout(PianoEnvironment(pianos[i % songs]), replay.writer())
+            _Rollout(PianoEnvironment(pianos[i % songs]), replay.writer(first + i))
             for i in range(environments)
         ]
-        threads = min(environments, len(usable()))
+        threads = min(environments, processors.threads)
         self._threads = ThreadPoolExecutor(threads)
         self._shares = [
             _Share(rollouts[i::threads], seed + 1000 * (number + 1) + i) for i in range(threads)
         ]
         # The learner publishes the weights of these inputs alone.
-        live = LiveInputs(pianos[0].layout, repertoire.table)
+        live = live_goals(pianos[0].layout, repertoire.table)
         self._policy_parts = (agent_config, live.layout, live.table)
-        self._acting: tuple[Policy | None, Arrived | None] = (None, None)
+        self._acting: tuple[NumpyPolicy | None, Arrived | None] = (None, None)
         self._parameters = ParameterSubscription(parameter_server)
         self._lock = threading.Lock()
 
@@ -225,15 +230,12 @@ class Actor:
             diverged=sum(report.diverged for report in reports),
         )
 
-    def _newest_policy(self) -> tuple[Policy | None, Arrived | None]:
+    def _newest_policy(self) -> tuple[NumpyPolicy | None, Arrived | None]:
         """The newest policy that has arrived, and its parameters."""
         arrived = self._parameters.newest()
         with self._lock:
             policy, used = self._acting
             if arrived is not None and arrived is not used:
-                if policy is None:
-                    policy = Policy(*self._policy_parts, arrived.parameters)
-                else:
-                    policy = policy.with_parameters(arrived.parameters)
+                policy = NumpyPolicy(*self._policy_parts, arrived.parameters)
                 self._acting = (policy, arrived)
             return self._acting

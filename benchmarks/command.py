@@ -13,11 +13,12 @@ class BenchConfig:
     """Measures a part beside what it would replace, in alternating rounds; prints medians."""
 
     what: tyro.conf.Positional[
-        Literal["environment", "learner", "replay", "end-to-end", "render", "scale"]
+        Literal["environment", "learner", "replay", "end-to-end", "render", "scale", "gpu-box"]
     ]
     """environment: control steps a second; learner: milliseconds an update; replay: transitions a
     second; end-to-end: a whole training beside the straightforward loop; render: seconds for a
-    video; scale: how many actors one replay server, one parameter server and one learner carry."""
+    video; scale: how many actors one replay server, one parameter server and one learner carry;
+    gpu-box: what a GPU and all cores beside it do in a training."""
     rounds: int = 5
     """Rounds that count; one more comes first."""
     seconds: float = 3.0
@@ -28,6 +29,8 @@ class BenchConfig:
     """scale: what a step of an environment takes."""
     replay_size: int = 200_000
     """end-to-end: transitions in the replay while memory is measured."""
+    minutes: float = 5.0
+    """gpu-box: of the training."""
 
     def __post_init__(self) -> None:
         """Refuses values out of range.
@@ -38,6 +41,7 @@ class BenchConfig:
         require_range(self, "rounds", least=1, most=100)
         require_range(self, "seconds", least=0.1, most=600)
         require_range(self, "replay_size", least=1)
+        require_range(self, "minutes", least=0.1, most=600)
         require_range(self, "step_milliseconds", least=0.1, most=1000, unit="ms")
         require(
             len(self.actors) > 0 and all(1 <= number <= 4096 for number in self.actors),
@@ -70,6 +74,10 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         return scale.measure(
             config.rounds, config.seconds, config.actors, config.step_milliseconds / 1000
         )
+    if config.what == "gpu-box":
+        from benchmarks import gpu_box
+
+        return gpu_box.measure(config.rounds, config.seconds, config.minutes)
     from benchmarks import render
 
     return render.measure(config.rounds)

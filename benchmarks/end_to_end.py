@@ -4,6 +4,7 @@ import pathlib
 import statistics
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psutil
@@ -15,7 +16,7 @@ from actors.repertoire import Repertoire
 from benchmarks import reference
 from benchmarks.rounds import Figures, alternate, announce, machine
 from benchmarks.twinkle import CONFIG, SONG, load_repertoire, played_episode
-from benchmarks.written_episode import write_episode
+from benchmarks.written_episode import write_episodes
 from cluster import parts, ray_session
 from cluster.config import TrainConfig
 from cluster.waiting import answer
@@ -23,7 +24,7 @@ from replay.config import ReplayConfig
 
 _ENVIRONMENTS = 4
 _WARM_UP = 1_000
-_WAIT_SECONDS = 10.0
+_JOURNAL_ENTRY = 50_000
 
 
 def measure(rounds: int, seconds: float, replay_size: int) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def measure(rounds: int, seconds: float, replay_size: int) -> dict[str, Any]:
         replay=ReplayConfig(
             update_to_data_ratio="free",
             warmstart_steps=_WARM_UP,
-            replay_capacity=2 * replay_size + 2 * _WARM_UP,
+            replay_capacity=replay_size + _WARM_UP,
         ),
     )
     repertoire = load_repertoire()
@@ -115,12 +116,19 @@ def _ours(training: parts.Parts, seconds: float) -> Figures:
 
 
 def _fill(training: parts.Parts, repertoire: Repertoire, transitions: int) -> None:
-    """Writes episodes until the replay holds so many transitions."""
-    writer = training.replay.writer()
+    """Writes so many transitions into the replay, and takes them as the journal does."""
     episode = played_episode(repertoire.piano(0))
-    for _ in range(transitions // len(episode) + 1):
-        write_episode(writer, episode)
-    writer.wait(_WAIT_SECONDS, everything=True)
+    with ThreadPoolExecutor(1) as thread:
+        written = thread.submit(write_episodes, training.replay.writer(), episode, transitions)
+        is_written = False
+        while not is_written:  # The learner reads while it learns; once more at the end.
+            is_written = written.done()
+            learning = training.learner.learn.remote(parts.SLICE_SECONDS)
+            answer(learning, "Learner", "the learner died")
+        written.result()
+    for server in training.replay.servers:
+        while ray.get(server.take_new.remote(_JOURNAL_ENTRY, 0), timeout=60) is not None:
+            pass
 
 
 def _bytes_of_children() -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
 import mujoco
 import numpy as np
 import ray
@@ -20,19 +21,22 @@ from actors.environment import PianoEnvironment
 from actors.piano_model import PianoModel
 from actors.repertoire import Repertoire
 from actors.stock_environment import StockEnvironment
+from benchmarks.delivery import receiving
 from benchmarks.rounds import Figures, alternate, machine
 from benchmarks.twinkle import CONFIG, load_repertoire, wandering_actions
 from cluster import ray_session
 from cluster.parts import remote, start_replay
 from learner.config import LearnerConfig
-from learner.cores import usable
+from learner.cores import Processors, usable
 from learner.live_inputs import LiveInputs
 from learner.parameters import ParameterServer, Published
+from learner.ring import ring_bytes
 from learner.sac import initial_state
 from replay.config import ReplayConfig
-from replay.packing import pack_step
+from replay.packing import packed_size
 
 _ENVIRONMENTS_PER_CORE = 8
+_KEPT = 100_000
 _UNIT = "control steps a second"
 
 
@@ -108,6 +112,19 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     }
 
 
+def whole_actor_per_second(rounds: int, seconds: float) -> float:
+    """Control steps a second of a real actor that has one core and is waited for by none."""
+    repertoire = load_repertoire()
+    cores = usable()
+    os.sched_setaffinity(0, cores[-1:])  # Of Ray and of all that it starts.
+    try:
+        with _actor(1, repertoire) as rate:
+            figures = alternate({"actor": lambda: {_UNIT: rate(seconds)}}, rounds)
+    finally:
+        os.sched_setaffinity(0, cores)
+    return figures["actor"][_UNIT]
+
+
 def _controls(environment: PianoEnvironment, actions: np.ndarray) -> np.ndarray:
     environment.reset()
     controls = []
@@ -146,16 +163,22 @@ def _on_one_core(cores: list[int], measure_rate: Callable[[], Figures]) -> Calla
 
 @contextlib.contextmanager
 def _actor(cores: int, repertoire: Repertoire) -> Iterator[Callable[[float], float]]:
-    """A real actor beside a real replay server; yields what measures its steps a second."""
+    """A real actor beside a real replay server, and a reader that takes all it writes.
+
+    Yields:
+        What measures its steps a second.
+    """
     piano, config = repertoire.piano(0), LearnerConfig()
     with (
         tempfile.TemporaryDirectory() as folder,
         ray_session.connect(None, pathlib.Path(folder) / "logs"),
     ):
-        replay = start_replay(ReplayConfig(update_to_data_ratio="free"), piano)
+        replay = start_replay(ReplayConfig(update_to_data_ratio="free", replay_capacity=_KEPT))
         server = remote(ParameterServer, num_cpus=0).remote()
         whole = initial_state(config, piano.layout.observation_dim, piano.action_dim, seed=0)
-        parameters = LiveInputs(piano.layout, repertoire.table).restrict(whole).actor
+        parameters = jax.device_get(
+            LiveInputs(piano.layout, repertoire.table).restrict(whole).actor
+        )
         ray.get(server.publish.remote(Published(0, time.time(), [ray.put(parameters)])))
         actor = remote(Actor, num_cpus=1).remote(
             repertoire,
@@ -165,6 +188,7 @@ def _actor(cores: int, repertoire: Repertoire) -> Iterator[Callable[[float], flo
             0,
             replay,
             server,
+            Processors(threads=cores),
         )
 
         def rate(seconds: float) -> float:
@@ -172,13 +196,14 @@ def _actor(cores: int, repertoire: Repertoire) -> Iterator[Callable[[float], flo
             return report.steps / report.seconds
 
         rate(2.0)  # Takes the parameters and compiles the policy.
-        yield rate
-        for handle in (actor, server, replay.server):
+        with receiving(replay):
+            yield rate
+        for handle in (actor, server, *replay.servers):
             ray.kill(handle)
 
 
 def _bytes_per_transition(piano: PianoModel) -> int:
-    """What a step adds to the replay, before compression; neighbours share observations."""
-    observation = PianoEnvironment(piano).reset().observation
-    step = pack_step(observation, piano.mechanics.first_action, 0.0, 1.0, 0)
-    return step.nbytes
+    """What a transition takes in the replay, where chunks are full."""
+    layout, capacity = piano.layout, ReplayConfig().replay_capacity
+    size = packed_size((layout.frames, layout.proprioception_dim), piano.action_dim)
+    return round(ring_bytes(capacity, size) / capacity)

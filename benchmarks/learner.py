@@ -11,16 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from actors.piano_model import PianoModel
+from actors.repertoire import Repertoire
 from benchmarks import peers, reference
 from benchmarks.rounds import Figures, alternate, machine
 from benchmarks.twinkle import load_repertoire, played_episode
 from learner import sac
 from learner.config import LearnerConfig
-from learner.learner import compile_steps, unfold_batch
+from learner.learner import Shape, compile_steps, unfold_batch, updates_at_once
 from learner.live_inputs import LiveInputs
-from replay.packing import pack_step
+from learner.ring import Ring, draw, gather
+from replay.packing import pack_chunk, packed_size
 
 _BATCH_SIZE = 256
+_CAPACITY = 100_000
 _UNIT = "milliseconds"
 
 
@@ -41,14 +44,10 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     piano = repertoire.piano(0)
     layout, action_dim = piano.layout, piano.action_dim
     live = LiveInputs(layout, repertoire.table)
-    steps = _batch(piano)
-
-    whole = sac.initial_state(config, layout.observation_dim, action_dim, seed=0)
-    begun = live.restrict(whole)
-    update = compile_steps(begun, steps[None].shape, live.table, config, live.layout)
-    ours = _repeat(
-        lambda state: update(state, steps[None], live.table, np.float32(1))[0], begun, seconds
-    )
+    ring = _full_ring(piano)
+    ours = _ours(repertoire, ring, seconds)
+    places = draw(ring.window, _CAPACITY, (_BATCH_SIZE,), jax.random.PRNGKey(0))
+    steps = np.asarray(gather(ring.rings, places))
     batch = unfold_batch(steps, repertoire.table, layout)
     plain = _repeat(
         lambda state: reference.update(state, batch, config)[0],
@@ -65,9 +64,9 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
             ),
         }
         if peers.installed():
-            shape = (layout.observation_dim, action_dim, _BATCH_SIZE)
+            sizes = (layout.observation_dim, action_dim, _BATCH_SIZE)
             sides |= {
-                f"sbx_{name}": stack.enter_context(peers.sbx(name, *shape, seconds))
+                f"sbx_{name}": stack.enter_context(peers.sbx(name, *sizes, seconds))
                 for name in ("sac", "droq")
             }
         milliseconds = {name: figures[_UNIT] for name, figures in alternate(sides, rounds).items()}
@@ -90,15 +89,46 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def _batch(piano: PianoModel) -> np.ndarray:
-    """Transitions of a played episode, (batch, 2, packed size)."""
-    steps = np.array([pack_step(*step, parameter_version=0) for step in played_episode(piano)])
-    first = np.random.default_rng(0).integers(len(steps) - 1, size=_BATCH_SIZE)
-    return np.stack([steps[first], steps[first + 1]], axis=1)
+def step_milliseconds(rounds: int, seconds: float) -> float:
+    """Milliseconds of our learner step alone, on this process's device."""
+    repertoire = load_repertoire()
+    ours = _ours(repertoire, _full_ring(repertoire.piano(0)), seconds)
+    return alternate({"ours": ours}, rounds)["ours"][_UNIT]
 
 
-def _repeat(step: Callable[[Any], Any], state: Any, seconds: float) -> Callable[[], Figures]:
-    """Takes steps for some seconds, two under way at most, as the learner does."""
+def _ours(repertoire: Repertoire, ring: Ring, seconds: float) -> Callable[[], Figures]:
+    """The learner step as a training takes it, from a full replay."""
+    config, piano = LearnerConfig(), repertoire.piano(0)
+    live = LiveInputs(piano.layout, repertoire.table)
+    whole = sac.initial_state(config, piano.layout.observation_dim, piano.action_dim, seed=0)
+    begun = live.restrict(whole)
+    shape = Shape(config, live.layout, updates_at_once(), _BATCH_SIZE)
+    table = jax.device_put(live.table)
+    update = compile_steps(begun, ring.rings, table, shape)
+    return _repeat(
+        lambda state: update(state, ring.rings, ring.window, table, np.float32(1))[0],
+        begun,
+        seconds,
+        updates_at_once(),
+    )
+
+
+def _full_ring(piano: PianoModel) -> Ring:
+    """Full of the transitions of a played episode, again and again."""
+    layout, episode = piano.layout, played_episode(piano)
+    chunk = pack_chunk(episode, episode[0].observation)
+    size = packed_size((layout.frames, layout.proprioception_dim), piano.action_dim)
+    ring = Ring(_CAPACITY, size)
+    while ring.taken_in < _CAPACITY:
+        ring.put(chunk)
+    ring.flush()
+    return ring
+
+
+def _repeat(
+    step: Callable[[Any], Any], state: Any, seconds: float, at_once: int = 1
+) -> Callable[[], Figures]:
+    """Takes steps for some seconds, so many in each call."""
 
     def run() -> Figures:
         nonlocal state
@@ -106,7 +136,7 @@ def _repeat(step: Callable[[Any], Any], state: Any, seconds: float) -> Callable[
         while (elapsed := time.perf_counter() - started) < seconds:
             state = step(state)
             jax.block_until_ready(state.key)
-            number += 1
+            number += at_once
         return {_UNIT: 1000 * elapsed / number}
 
     return run

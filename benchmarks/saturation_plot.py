@@ -13,7 +13,8 @@ from matplotlib import pyplot
 _PARTS = {
     "actors": "what the actors make",
     "network": "network, 10 Gbit/s",
-    "replay": "replay server, 8 cores",
+    "replay": "replay server, one core",
+    "reader": "learner's reader, one core",
     "learner": "learner, as measured",
 }
 
@@ -28,7 +29,7 @@ def draw(figures: pathlib.Path, picture: pathlib.Path) -> None:
     rows = json.loads(figures.read_text())["saturation"]
     ratios = list(dict.fromkeys(row["update_to_data_ratio"] for row in rows))
     figure, panels = pyplot.subplots(
-        1, len(ratios), figsize=(11, 3.8), sharey=True, layout="constrained", squeeze=False
+        1, len(ratios), figsize=(12, 3.8), sharey=True, layout="constrained", squeeze=False
     )
     for panel, ratio in zip(panels[0], ratios, strict=True):
         of_ratio = [row for row in rows if row["update_to_data_ratio"] == ratio]
@@ -48,7 +49,7 @@ def draw(figures: pathlib.Path, picture: pathlib.Path) -> None:
         panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0][0].set_ylabel("environment steps a second")
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     figure.savefig(picture, dpi=130)
 
 

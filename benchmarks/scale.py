@@ -3,12 +3,11 @@
 import contextlib
 import functools
 import itertools
-import os
 import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,11 +15,13 @@ import psutil
 import ray
 
 from actors.repertoire import Repertoire
+from benchmarks.delivery import deliver, process_of, receiving
 from benchmarks.rounds import Figures, alternate, announce, machine
 from benchmarks.saturation import saturation
-from benchmarks.stand_ins import MEMORY_SHARE, Group, Work, sample, write
+from benchmarks.stand_ins import MEMORY_SHARE, Group, write
 from benchmarks.subscriber import Subscriber
 from benchmarks.twinkle import load_repertoire, played_episode
+from benchmarks.written_episode import write_episodes
 from cluster import ray_session
 from cluster.parts import remote, start_replay
 from cluster.waiting import answer
@@ -28,13 +29,16 @@ from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.live_inputs import LiveInputs
 from learner.parameters import ParameterServer, Published
+from learner.ring import Ring
 from learner.sac import initial_state
-from replay.client import Replay, Sampler
+from replay.client import Replay
 from replay.config import ReplayConfig
+from replay.packing import packed_size
 
 _ENVIRONMENTS = 4
-_BATCH_SIZE = 256
-_WARM_UP = 1_000
+_CONFIG = ReplayConfig(
+    replay="reverb", update_to_data_ratio="free", warmstart_steps=1_000, replay_capacity=100_000
+)
 _SUBSCRIBER_BYTES = 150_000_000  # Of a Ray worker that has nothing but Ray in it.
 _SUBSCRIBERS_AT_ONCE = 8
 _START_SECONDS = 180.0
@@ -43,10 +47,11 @@ _START_SECONDS = 180.0
 def measure(
     rounds: int, seconds: float, actors: Sequence[int], step_seconds: float
 ) -> dict[str, Any]:
-    """Measures writing, sampling, parameters on their way, and learning; all on this machine.
+    """Measures transitions and parameters on their way, and learning; all on this machine.
 
-    The actors are stand-ins that take no processor for playing, each a process of its own.
-    Where memory does not carry as many as asked for, fewer run, and the answer says how many.
+    The actors are stand-ins that take no processor for playing, each a process of its own. What
+    they write this process reads in the learner's place, into a ring on its device. Where memory
+    does not carry as many as asked for, fewer run, and the answer says how many.
 
     Args:
         rounds: that count; of every figure the median is taken.
@@ -63,123 +68,65 @@ def measure(
         tempfile.TemporaryDirectory() as folder,
         ray_session.connect(None, pathlib.Path(folder) / "logs"),
     ):
-        replay = start_replay(
-            ReplayConfig(warmstart_steps=_WARM_UP, update_to_data_ratio="free"),
-            repertoire.piano(0),
-        )
         figures: dict[str, Any] = {
-            "replay": _replay(repertoire, replay, rounds, seconds, actors, step_seconds),
-            "learner": _learner(repertoire, replay, rounds, seconds),
+            "replay": _replay(repertoire, rounds, seconds, actors, step_seconds),
+            "learner": _learner(repertoire, rounds, seconds),
+            "parameters": _parameters(repertoire, rounds, actors),
         }
-        ray.kill(replay.server)
-        figures["parameters"] = _parameters(repertoire, rounds, actors)
     figures |= {"step_seconds": step_seconds, "rounds": rounds, "seconds": seconds}
     return figures | {"saturation": saturation(figures), "machine": machine()}
 
 
-# --- Writing and sampling -------------------------------------------------------------------
+# --- From the actors to the learner ---------------------------------------------------------
 
 
 def _replay(
     repertoire: Repertoire,
-    replay: Replay,
     rounds: int,
     seconds: float,
     actors: Sequence[int],
     step_seconds: float,
 ) -> dict[str, Any]:
-    server, sampler = _process_of(replay.server), replay.sampler()
-    episode = played_episode(repertoire.piano(0))
-    with contextlib.closing(Group()) as writers:
+    piano, replay = repertoire.piano(0), start_replay(_CONFIG)
+    episode, server = played_episode(piano), process_of(replay.servers[0])
+    layout = piano.layout
+    size = packed_size((layout.frames, layout.proprioception_dim), piano.action_dim)
+    with (
+        contextlib.closing(Group()) as writers,
+        receiving(replay, Ring(_CONFIG.replay_capacity, size)) as receiver,
+    ):
+        arguments = (replay.addresses[0], episode, _ENVIRONMENTS, step_seconds)
         for number in range(1, max(actors) + 1):
-            if not writers.add(write, replay.address, episode, _ENVIRONMENTS, step_seconds):
+            if not writers.add(write, *arguments):
                 announce(f"memory carries {number - 1} of {max(actors)} actors")
                 break
             if number % 32 == 0:
                 announce(f"{number} of {max(actors)} actors started")
-        _warm_up(writers)
         numbers = sorted({min(number, len(writers)) for number in actors})
-        alone = {
-            number: functools.partial(
-                _work, server, functools.partial(writers.work, seconds, number)
+        sides = {
+            f"{number} actors": functools.partial(
+                deliver, functools.partial(writers.work, seconds, number), receiver, server
             )
             for number in numbers
         }
-        together = {
-            number: functools.partial(_together, seconds, writers, number, sampler)
-            for number in numbers
-        }
-        measured = alternate(
-            {
-                "sampling": functools.partial(
-                    _work, server, lambda: [sample(sampler, _BATCH_SIZE, seconds)]
-                )
-            }
-            | {f"{number} actors write": side for number, side in alone.items()}
-            | {f"{number} actors write beside sampling": side for number, side in together.items()},
-            rounds,
-        )
-        return {
+        measured = alternate(sides, rounds)
+        figures = {
             "actors_run": len(writers),
             "environments_per_actor": _ENVIRONMENTS,
-            "batch_size": _BATCH_SIZE,
             "megabytes_per_actor": writers.bytes_each / 1e6,
-            "sampling": measured["sampling"],
-            "writing": [
+            "by_actors": [
                 {"actors": number, "offered_per_second": number / step_seconds}
-                | measured[f"{number} actors write"]
-                for number in numbers
-            ],
-            "writing_and_sampling": [
-                {"actors": number} | measured[f"{number} actors write beside sampling"]
+                | measured[f"{number} actors"]
                 for number in numbers
             ],
         }
+    _end(replay)
+    return figures
 
 
-def _work(server: psutil.Process, work: Callable[[], Sequence[Work]]) -> Figures:
-    """What clients and the server do, and what each transition costs."""
-    started, before, bytes_before = time.perf_counter(), _processor(server), _loopback_bytes()
-    done = work()
-    elapsed = time.perf_counter() - started
-    # On a very busy machine nothing at all may come through in a short time.
-    transitions = max(1, sum(one.transitions for one in done))
-    return {
-        "transitions_per_second": transitions / elapsed,
-        "server_microseconds": 1e6 * (_processor(server) - before) / transitions,
-        "client_microseconds": 1e6 * sum(one.processor_seconds for one in done) / transitions,
-        "bytes": (_loopback_bytes() - bytes_before) / transitions,
-    }
-
-
-def _together(seconds: float, writers: Group, number: int, sampler: Sampler) -> Figures:
-    writing = writers.begin(seconds, number)
-    sampled = sample(sampler, _BATCH_SIZE, seconds)
-    return {
-        "written_per_second": sum(one.transitions for one in writers.end(writing, seconds))
-        / seconds,
-        "sampled_per_second": sampled.transitions / seconds,
-    }
-
-
-def _warm_up(writers: Group) -> None:
-    """Fills the table so far that it can be sampled."""
-    written = 0
-    while written < 2 * _WARM_UP:
-        written += sum(one.transitions for one in writers.work(2.0, 16))
-
-
-def _processor(process: psutil.Process) -> float:
-    return float(sum(process.cpu_times()[:2]))
-
-
-def _loopback_bytes() -> int:
-    return int(psutil.net_io_counters(pernic=True)["lo"].bytes_sent)
-
-
-def _process_of(handle: Any) -> psutil.Process:
-    number = handle.__ray_call__.remote(lambda _: os.getpid())
-    return psutil.Process(answer(number, "ReplayServer", "the replay server did not answer"))
+def _end(replay: Replay) -> None:
+    for server in replay.servers:
+        ray.kill(server)
 
 
 # --- Parameters -----------------------------------------------------------------------------
@@ -245,9 +192,10 @@ def _memory_for(size: float) -> bool:
 # --- Learning -------------------------------------------------------------------------------
 
 
-def _learner(repertoire: Repertoire, replay: Replay, rounds: int, seconds: float) -> dict[str, Any]:
-    """Learner steps a second where there is always enough to sample."""
+def _learner(repertoire: Repertoire, rounds: int, seconds: float) -> dict[str, Any]:
+    """Learner steps a second where the warm-up is there, and nothing more comes."""
     server, piano = remote(ParameterServer, num_cpus=0).remote(), repertoire.piano(0)
+    replay = start_replay(_CONFIG)
     learner = remote(Learner, num_cpus=0).remote(
         LearnerConfig(),
         piano.layout,
@@ -255,10 +203,11 @@ def _learner(repertoire: Repertoire, replay: Replay, rounds: int, seconds: float
         piano.action_dim,
         0,
         replay,
-        _BATCH_SIZE,
+        _CONFIG,
         server,
     )
     device = answer(learner.start.remote(), "Learner", "the learner did not start", _START_SECONDS)
+    write_episodes(replay.writer(), played_episode(piano), 2 * _CONFIG.warmstart_steps)
 
     def learn() -> Figures:
         report = answer(
@@ -269,4 +218,5 @@ def _learner(repertoire: Repertoire, replay: Replay, rounds: int, seconds: float
     steps = alternate({"learner": learn}, rounds)["learner"]
     for handle in (learner, server):
         ray.kill(handle)
-    return {"device": device, "batch_size": _BATCH_SIZE} | steps
+    _end(replay)
+    return {"device": device, "batch_size": _CONFIG.batch_size} | steps

@@ -1,36 +1,30 @@
 """Stand-ins for actors, many on one machine: they take the time of an actor, not its processor.
 
 Each is a process of its own that writes to a real replay server as an actor does, through one
-`replay.reverb_table.ReverbWriter` an environment. What it writes are the steps of an episode that
-was really played, again and again; a step takes a set time, in which the process sleeps.
+`replay.reverb_queue.ReverbWriter` an environment. What it writes are the steps of an episode that
+was really played, again and again; a step takes a set time, in which the process sleeps, for a few
+steps at once.
 """
 
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 
-from benchmarks.written_episode import Step
-from replay.client import Sampler
-from replay.reverb_table import ReverbWriter
+from benchmarks.work import Work, own_processor_seconds
+from benchmarks.written_episode import write_rest
+from replay.reverb_queue import ReverbWriter
+from replay.transition import Step
 
+_STEPS_AT_ONCE = 8  # To wake up is no work of an actor's.
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 60.0
 _END_SECONDS = 30.0
 MEMORY_SHARE = 0.7
 """Of the free memory, that stand-ins may take; the rest is for what is measured."""
-
-
-class Work(NamedTuple):
-    """What one process did while it was measured."""
-
-    transitions: int
-    """Written, or sampled."""
-    processor_seconds: float
-    """Of all its threads, Reverb's own among them."""
 
 
 def write(
@@ -42,6 +36,8 @@ def write(
 ) -> None:
     """Plays whenever it is told to: takes seconds from the connection, sends `Work` back.
 
+    What it has written then is in the server.
+
     Args:
         connection: to whoever measures; what is received first must be seconds, None ends.
         address: of the replay server, "host:port".
@@ -52,47 +48,41 @@ def write(
     writers = [ReverbWriter(address) for _ in range(environments)]
     position = len(episode)
 
-    def play(seconds: float) -> int:
+    def take_step() -> None:
         nonlocal position
+        if position == len(episode):
+            position = 0
+            for writer in writers:
+                writer.begin(episode[0].observation)
+        step, position = episode[position], position + 1
+        last = position == len(episode)
+        following = episode[0 if last else position].observation
+        for writer in writers:
+            writer.add(step.action, 0, step.reward, step.discount, following, last)
+
+    def play(seconds: float) -> int:
         transitions, deadline = 0, time.monotonic() + seconds
         while (now := time.monotonic()) < deadline:
             if not all(writer.wait(deadline - now) for writer in writers):
                 break
-            if position == len(episode):
-                position = 0
-                for writer in writers:
-                    writer.begin(episode[0].observation)
-            time.sleep(step_seconds * environments)
-            step, position = episode[position], position + 1
-            last = position == len(episode)
-            following = episode[0 if last else position].observation
-            for writer in writers:
-                writer.add(step.action, 0, step.reward, step.discount, following, last)
-            transitions += environments
+            time.sleep(_STEPS_AT_ONCE * step_seconds * environments)
+            for _ in range(_STEPS_AT_ONCE):
+                take_step()
+            transitions += _STEPS_AT_ONCE * environments
+        for writer in writers:
+            write_rest(writer)
         return transitions
 
     _serve(connection, play)
 
 
-def sample(sampler: Sampler, batch_size: int, seconds: float) -> Work:
-    """Samples as fast as it can, in this process."""
-    process = psutil.Process()
-    before = sum(process.cpu_times()[:2])
-    transitions, deadline = 0, time.monotonic() + seconds
-    while (now := time.monotonic()) < deadline:
-        if sampler.sample(deadline - now) is not None:
-            transitions += batch_size
-    return Work(transitions, sum(process.cpu_times()[:2]) - before)
-
-
 def _serve(connection: Connection, work: Callable[[float], int]) -> None:
-    process = psutil.Process()
     connection.send(None)
     try:
         while (seconds := connection.recv()) is not None:
-            before = sum(process.cpu_times()[:2])
+            before = own_processor_seconds()
             transitions = work(seconds)
-            connection.send(Work(transitions, sum(process.cpu_times()[:2]) - before))
+            connection.send(Work(transitions, own_processor_seconds() - before))
     except (EOFError, KeyboardInterrupt):
         return  # Whoever measures is gone.
 
@@ -136,26 +126,18 @@ class Group:
             self._bytes_each = psutil.Process(process.pid).memory_full_info().uss
         return True
 
-    def begin(self, seconds: float, number: int | None = None) -> Sequence[Connection]:
-        """Tells the first so many, or all, to work; what `end` wants."""
-        connections = self._connections[:number]
-        for connection in connections:
-            connection.send(seconds)
-        return connections
-
-    def end(self, connections: Sequence[Connection], seconds: float) -> list[Work]:
-        """What those did that were told to work for these seconds.
+    def work(self, seconds: float, number: int | None = None) -> list[Work]:
+        """Lets the first so many, or all, work for these seconds; what they did.
 
         Raises:
             RuntimeError: one of them does not answer, or has died.
         """
+        connections = self._connections[:number]
+        for connection in connections:
+            connection.send(seconds)
         return [
             self._receive(connection, _GRACE_SECONDS + 10 * seconds) for connection in connections
         ]
-
-    def work(self, seconds: float, number: int | None = None) -> list[Work]:
-        """Lets the first so many, or all, work; what they did."""
-        return self.end(self.begin(seconds, number), seconds)
 
     def close(self) -> None:
         """Ends all of them."""

@@ -7,7 +7,7 @@ from actors.environment import PianoEnvironment
 from actors.piano_model import PianoModel
 from actors.repertoire import Repertoire
 from actors.song import load_songs
-from benchmarks.written_episode import Step
+from replay.transition import Step
 
 SONG = SongConfig(trim_silence=True)
 CONFIG = EnvironmentConfig(

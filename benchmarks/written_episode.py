@@ -1,30 +1,66 @@
 """An episode as benchmarks write it to a replay, without playing it again."""
 
+import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from replay.transition import Array, Observation
-from replay.writer import StepWriter
+from benchmarks.work import Work, own_processor_seconds
+from replay.client import Replay
+from replay.transition import Step
+from replay.writer import ChunkWriter
 
 _WAIT_SECONDS = 60.0
 
 
-class Step(NamedTuple):
-    """One step of an episode."""
+def write_episode(writer: ChunkWriter, episode: Sequence[Step]) -> None:
+    """Writes it as fast as the server takes it, without playing.
 
-    observation: Observation
-    """At which the action was taken."""
-    action: Array
-    """(action dimension,) float32."""
-    reward: float
-    discount: float
-
-
-def write_episode(writer: StepWriter, episode: Sequence[Step]) -> None:
-    """Writes it as fast as it can, without playing."""
+    Raises:
+        TimeoutError: the server does not take it.
+    """
     writer.begin(episode[0].observation)
     for number, step in enumerate(episode, start=1):
         last = number == len(episode)
         following = episode[0 if last else number].observation
         writer.add(step.action, 0, step.reward, step.discount, following, last)
-        writer.wait(_WAIT_SECONDS)
+        if not writer.wait(_WAIT_SECONDS):
+            raise TimeoutError(f"the replay server took nothing for {_WAIT_SECONDS:.0f} s")
+
+
+def write_rest(writer: ChunkWriter) -> None:
+    """Waits until the server has taken all that has been added.
+
+    Raises:
+        TimeoutError: it does not take it.
+    """
+    if not writer.wait(_WAIT_SECONDS, everything=True):
+        raise TimeoutError(f"the replay server took nothing for {_WAIT_SECONDS:.0f} s")
+
+
+def write_episodes(writer: ChunkWriter, episode: Sequence[Step], transitions: int) -> None:
+    """Writes whole episodes until there are so many transitions; all of them are in the server."""
+    for _ in range(-(-transitions // len(episode))):
+        write_episode(writer, episode)
+    write_rest(writer)
+
+
+class EpisodeWriter:
+    """Writes an episode again and again (a Ray actor, in the place of one that plays).
+
+    Args:
+        replay: to which it writes.
+        episode: that it writes.
+    """
+
+    def __init__(self, replay: Replay, episode: Sequence[Step]):
+        self._writer = replay.writer()
+        self._episode = episode
+
+    def write(self, seconds: float) -> Work:
+        """Writes whole episodes for about `seconds`; all of them are in the server."""
+        before, transitions = own_processor_seconds(), 0
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            write_episode(self._writer, self._episode)
+            transitions += len(self._episode)
+        write_rest(self._writer)
+        return Work(transitions, own_processor_seconds() - before)

@@ -11,7 +11,6 @@ import ray
 
 from actors.actor import Actor
 from actors.evaluator import Evaluator
-from actors.piano_model import PianoModel
 from actors.pool import ActorPool
 from actors.repertoire import Repertoire
 from cluster.config import TrainConfig
@@ -19,7 +18,7 @@ from cluster.placement import placement
 from cluster.resume import NOTHING, Resumed
 from cluster.scale import Autoscaler
 from cluster.waiting import answer, said_if_long, to_standard_error
-from learner.cores import shared_out
+from learner.cores import Processors, shared_out, usable
 from learner.learner import Learner
 from learner.parameters import ParameterServer
 from replay import journal
@@ -126,20 +125,21 @@ def _start(
         started.callback(ray.kill, handle)
         return handle
 
-    server = part(
-        ReplayServer,
-        where.beside_learner | {"max_concurrency": ReplayServer.CALLS_AT_ONCE},
-        *_replay_arguments(config.replay, piano),
-        resumed.environment_steps,
-        journal.count(resumed.journal),
-    )
-    replay = _connect(server, waiter)
-    if not replay.address and config.replay.replay == "auto":
+    beside_learner = where.beside_learner | {"max_concurrency": ReplayServer.CALLS_AT_ONCE}
+    servers = [
+        part(ReplayServer, beside_learner, config.replay)
+        for _ in range(config.replay.replay_servers)
+    ]
+    replay = _connect(servers, waiter)
+    if not all(replay.addresses) and config.replay.replay == "auto":
         announce(
             "Reverb is not installed here (it has wheels for Linux on x86-64 with Python up to "
-            "3.11 only): transitions are kept in the replay server's memory"
+            "3.11 only): a queue in a Ray actor takes its place"
         )
     learner_cores, actor_cores = _cores(config, on_cluster)
+    # On a cluster each has asked for one processor.
+    share = len(actor_cores or usable()) // config.actor.actors
+    threads = 1 if on_cluster else max(1, share)
     parameter_server = part(ParameterServer, where.beside_learner)
     shared_repertoire = ray.put(repertoire)
 
@@ -157,7 +157,7 @@ def _start(
         piano.action_dim,
         config.seed,
         replay,
-        config.replay.batch_size,
+        config.replay,
         parameter_server,
     )
     actor_class = remote(Actor, **where.actor)
@@ -171,19 +171,20 @@ def _start(
             config.seed,
             replay,
             parameter_server,
-            actor_cores,
+            Processors(threads, actor_cores),
         )
 
-    # Before anybody plays: what is played might leave no room for it.
-    for path in resumed.journal:
-        restored = replay.server.restore.remote(PackedFolder.pack(path))
-        waiter.answer(
-            restored, ReplayServer, "the replay was not restored", "the replay to be restored"
-        )
-    learning = learner.start.remote(learner_cores, resumed.checkpoint)
+    learning = learner.start.remote(
+        learner_cores, resumed.checkpoint, journal.count(resumed.journal)
+    )
     learner_started = Learner, "the learner did not start", "the learner to start"
-    if resumed.checkpoint is not None:  # Until it has published its policy actors act at random.
+    if resumed.checkpoint is not None or resumed.journal:
+        # Until it has published its policy actors act at random; and what they play might take
+        # the place of what is restored.
         waiter.answer(learning, *learner_started)
+    for path in resumed.journal:
+        restored = learner.restore.remote(PackedFolder.pack(path))
+        waiter.answer(restored, Learner, "the replay was not restored", "the replay to be restored")
     pool = ActorPool(start_actor, config.actor.actors, SLICE_SECONDS, announce)
     started.callback(pool.stop)
     autoscaler = Autoscaler(where, on_cluster)
@@ -215,34 +216,31 @@ def _cores(config: TrainConfig, on_cluster: bool) -> tuple[list[int], list[int]]
     return shared_out()
 
 
-def start_replay(config: ReplayConfig, piano: PianoModel) -> Replay:
-    """Starts an empty replay server for transitions of a piano.
+def start_replay(config: ReplayConfig) -> Replay:
+    """Starts empty replay servers.
 
     Args:
-        config: of the server.
-        piano: that is played.
+        config: of the replay.
 
     Raises:
-        PartFailed: it did not start.
+        PartFailed: one did not start.
     """
     options = {"num_cpus": 0, "max_concurrency": ReplayServer.CALLS_AT_ONCE}
-    server = remote(ReplayServer, **options).remote(*_replay_arguments(config, piano))
-    return _connect(server, _Waiter())
+    servers = [remote(ReplayServer, **options).remote(config) for _ in range(config.replay_servers)]
+    return _connect(servers, _Waiter())
 
 
-def _replay_arguments(config: ReplayConfig, piano: PianoModel) -> tuple[Any, ...]:
-    layout = piano.layout
-    return config, (layout.frames, layout.proprioception_dim), piano.action_dim
-
-
-def _connect(server: Any, waiter: _Waiter) -> Replay:
-    address = waiter.answer(
-        server.address.remote(),
-        ReplayServer,
-        "the replay server did not start",
-        "the replay server to start",
-    )
-    return Replay(server, address)
+def _connect(servers: list[Any], waiter: _Waiter) -> Replay:
+    addresses = [
+        waiter.answer(
+            server.address.remote(),
+            ReplayServer,
+            "the replay server did not start",
+            "the replay server to start",
+        )
+        for server in servers
+    ]
+    return Replay(servers, addresses)
 
 
 def remote(what: Any, **options: Any) -> Any:

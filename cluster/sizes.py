@@ -7,16 +7,13 @@ from actors.piano_model import PianoModel
 from cluster import memory
 from cluster.config import TrainConfig
 from learner import sac
-from replay import server
+from learner.ring import ring_bytes
 from replay.errors import require
 from replay.files import LARGEST_FOLDER
 from replay.packing import packed_size
 
 # The state that learns, its copy, and the bytes of its file, while a checkpoint is saved.
 _COPIES_OF_STATE = 3
-# In the replay server some wait, one is drawn; in the learner at least one is there, and on the
-# device.
-_BATCHES = server.BATCHES_READY + 3
 _FLOAT_BYTES = 4
 _NETWORK = "--agent-config.hidden-dims"
 
@@ -26,14 +23,14 @@ def needed(config: TrainConfig, piano: PianoModel) -> dict[str, float]:
     layout = piano.layout
     shape = layout.frames, layout.proprioception_dim
     agent = config.learner.agent_config
-    # Both observations of a transition, and what each critic's layers keep for the gradient.
+    size = packed_size(shape, piano.action_dim)
+    # Both observations of a transition, folded and not, and what each critic's layers keep for
+    # the gradient.
     unfolded = 2 * layout.observation_dim + agent.num_qs * sum(agent.hidden_dims)
-    transition = _BATCHES * 2 * packed_size(shape, piano.action_dim) + unfolded
+    transition = 2 * size + unfolded
     state = sac.state_bytes(config.learner, layout.observation_dim, piano.action_dim)
     return {
-        "--replay-capacity": server.memory_needed(
-            config.replay, config.max_steps, shape, piano.action_dim
-        ),
+        "--replay-capacity": ring_bytes(config.replay.replay_capacity, size),
         "--batch-size": config.replay.batch_size * transition * _FLOAT_BYTES,
         _NETWORK: _COPIES_OF_STATE * state,
     }

@@ -26,6 +26,7 @@ from actors.song import load_songs
 from cluster import parts, ray_session, resume, run, scale, terminal
 from cluster.config import TrainConfig, to_json
 from cluster.interval import Interval
+from cluster.journaling import Journaling
 from cluster.logbook import Logbook
 from cluster.memory import MemoryWait, needed_by
 from cluster.parts import SLICE_SECONDS
@@ -37,7 +38,6 @@ from cluster.waiting import Patience, Stopped, answer, said_if_long
 from learner import checkpoint
 from learner.health import UnhealthyStep
 from learner.learner import LearnReport
-from replay import journal
 from replay.errors import OutOfMemory, PartFailed
 from replay.files import paths_of, write_files
 
@@ -46,10 +46,6 @@ _STALL_SECONDS = 120.0
 _CHECKPOINTS_KEPT = 5
 _CHECKPOINT_SECONDS = 300.0
 """Between checkpoints at most."""
-_JOURNAL_STEPS = 20_000
-"""Between entries of the journal of the replay at most."""
-_MOST_IN_ENTRY = 50_000
-_NO_ENTRY = "the replay server does not give what is new"
 _FAILURES_ALLOWED = 3
 """Of parts, without a checkpoint in between."""
 _UNHEALTHY_ALLOWED = 2
@@ -190,7 +186,7 @@ class _TrainingRun:
         config = dataclasses.replace(self._config, actor=actors)
         self._evaluation: ray.ObjectRef | None = None
         self._recordings.drop()
-        self._entry: ray.ObjectRef | None = None
+        self._steps_before = resumed.environment_steps
         try:
             with parts.running(
                 config,
@@ -201,6 +197,13 @@ class _TrainingRun:
                 stopping=lambda: bool(self._stop_signal),
             ) as self._parts:
                 self._has_started = True
+                self._journaling = Journaling(
+                    self._parts.replay.servers,
+                    self._folder.replay,
+                    self._config.replay.replay_capacity,
+                    resumed.environment_steps,
+                    self._disk.may_be_full,
+                )
                 self._interval = Interval(status.environment_steps, status.learner_steps)
                 self._loop()
                 self._finish()
@@ -258,7 +261,6 @@ class _TrainingRun:
         config, status = self._config, self._status
         self._learn()
         self._saved_at = time.monotonic()
-        self._journaled_steps = status.environment_steps
         next_log = _next_multiple(status.environment_steps, config.log_interval)
         next_evaluation = _next_multiple(status.environment_steps, config.eval_interval)
         stall = _StallWatch()
@@ -280,9 +282,7 @@ class _TrainingRun:
                 self._log()
             self._end_evaluation(seconds=0)
             self._end_recordings(seconds=0)
-            self._end_entry(seconds=0)
-            if status.environment_steps - self._journaled_steps >= _JOURNAL_STEPS:
-                self._begin_entry()
+            self._journaling.look(status.environment_steps)
             if status.environment_steps >= next_evaluation and status.learner_steps:
                 next_evaluation = _next_multiple(status.environment_steps, config.eval_interval)
                 if self._evaluation is None:
@@ -334,21 +334,20 @@ class _TrainingRun:
         report: LearnReport = answer(self._learning, "Learner", "the learner died")
         self._interval.add_learnt(report)
         self._status.learner_steps = report.step
+        self._status.replay_size = report.replay_size
 
     def _update_status(self) -> None:
-        counts = answer(
-            self._parts.replay.server.counts.remote(),
-            "ReplayServer",
-            "the replay server does not answer",
-        )
         status = self._status
+        inserted = [
+            answer(server.inserted.remote(), "ReplayServer", "the replay server does not answer")
+            for server in self._parts.replay.servers
+        ]
         answer(
             self._parts.parameter_server.version.remote(),
             "ParameterServer",
             "no parameters are passed on",
         )
-        status.environment_steps = counts["inserted"]
-        status.replay_size = counts["size"]
+        status.environment_steps = self._steps_before + sum(inserted)
         status.environment_steps_per_second, status.updates_per_second = self._interval.rates(
             status.environment_steps, status.learner_steps
         )
@@ -377,31 +376,9 @@ class _TrainingRun:
 
     # --- Checkpoints and evaluation -----------------------------------------------------
 
-    def _begin_entry(self) -> None:
-        """Asks the replay server for what the journal has not got, unless that is under way."""
-        if self._entry is None:
-            self._entry = self._parts.replay.server.take_new.remote(_MOST_IN_ENTRY)
-            self._entry_patience = Patience("ReplayServer", _NO_ENTRY)
-
-    def _end_entry(self, seconds: float) -> bool:
-        """Writes the journal's next entry, waiting `seconds` for it; whether there was any."""
-        if self._entry is None:
-            return False
-        if not ray.wait([self._entry], timeout=seconds)[0]:
-            self._entry_patience.look()
-            return False
-        entry = answer(self._entry, "ReplayServer", _NO_ENTRY)
-        self._entry = None
-        self._journaled_steps = self._status.environment_steps
-        if entry is not None:
-            with self._disk.may_be_full("the journal of the replay"):
-                entry.write(self._folder.replay)
-            journal.remove_older(self._folder.replay, self._config.replay.replay_capacity)
-        return entry is not None
-
     def _save(self) -> ray.ObjectRef:
         """Saves a checkpoint, which holds all that its evaluation needs; returns it, packed."""
-        self._begin_entry()
+        self._journaling.begin()
         packed = self._parts.learner.checkpoint.remote(
             {
                 "environment_steps": self._status.environment_steps,
@@ -494,10 +471,7 @@ class _TrainingRun:
             self._end_evaluation(_EVALUATION_SECONDS, last=True)
             self._end_recordings(_EVALUATION_SECONDS)
         self._log()
-        self._begin_entry()
-        while self._entry is not None:
-            if self._end_entry(seconds=SLICE_SECONDS):
-                self._begin_entry()
+        self._journaling.finish()
 
     def _set_state(self, state: str) -> None:
         self._status.state = self._result["state"] = state

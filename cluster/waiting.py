@@ -210,7 +210,8 @@ def answer(
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, BadInput | UnhealthyStep):
             raise error.cause from None
-        raise PartFailed(f"{what}: {error.cause!r}") from error
+        why = str(error.cause) if isinstance(error.cause, PartFailed) else repr(error.cause)
+        raise PartFailed(f"{what}: {why}") from error
     except ray.exceptions.RayError as error:
         failure = part_failed(what, error)
         if isinstance(failure, OutOfMemory):

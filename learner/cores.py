@@ -7,6 +7,19 @@ taken by the physics. On two cores, each side on one of its own, the learner get
 
 import os
 from collections.abc import Collection
+from typing import NamedTuple
+
+
+class Processors(NamedTuple):
+    """What a process plays on."""
+
+    threads: int = 1
+    """That play side by side."""
+    cores: Collection[int] = ()
+    """On which all of them play; none means all."""
+
+
+ONE_THREAD = Processors()
 
 
 def usable() -> list[int]:

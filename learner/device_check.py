@@ -8,8 +8,9 @@ import numpy as np
 from learner import sac
 from learner.config import LearnerConfig, SACConfig
 from learner.device import use_metal
-from learner.learner import learner_steps
+from learner.learner import Shape, learner_steps
 from learner.observation import ObservationLayout
+from learner.ring import Rings, Window
 from replay.packing import packed_size
 
 _LAYOUT = ObservationLayout(before=16, features=32, after=8, frames=1)
@@ -17,6 +18,7 @@ _ACTION_DIM = 8
 _ROWS = 64
 _UPDATES = 3
 _BATCH = 64
+_KEPT = 500
 # float32 in another order of summation, and Adam's first steps, whose size does not depend on that
 # of the gradient: where it is all but zero, rounding decides the sign.
 _METRICS_TOLERANCE = 0.01
@@ -56,9 +58,13 @@ def compare_with_cpu() -> dict[str, Any]:
     }
 
 
-def example_steps() -> tuple[tuple[Any, ...], LearnerConfig, ObservationLayout]:
-    """What `learner.learner_steps` takes here: arrays, on the host; static arguments."""
-    return _problem(), _config(), _LAYOUT
+def example_steps(updates: int = _UPDATES) -> tuple[tuple[Any, ...], Shape]:
+    """What `learner.learner_steps` takes here: arrays, on the host; and the static argument."""
+    return _problem(), _shape(updates)
+
+
+def _shape(updates: int = _UPDATES) -> Shape:
+    return Shape(_config(), _LAYOUT, updates, _BATCH)
 
 
 def _config() -> LearnerConfig:
@@ -66,23 +72,25 @@ def _config() -> LearnerConfig:
 
 
 def _problem() -> tuple[Any, ...]:
-    """State, transitions, table and annealing as `learner_steps` takes them, on the host."""
+    """What `learner_steps` takes beside its shape, on the host: a replay that is full."""
     random = np.random.default_rng(0)
     size = packed_size((_LAYOUT.frames, _LAYOUT.proprioception_dim), _ACTION_DIM)
-    steps = random.uniform(-1, 1, (_UPDATES, _BATCH, 2, size)).astype(np.float32)
-    steps.view(np.int32)[..., -2] = random.integers(0, _ROWS, (_UPDATES, _BATCH, 2))
+    steps = random.uniform(-1, 1, (_KEPT + 1, size)).astype(np.float32)
+    steps.view(np.int32)[..., -2] = random.integers(0, _ROWS, _KEPT + 1)
     steps.view(np.int32)[..., -1] = 0
+    rings = Rings(steps, np.arange(_KEPT, dtype=np.int32))
+    window = Window(np.int32(0), np.int32(_KEPT))
     table = random.integers(0, 2, (_ROWS, _LAYOUT.features)).astype(np.uint8)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         state = jax.device_get(
             sac.initial_state(_config(), _LAYOUT.observation_dim, _ACTION_DIM, seed=0)
         )
-    return state, steps, table, np.float32(1)
+    return state, rings, window, table, np.float32(1)
 
 
 def _learn(problem: tuple[Any, ...], device: jax.Device) -> tuple[np.ndarray, dict[str, float]]:
     on_device = jax.device_put(problem, device, may_alias=False)  # They are given away.
-    state, metrics, _ = learner_steps(*on_device, _config(), _LAYOUT)
+    state, metrics, *_ = learner_steps(*on_device, _shape())
     return _weights(jax.device_get(state)), {name: float(value) for name, value in metrics.items()}
 
 

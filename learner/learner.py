@@ -1,9 +1,9 @@
-"""The learner: batches in, parameters and checkpoints out."""
+"""The learner: chunks in, parameters and checkpoints out."""
 
 import contextlib
 import functools
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,13 +18,21 @@ from learner.health import UnhealthyStep
 from learner.live_inputs import LiveInputs
 from learner.observation import Array, ObservationLayout, unfold
 from learner.parameters import Published
+from learner.ring import Ring, Rings, Window, draw, gather, ring_bytes
+from replay import journal
 from replay.client import Replay
+from replay.config import ReplayConfig
+from replay.errors import BadInput
 from replay.files import PackedFolder
+from replay.pacing import pacing, waiting_chunks
 from replay.packing import packed_size, unpack_batch
 
-# Updates in one dispatch. On a CPU eight were not measurably faster than one.
+# Updates in one dispatch. On a CPU eight were not measurably faster than one; a GPU is bound by
+# the launch of each operation, of which a dispatch is the slowest.
 _UPDATES_AT_ONCE = {"cpu": 1}
-_UPDATES_AT_ONCE_ELSEWHERE = 8
+_UPDATES_AT_ONCE_ELSEWHERE = 64
+# Of the key of the training state, which the updates split further.
+_DRAWING = 1
 
 
 class LearnReport(NamedTuple):
@@ -41,6 +49,8 @@ class LearnReport(NamedTuple):
     parameters; and, since the call before, checkpointing."""
     metrics: dict[str, float]
     """Of the last learner step; empty if there was none."""
+    replay_size: int
+    """Transitions in the replay."""
 
     @property
     def waiting_seconds(self) -> float:
@@ -55,16 +65,21 @@ class _Dispatch(NamedTuple):
     """After them."""
     metrics: sac.Metrics
     healthy: jax.Array
-    batch: np.ndarray
+    places: jax.Array
+    """(updates, batch) int32: which transitions they took, see `learner.ring`."""
 
-    def wait(self) -> None:
+    def wait(self, rings: Rings) -> None:
         """Waits for them.
+
+        Args:
+            rings: as they are now: of a full replay, the oldest that were drawn may be gone.
 
         Raises:
             UnhealthyStep: their numbers have gone bad.
         """
         if not bool(self.healthy):
-            raise UnhealthyStep(self.step, self.values(), self.batch)
+            batch = np.asarray(gather(rings, self.places))
+            raise UnhealthyStep(self.step, self.values(), batch)
 
     def values(self) -> dict[str, float]:
         """The metrics as numbers."""
@@ -87,7 +102,7 @@ class _Stopwatch:
 
 
 def unfold_batch(steps: Array, table: Array, layout: ObservationLayout) -> sac.Batch:
-    """A batch as it comes from the replay, (batch, 2, packed size) float32, as `sac` wants it."""
+    """A batch of the replay, (batch, 2, packed size) float32, as `sac` wants it."""
     folded = unpack_batch(steps, layout.frames, layout.proprioception_dim)
     return sac.Batch(
         observation=unfold(layout, table, folded.observation),
@@ -98,60 +113,73 @@ def unfold_batch(steps: Array, table: Array, layout: ObservationLayout) -> sac.B
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "layout"), donate_argnames="state")
+def updates_at_once() -> int:
+    """How many learner steps one dispatch takes on this process's device."""
+    return _UPDATES_AT_ONCE.get(jax.default_backend(), _UPDATES_AT_ONCE_ELSEWHERE)
+
+
+class Shape(NamedTuple):
+    """What the compiled learner steps are made for, beside the shapes of their arguments."""
+
+    config: LearnerConfig
+    layout: ObservationLayout
+    updates: int
+    """Learner steps in one dispatch."""
+    batch_size: int
+
+
+@functools.partial(jax.jit, static_argnames="shape", donate_argnames="state")
 def learner_steps(
     state: sac.TrainingState,
-    steps: jax.Array,
+    rings: Rings,
+    window: Window,
     table: jax.Array,
     annealing: jax.Array,
-    config: LearnerConfig,
-    layout: ObservationLayout,
-) -> tuple[sac.TrainingState, sac.Metrics, jax.Array]:
-    """Updates on batches as they come from the replay, one after the other.
+    shape: Shape,
+) -> tuple[sac.TrainingState, sac.Metrics, jax.Array, jax.Array]:
+    """Updates one after the other, each on a batch that is drawn uniformly from the replay.
 
     Args:
         state: given away; use the one returned.
-        steps: (updates, batch, 2, packed size) float32, see `replay.packing`.
+        rings: the replay, see `learner.ring`.
+        window: what of it is whole.
         table: (rows, features) uint8, see `learner.observation.unfold`.
         annealing: () float32, see `sac.update`.
-        config: of the algorithm.
-        layout: of the observations.
+        shape: how many updates of which kind.
 
     Returns:
-        As `sac.update` does, the metrics of the last; and whether all were healthy, () bool.
+        As `sac.update` does, the metrics of the last; whether all were healthy, () bool; and the
+        places of what was drawn, (updates, batch) int32.
     """
+    key = jax.random.fold_in(state.key, _DRAWING)
+    places = draw(window, len(rings.starts), (shape.updates, shape.batch_size), key)
 
-    def update(state: sac.TrainingState, steps: jax.Array) -> tuple[sac.TrainingState, sac.Metrics]:
-        return sac.update(state, unfold_batch(steps, table, layout), config, annealing)
+    def update(state: sac.TrainingState, drawn: jax.Array) -> tuple[sac.TrainingState, sac.Metrics]:
+        batch = unfold_batch(gather(rings, drawn), table, shape.layout)
+        return sac.update(state, batch, shape.config, annealing)
 
-    if len(steps) == 1:  # No loop.
-        state, metrics = update(state, steps[0])
-        return state, metrics, sac.healthy(metrics, state)
-    state, metrics = jax.lax.scan(update, state, steps)
-    return state, jax.tree.map(lambda values: values[-1], metrics), sac.healthy(metrics, state)
+    if shape.updates == 1:  # No loop.
+        state, metrics = update(state, places[0])
+        return state, metrics, sac.healthy(metrics, state), places
+    state, metrics = jax.lax.scan(update, state, places)
+    last = jax.tree.map(lambda values: values[-1], metrics)
+    return state, last, sac.healthy(metrics, state), places
 
 
-def compile_steps(
-    state: sac.TrainingState,
-    shape: Sequence[int],
-    table: Array,
-    config: LearnerConfig,
-    layout: ObservationLayout,
-) -> Any:
-    """`learner_steps` as this process's device and cores do it fastest, for batches of a shape.
+def compile_steps(state: sac.TrainingState, rings: Rings, table: Array, shape: Shape) -> Any:
+    """`learner_steps` as this process's device and cores do it fastest.
 
     Args:
         state: as it will be given, of which the shapes count.
-        shape: (updates, batch, 2, packed size).
-        table: see `learner_steps`.
-        config: see `learner_steps`.
-        layout: see `learner_steps`.
+        rings: likewise.
+        table: likewise.
+        shape: see `learner_steps`.
 
     Returns:
-        Takes the state, the batches, the table and the annealing.
+        Takes the state, the rings, the window, the table and the annealing.
     """
-    steps = jax.ShapeDtypeStruct(shape, "float32")
-    lowered = learner_steps.lower(state, steps, table, np.float32(1), config, layout)
+    window = Window(np.int32(0), np.int32(1))
+    lowered = learner_steps.lower(state, rings, window, table, np.float32(1), shape)
     return compile_here(lowered, len(usable()))
 
 
@@ -167,8 +195,8 @@ class Learner:
         table: (rows, features) uint8, what of them is a function of time.
         action_dim: numbers in an action.
         seed: of the initial parameters and of all sampling in the updates.
-        replay: where transitions are.
-        batch_size: transitions in a learner step.
+        replay: what carries transitions here.
+        replay_config: capacity, batch size, warm-up and ratio.
         parameter_server: handle of the `ParameterServer` actor.
     """
 
@@ -182,7 +210,7 @@ class Learner:
         action_dim: int,
         seed: int,
         replay: Replay,
-        batch_size: int,
+        replay_config: ReplayConfig,
         parameter_server: Any,
     ):
         self._config = config
@@ -190,14 +218,18 @@ class Learner:
         self._dimensions = (layout.observation_dim, action_dim)
         self._seed = seed
         self._replay = replay
-        self._batch_size = batch_size
+        self._replay_config = replay_config
         self._parameter_server = parameter_server
         self._step = 0
         self._published_at = 0.0
         self._watch = _Stopwatch()
-        self._batches: list[np.ndarray] = []
 
-    def start(self, cores: Collection[int] = (), saved: PackedFolder | None = None) -> str:
+    def start(
+        self,
+        cores: Collection[int] = (),
+        saved: PackedFolder | None = None,
+        restored: int = 0,
+    ) -> str:
         """Makes the training state and compiles the update; comes before everything else.
 
         It is no part of the constructor, of whose errors Ray passes on the text alone.
@@ -205,13 +237,14 @@ class Learner:
         Args:
             cores: to learn on, see `learner.cores`; none means all.
             saved: the checkpoint to go on from, if any.
+            restored: transitions that `restore` will be given before the first call of `learn`.
 
         Returns:
             The device that learns, for people.
 
         Raises:
-            BadInput: there is no device of the platform that was asked for, or the checkpoint is
-                damaged or of another network.
+            BadInput: there is no device of the platform that was asked for, or it has no room
+                for the replay; or the checkpoint is damaged or of another network.
         """
         keep_to(cores)
         device = device_name()
@@ -222,14 +255,43 @@ class Learner:
         self._state = jax.device_put(self._live.restrict(whole))
         self._whole = jax.device_get(whole)
         self._table = jax.device_put(self._live.table)
-        self._updates_at_once = _UPDATES_AT_ONCE.get(
-            jax.default_backend(), _UPDATES_AT_ONCE_ELSEWHERE
+        self._updates_at_once = updates_at_once()
+        config, layout = self._replay_config, self._live.layout
+        self._packed_size = packed_size(
+            (layout.frames, layout.proprioception_dim), self._dimensions[1]
         )
-        self._compiled = self._compile()
-        self._sampler = self._replay.sampler()
+        self._ring = self._make_ring(device)
+        self._pacing = pacing(config, self._updates_at_once, restored)
+        self._started_at = self._step
+        shape = Shape(self._config, layout, self._updates_at_once, config.batch_size)
+        self._compiled = compile_steps(self._state, self._ring.rings, self._table, shape)
+        self._reader = self._replay.reader(waiting_chunks(config))
         if self._step:
             self._publish()
         return device
+
+    def _make_ring(self, device: str) -> Ring:
+        capacity = self._replay_config.replay_capacity
+        try:
+            return Ring(capacity, self._packed_size)
+        except RuntimeError as error:  # JAX's own.
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            needed = ring_bytes(capacity, self._packed_size) / 1e9
+            raise BadInput(
+                f"--replay-capacity {capacity} takes {needed:.3g} GB, for which {device} has no "
+                "room: lower it"
+            ) from error
+
+    def restore(self, entry: PackedFolder) -> None:
+        """Takes the transitions of an entry of the journal.
+
+        Raises:
+            BadInput: it is damaged, or of another piano.
+        """
+        for chunk in journal.chunks(entry, self._packed_size):
+            self._ring.put(chunk)
+        self._ring.flush()
 
     def learn(self, seconds: float, annealing: float = 1.0) -> LearnReport:
         """Takes learner steps for about `seconds`, publishing parameters on the way.
@@ -240,37 +302,44 @@ class Learner:
 
         Raises:
             UnhealthyStep: numbers have gone bad; nothing of this learner is to be used any more.
-            ray.exceptions.RayError: the replay server is gone.
+            PartFailed: a replay server is gone.
         """
         started, first_step, watch = time.monotonic(), self._step, self._watch
         under_way: _Dispatch | None = None
         while (elapsed := time.monotonic() - started) < seconds:
-            with watch.on("waiting"):
-                steps = self._next_batches(seconds - elapsed)
-            if steps is None:
-                break
+            self._take_in()
+            if not self._pacing.may_step(self._ring.taken_in, self._step - self._started_at):
+                with watch.on("waiting"):
+                    chunk = self._reader.take(seconds - elapsed)
+                if chunk is not None:
+                    self._ring.put(chunk)
+                continue
             if self._step == 0:
                 self._publish()  # Ends the warm-up: actors act at random until now.
-            with watch.on("transfer"):
-                on_device = jax.device_put(steps)
             previous = under_way
+            with watch.on("transfer"):
+                self._ring.flush()
             with watch.on("arithmetic"):
-                self._state, metrics, healthy = self._compiled(
-                    self._state, on_device, self._table, np.float32(annealing)
+                self._state, metrics, healthy, places = self._compiled(
+                    self._state,
+                    self._ring.rings,
+                    self._ring.window,
+                    self._table,
+                    np.float32(annealing),
                 )
-                self._step += len(steps)
-                under_way = _Dispatch(self._step, metrics, healthy, steps)
+                self._step += self._updates_at_once
+                under_way = _Dispatch(self._step, metrics, healthy, places)
                 # At most two dispatches are under way: they are asynchronous, and would run ahead.
                 if previous is not None:
-                    previous.wait()
+                    previous.wait(self._ring.rings)
             if time.monotonic() - self._published_at >= self._PUBLISH_SECONDS:
                 with watch.on("arithmetic"):
-                    under_way.wait()
+                    under_way.wait(self._ring.rings)
                 self._publish()
         values: dict[str, float] = {}
         if under_way is not None:
             with watch.on("arithmetic"):
-                under_way.wait()
+                under_way.wait(self._ring.rings)
                 values = under_way.values()
         self._watch = _Stopwatch()
         return LearnReport(
@@ -279,6 +348,7 @@ class Learner:
             seconds=time.monotonic() - started,
             spent=watch.seconds,
             metrics=values,
+            replay_size=self._ring.size,
         )
 
     def checkpoint(self, description: dict[str, Any]) -> PackedFolder:
@@ -291,27 +361,18 @@ class Learner:
             whole = self._live.restore(self._state, self._whole)
             return checkpoint.pack(whole, description | {"learner_steps": self._step})
 
-    def _next_batches(self, seconds: float) -> np.ndarray | None:
-        """As many as one dispatch takes, (updates, batch, 2, packed size); None if not in time."""
-        deadline = time.monotonic() + seconds
-        while len(self._batches) < self._updates_at_once:
-            batch = self._sampler.sample(deadline - time.monotonic())
-            if batch is None:
-                return None
-            self._batches.append(batch)
-        steps = self._batches[0][None] if len(self._batches) == 1 else np.stack(self._batches)
-        self._batches.clear()
-        return steps
+    def _take_in(self) -> None:
+        """Puts what has been read into the ring, as far as the ratio allows."""
+        for _ in range(self._reader.ready()):
+            steps = self._step - self._started_at
+            if not self._pacing.may_read(self._ring.taken_in, steps):
+                break
+            chunk = self._reader.take()
+            if chunk is not None:
+                self._ring.put(chunk)
 
     def _publish(self) -> None:
         with self._watch.on("publishing"):
             reference = ray.put(jax.device_get(self._state.actor))
             self._parameter_server.publish.remote(Published(self._step, time.time(), [reference]))
             self._published_at = time.monotonic()
-
-    def _compile(self) -> Any:
-        """Compiles the learner steps before the first batch is there."""
-        layout = self._live.layout
-        size = packed_size((layout.frames, layout.proprioception_dim), self._dimensions[1])
-        shape = (self._updates_at_once, self._batch_size, 2, size)
-        return compile_steps(self._state, shape, self._table, self._config, layout)

@@ -6,7 +6,6 @@ learner leaves these inputs out: the same mathematics with a quarter of the inpu
 has all weights again, so that its policy can play any piece.
 """
 
-import dataclasses
 import functools
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 
 from learner.networks import FIRST_KERNEL, Parameters
-from learner.observation import ObservationLayout
+from learner.observation import ObservationLayout, live_goals
 from learner.sac import TrainingState
 
 _PARAMETERS = ("actor", "actor_ema", "critic", "target_critic")
@@ -31,11 +30,7 @@ class LiveInputs:
     """
 
     def __init__(self, layout: ObservationLayout, table: np.ndarray):
-        features = np.flatnonzero(table.any(axis=0))
-        self.layout = dataclasses.replace(layout, features=len(features))
-        """Of observations without the others."""
-        self.table = np.ascontiguousarray(table[:, features])
-        """(rows, live features) uint8."""
+        self.layout, self.table, features = live_goals(layout, table)
         of_a_frame = np.concatenate(
             [
                 np.arange(layout.before),

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from learner.config import SACConfig
-
-Parameters = Any
+from learner.parameters import Parameters
 
 FIRST_KERNEL = "['Dense_0']['kernel']"
 """Ends the names of the weights that read observations and, behind them, actions."""
@@ -201,20 +200,19 @@ class Critic(nn.Module):
 
 
 class CriticEnsemble(nn.Module):
-    """`num_qs` critics that differ in their initial parameters and dropout.
-
-    Each is computed by itself: for a few critics that is faster than `vmap`, on a CPU.
-    """
+    """The parameters of `num_qs` critics, which differ in their initial values."""
 
     config: SACConfig
 
     @nn.compact
-    def __call__(self, observation: jax.Array, action: jax.Array) -> jax.Array:
-        """Maps (batch, observation dimension), (batch, action dimension) to (ensemble, batch)."""
-        critics = [Critic(self.config, name=f"critic_{i}") for i in range(self.config.num_qs)]
-        values = jnp.stack([critic(observation, action) for critic in critics])
-        assert values.shape == (self.config.num_qs, observation.shape[0])
-        return values
+    def __call__(self, observation: jax.Array, action: jax.Array) -> None:
+        """Makes them, for inputs of these shapes; `critic_values` computes with them."""
+        for i in range(self.config.num_qs):
+            Critic(self.config, name=_critic(i))(observation, action)
+
+
+def _critic(number: int) -> str:
+    return f"critic_{number}"
 
 
 def critic_values(
@@ -224,7 +222,21 @@ def critic_values(
     action: jax.Array,
     dropout_key: jax.Array,
 ) -> jax.Array:
-    """Values (ensemble, batch) of (batch, observation dimension), (batch, action dimension)."""
-    rngs = {"dropout": dropout_key}
-    values = CriticEnsemble(config).apply(parameters, observation, action, rngs=rngs)
-    return cast(jax.Array, values)
+    """Values (ensemble, batch) of (batch, observation dimension), (batch, action dimension).
+
+    The critics differ in their parameters and dropout. A GPU, which is bound by the number of
+    operations, computes all of them at once; on a CPU one after the other is faster.
+    """
+    critics = [parameters["params"][_critic(i)] for i in range(config.num_qs)]
+    keys = jax.random.split(dropout_key, config.num_qs)
+
+    def values(critic: Parameters, key: jax.Array) -> jax.Array:
+        rngs = {"dropout": key}
+        return cast(
+            jax.Array, Critic(config).apply({"params": critic}, observation, action, rngs=rngs)
+        )
+
+    if jax.default_backend() == "cpu":
+        return jnp.stack([values(critic, key) for critic, key in zip(critics, keys, strict=True)])
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *critics)
+    return jax.vmap(values)(stacked, keys)

@@ -3,14 +3,13 @@
 Most of an observation is a function of time alone: what is due now and soon. It is kept once,
 as a table with a row a control step; what is stored and sent of an observation is the rest,
 which the simulation decides, and the number of its row. Here the two are put together again,
-on whatever device learns or acts.
+on whatever device learns or acts; in NumPy without JAX, which an actor never imports.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
 from replay.transition import Observation
 
@@ -41,19 +40,46 @@ class ObservationLayout:
         return self.frames * (self.before + self.features + self.after)
 
 
-def unfold(layout: ObservationLayout, table: Array, observation: Observation) -> jax.Array:
+class LiveGoals(NamedTuple):
+    """The columns of a table of goals that are not zero in every row."""
+
+    layout: ObservationLayout
+    """Of observations without the other columns."""
+    table: np.ndarray
+    """(rows, live features) uint8."""
+    features: np.ndarray
+    """(live features,) int64, the numbers of these columns."""
+
+
+def live_goals(layout: ObservationLayout, table: np.ndarray) -> LiveGoals:
+    """What a piece uses of its table: a few of the 88 keys.
+
+    Args:
+        layout: of whole observations.
+        table: (rows, features) uint8, see `unfold`.
+    """
+    features = np.flatnonzero(table.any(axis=0))
+    live = dataclasses.replace(layout, features=len(features))
+    return LiveGoals(live, np.ascontiguousarray(table[:, features]), features)
+
+
+def unfold(layout: ObservationLayout, table: Array, observation: Observation) -> Array:
     """The observations that the environment means, (..., observation dimension) float32.
 
     Args:
         layout: of the observations.
         table: (rows, features) uint8. Each song's rows follow `frames - 1` rows of zeros, which
             belong to the empty frames before an episode begins.
-        observation: folded.
+        observation: folded; its arrays are NumPy's or JAX's, and so is the result.
     """
-    rows = observation.row[..., None] - jnp.arange(layout.frames - 1, -1, -1)
-    features = jnp.asarray(table)[rows].astype(jnp.float32)
-    before, after = jnp.split(jnp.asarray(observation.proprioception), [layout.before], axis=-1)
-    frames = jnp.concatenate([before, features, after], axis=-1)
+    if isinstance(observation.proprioception, np.ndarray):
+        numpy: Any = np
+    else:
+        from jax import numpy
+    rows = observation.row[..., None] - numpy.arange(layout.frames - 1, -1, -1)
+    features = numpy.asarray(table)[rows].astype(np.float32)
+    before, after = numpy.split(observation.proprioception, [layout.before], axis=-1)
+    frames = numpy.concatenate([before, features, after], axis=-1)
     # Frames change fastest, as dm_env_wrappers' FrameStackingWrapper flattens them.
-    stacked = jnp.moveaxis(frames, -2, -1)
+    stacked = numpy.moveaxis(frames, -2, -1)
     return stacked.reshape(*stacked.shape[:-2], layout.observation_dim)

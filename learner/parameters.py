@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 import ray
 
+Parameters = Any
+"""Of a network, as flax has them: arrays in nested dictionaries."""
+
 
 class ParameterServer:
     """Holds the newest policy parameters (an asynchronous Ray actor, a process of its own).
@@ -59,8 +62,8 @@ class Arrived(NamedTuple):
     """The learner step they come from."""
     published: float
     """When they were published, in Unix seconds."""
-    parameters: Any
-    """NumPy arrays."""
+    parameters: Parameters
+    """As NumPy's arrays."""
 
 
 class ParameterSubscription:

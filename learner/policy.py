@@ -33,20 +33,6 @@ def _mode(
     return policy(config, parameters, unfold(layout, table, observation)).mode()
 
 
-@functools.partial(jax.jit, static_argnames=("config", "layout"))
-def _sample(
-    config: SACConfig,
-    layout: ObservationLayout,
-    table: jax.Array,
-    parameters: Parameters,
-    observation: Observation,
-    key: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    key, action_key = jax.random.split(key)
-    distribution = policy(config, parameters, unfold(layout, table, observation))
-    return distribution.sample_with_log_probability(action_key)[0], key
-
-
 class Perturbation(NamedTuple):
     """How actions differ from the policy's most central ones.
 
@@ -155,12 +141,6 @@ class Policy:
         template = actor_shapes(config, layout.observation_dim, action_dim)
         return cls(config, layout, table, checkpoint.load_actor(saved, template))
 
-    def with_parameters(self, parameters: Parameters) -> "Policy":
-        """The same policy with other parameters."""
-        other = copy.copy(self)
-        other._parameters = jax.device_put(parameters)
-        return other
-
     def with_table(self, table: np.ndarray) -> "Policy":
         """The same policy with another table of goals."""
         other = copy.copy(self)
@@ -171,19 +151,6 @@ class Policy:
     def last_layer(self) -> tuple[int, int]:
         """Shape of the weights that give the mean: (hidden_dims[-1], action dimension)."""
         return cast(tuple[int, int], self._parameters["params"]["mean"]["kernel"].shape)
-
-    def sample(self, observation: Observation, key: jax.Array) -> tuple[np.ndarray, jax.Array]:
-        """Behaviour.
-
-        Args:
-            observation: a batch.
-            key: (2,) uint32, random state.
-
-        Returns:
-            Actions drawn, (batch, action dimension), and the next random state.
-        """
-        action, key = _sample(*self._static, self._table, self._parameters, observation, key)
-        return np.asarray(action), key
 
     def mode(self, observation: Observation) -> np.ndarray:
         """Evaluation: the most central actions, (batch, action dimension)."""

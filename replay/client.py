@@ -1,69 +1,94 @@
-"""The two doors to the replay server: a writer of transitions and a reader of batches."""
+"""The two doors to the replay servers: a writer for each environment, and the learner's reader."""
 
-import collections
-import time
-from typing import Any, NamedTuple
+import queue
+import threading
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import ray
 
-from replay.writer import StepWriter
-
-_CALL_SECONDS = 5.0
-_CALLS_AHEAD = 2
-_BATCHES_A_CALL = 8
+from replay.errors import PartFailed
+from replay.writer import ChunkWriter
 
 
 class Replay(NamedTuple):
-    """Where the transitions of a run are kept; can be sent to other processes."""
+    """The replay servers of a run; can be sent to other processes."""
 
-    server: Any
-    """Handle of the `ReplayServer` actor."""
-    address: str
-    """Of Reverb, "host:port"; empty where they are kept in the server's own memory."""
+    servers: list[Any]
+    """Handles of the `ReplayServer` actors."""
+    addresses: list[str]
+    """Of their Reverb, "host:port"; empty where there is none."""
 
-    def writer(self) -> StepWriter:
-        """A writer for one environment."""
-        if self.address:
-            from replay.reverb_table import ReverbWriter
+    def writer(self, number: int = 0) -> ChunkWriter:
+        """A writer for the environment of that number; the servers are taken in turn."""
+        which = number % len(self.servers)
+        if self.addresses[which]:
+            from replay.reverb_queue import ReverbWriter
 
-            return ReverbWriter(self.address)
-        from replay.memory_table import MemoryWriter
+            return ReverbWriter(self.addresses[which])
+        from replay.memory_queue import MemoryWriter
 
-        return MemoryWriter(self.server)
+        return MemoryWriter(self.servers[which])
 
-    def sampler(self) -> "Sampler":
-        """A reader of batches."""
-        return Sampler(self.server)
+    def reader(self, ahead: int = 16) -> "Reader":
+        """The learner's reader, see `Reader`."""
+        return Reader(self, ahead)
 
 
-class Sampler:
-    """Batches drawn uniformly, asked for a few ahead of their use.
+class _OneServer(Protocol):
+    def next(self) -> np.ndarray:
+        """The next chunk, as soon as there is one."""
+
+
+class Reader:
+    """Chunks from all servers, a few read ahead of their use on threads of their own.
 
     Args:
-        server: handle of the `ReplayServer` actor.
+        replay: the servers.
+        ahead: chunks, at most.
     """
 
-    def __init__(self, server: Any):
-        self._server = server
-        self._here: collections.deque[np.ndarray] = collections.deque()
-        self._asked = collections.deque(self._ask() for _ in range(_CALLS_AHEAD))
+    def __init__(self, replay: Replay, ahead: int):
+        self._here: queue.Queue[np.ndarray | PartFailed] = queue.Queue(ahead)
+        for which in range(len(replay.servers)):
+            reader = _reader_of(replay, which)
+            threading.Thread(
+                target=self._read, args=(reader,), name="replay-read", daemon=True
+            ).start()
 
-    def sample(self, seconds: float) -> np.ndarray | None:
-        """The next batch, (batch, 2, packed size) float32; None if there is none in `seconds`.
+    def take(self, seconds: float = 0.0) -> np.ndarray | None:
+        """The next chunk, (rows, packed size) float32; None if there is none in `seconds`.
 
         Raises:
-            ray.exceptions.RayError: the server is gone, or its table has failed.
+            PartFailed: a server is gone.
         """
-        deadline = time.monotonic() + seconds
-        while not self._here:
-            wait = max(0.0, deadline - time.monotonic())
-            if not ray.wait([self._asked[0]], timeout=wait)[0]:
-                return None
-            batches = ray.get(self._asked.popleft())
-            self._asked.append(self._ask())
-            self._here.extend(batches)
-        return self._here.popleft()
+        try:
+            chunk = self._here.get(timeout=seconds) if seconds > 0 else self._here.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(chunk, PartFailed):
+            self._here.put(chunk)  # For the next call.
+            raise chunk
+        return chunk
 
-    def _ask(self) -> ray.ObjectRef:
-        return self._server.sample.remote(_BATCHES_A_CALL, _CALL_SECONDS)
+    def ready(self) -> int:
+        """Chunks that have been read ahead."""
+        return self._here.qsize()
+
+    def _read(self, reader: _OneServer) -> None:
+        try:
+            while True:
+                self._here.put(reader.next())
+        # Reverb's, when its connection ends, and Ray's.
+        except (RuntimeError, ray.exceptions.RayError) as error:
+            self._here.put(PartFailed(f"a replay server is gone: {error}"))
+
+
+def _reader_of(replay: Replay, which: int) -> _OneServer:
+    if replay.addresses[which]:
+        from replay.reverb_queue import ReverbReader
+
+        return ReverbReader.at(replay.addresses[which])
+    from replay.memory_queue import MemoryReader
+
+    return MemoryReader(replay.servers[which])

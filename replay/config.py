@@ -1,4 +1,4 @@
-"""Settings of the replay server and of what is sampled from it."""
+"""Settings of the replay: what is kept, what carries it, and how fast it is learnt from."""
 
 import dataclasses
 import math
@@ -6,18 +6,20 @@ from typing import Literal
 
 from replay.errors import require, require_range
 
-_MOST_IN_REVERB = 2**31 - 1  # Reverb counts them in 32 bits.
+_MOST = 2**30  # Places in the ring are counted in 32 bits.
 
 
 @dataclasses.dataclass(frozen=True)
 class ReplayConfig:
-    """Settings of the replay server."""
+    """Settings of the replay."""
 
     replay: Literal["auto", "reverb", "memory"] = "auto"
-    """Where transitions are kept: by Reverb, or in the replay server's own memory; `auto` takes
-    Reverb where it is installed."""
+    """What carries steps from the actors to the learner: Reverb, or a queue in a Ray actor; `auto`
+    takes Reverb where it is installed."""
+    replay_servers: int = 1
+    """Replay servers side by side. One carries what hundreds of cores play."""
     replay_capacity: int = 1_000_000
-    """Transitions kept; the oldest are removed first."""
+    """Transitions kept, on the learner's device; the oldest are overwritten first."""
     batch_size: int = 256
     """Transitions in one learner step."""
     warmstart_steps: int = 5_000
@@ -34,7 +36,8 @@ class ReplayConfig:
         """
         require_range(self, "batch_size", least=1, most=1_000_000)
         require_range(self, "warmstart_steps", least=1)
-        require_range(self, "replay_capacity", least=1, most=_MOST_IN_REVERB)
+        require_range(self, "replay_capacity", least=1, most=_MOST)
+        require_range(self, "replay_servers", least=1, most=64)
         require(
             self.replay_capacity > self.warmstart_steps,
             f"--replay-capacity is {self.replay_capacity}, must be more than "

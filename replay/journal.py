@@ -5,8 +5,7 @@
         SHA256SUMS
 
 An entry has what is new since the one before, and is taken while the server works. Reverb's own
-checkpoints are not used: they block the server while they are written, hold the whole table each
-time, and what is restored from them keeps the old rate limiter (google-deepmind/reverb issue 103).
+checkpoints are not used: they block the server while they are written, and hold all each time.
 """
 
 import collections
@@ -26,31 +25,29 @@ _FILE = "transitions.safetensors"
 _NAME = re.compile(r"transitions_(\d{12})_(\d{12})")
 
 
-def pack(first: int, transitions: np.ndarray) -> PackedFolder:
-    """An entry of the journal; a step that two transitions share is in it once.
+def pack(first: int, chunks: Sequence[np.ndarray]) -> PackedFolder:
+    """An entry of the journal.
 
     Args:
         first: number of the first transition.
-        transitions: (transitions, 2, packed size) float32, as `replay.packing` packs them.
+        chunks: at least one, see `replay.packing`.
     """
-    size = transitions.shape[-1]
-    rows = np.ascontiguousarray(transitions).reshape(-1, size)
-    as_bytes = rows.view(np.dtype((np.void, rows.dtype.itemsize * size))).ravel()
-    _, places, numbers = np.unique(as_bytes, return_index=True, return_inverse=True)
-    arrays = {"steps": rows[places], "pairs": numbers.reshape(-1, 2).astype(np.int32)}
-    name = f"transitions_{first:012d}_{first + len(transitions):012d}"
+    lengths = np.array([len(chunk) for chunk in chunks], np.int32)
+    arrays = {"steps": np.concatenate(chunks), "lengths": lengths}
+    count = int(lengths.sum()) - len(chunks)
+    name = f"transitions_{first:012d}_{first + count:012d}"
     return PackedFolder.sealed(name, {_FILE: safetensors.numpy.save(arrays)})
 
 
-def trajectories(entry: PackedFolder, packed_size: int) -> Iterator[np.ndarray]:
-    """What an entry holds: steps that follow each other, every two of them a transition.
+def chunks(entry: PackedFolder, packed_size: int) -> Iterator[np.ndarray]:
+    """What an entry holds: rows that follow each other, every two of them a transition.
 
     Args:
-        entry: that `pack` made.
+        entry: that `pack` made, or a version before chunks.
         packed_size: numbers in a step.
 
     Yields:
-        (steps, packed size) float32, at least two steps.
+        (rows, packed size) float32, two rows or more, up to any number.
 
     Raises:
         BadInput: the entry is damaged, or of another piano.
@@ -58,7 +55,8 @@ def trajectories(entry: PackedFolder, packed_size: int) -> Iterator[np.ndarray]:
     entry.require_whole()
     try:
         arrays = safetensors.numpy.load(entry.files[_FILE])
-        steps, pairs = arrays["steps"], arrays["pairs"]
+        steps = arrays.pop("steps")
+        (name, index) = arrays.popitem()
     except (KeyError, SafetensorError) as error:
         raise BadInput(f"{entry.origin} is damaged: {_FILE}: {error}") from error
     require(
@@ -66,6 +64,22 @@ def trajectories(entry: PackedFolder, packed_size: int) -> Iterator[np.ndarray]:
         f"{entry.origin} is of another piano: its steps are {steps.dtype} {steps.shape[1:]}, "
         f"not float32 ({packed_size},)",
     )
+    if name == "pairs":
+        yield from _chains(entry, steps, index)
+        return
+    require(
+        index.dtype == np.int32
+        and index.ndim == 1
+        and (index.size == 0 or index.min() >= 2)
+        and int(index.sum()) == len(steps)
+        and len(steps) - len(index) == _count(entry.name),
+        f"{entry.origin} is damaged: its lengths do not belong to its steps",
+    )
+    yield from np.split(steps, np.cumsum(index)[:-1])
+
+
+def _chains(entry: PackedFolder, steps: np.ndarray, pairs: np.ndarray) -> Iterator[np.ndarray]:
+    """Steps that follow each other, of an entry in which each transition is a pair of steps."""
     require(
         pairs.dtype == np.int32
         and pairs.shape == (_count(entry.name), 2)
@@ -129,6 +143,11 @@ def end(folder: pathlib.Path) -> int:
     """The number after that of the last transition in a journal; 0 if it is empty."""
     found = entries(folder)
     return _numbers(found[-1].name)[1] if found else 0
+
+
+def end_of(entry: PackedFolder) -> int:
+    """The number after that of the last transition of an entry."""
+    return _numbers(entry.name)[1]
 
 
 def _count(name: str) -> int:

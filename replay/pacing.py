@@ -1,61 +1,71 @@
-"""Back-pressure: how the update-to-data ratio is held, whichever table keeps the transitions."""
+"""Back-pressure: how the update-to-data ratio is held.
+
+The learner counts. Too few data, and it waits; too many, and it stops reading: the servers' queues
+fill, and the actors wait.
+"""
 
 from typing import NamedTuple
 
 from replay.config import ReplayConfig
+from replay.packing import CHUNK_ROWS
 
-# How far either side may run ahead of the wanted ratio: a share of the warm-up, and never
-# less than the batches that are on their way to the learner, or it would wait for itself.
+# How far either side may run ahead of the wanted ratio, as a share of the warm-up.
 _TOLERANCE = 0.1
-BATCHES_ON_THEIR_WAY = 32
+# Chunks that wait in a server for the learner: where a ratio is held, the actors run ahead of the
+# learner by what waits.
+_WAITING = 8
+_WAITING_FREE = 256
 
 
 class Pacing(NamedTuple):
-    """What may be inserted and sampled when.
+    """When the learner may step, and when it may read.
 
-    With n inserts and m samples the learner may sample while n * s - m >= s * min_size - e and
-    actors may insert while n * s - m <= s * min_size + e, as Reverb's `SampleToInsertRatio` has it
-    (reverb/rate_limiters.py). Without a ratio only the warm-up is waited for.
+    After n transitions and m learner steps the learner is behind by (n - base) * ratio - m steps.
+    It steps unless it is ahead by more than the tolerance, and reads unless it is behind by more:
+    one of the two it may always do.
     """
 
-    min_size: int
-    """The warm-up, or what a resumed run begins with: nothing is sampled before."""
-    samples_per_insert: float | None
-    """s = batch size * update-to-data ratio; None without a ratio."""
-    error_buffer: float
-    """e, at least 2 * max(1, s): below that Reverb can deadlock."""
+    base: int
+    """Transitions before the first learner step: the warm-up, or what a resumed run begins with."""
+    ratio: float | None
+    """Learner steps a transition; None lets both sides run free."""
+    tolerance: float
+    """Learner steps."""
 
-    def may_sample(self, inserted: int, sampled: int, size: int, more: int) -> bool:
-        """Whether so many more may be sampled."""
-        if size < self.min_size:
+    def may_step(self, transitions: int, steps: int) -> bool:
+        """Whether further learner steps may be taken."""
+        if transitions < self.base:
             return False
-        if self.samples_per_insert is None:
+        return self.ratio is None or self._behind(transitions, steps) >= -self.tolerance
+
+    def may_read(self, transitions: int, steps: int) -> bool:
+        """Whether another chunk may be read."""
+        if transitions < self.base or self.ratio is None:
             return True
-        surplus = inserted * self.samples_per_insert - sampled - more
-        return surplus >= self.samples_per_insert * self.min_size - self.error_buffer
+        return self._behind(transitions, steps) <= self.tolerance
 
-    def may_insert(self, inserted: int, sampled: int) -> bool:
-        """Whether one more may be inserted."""
-        if self.samples_per_insert is None or inserted < self.min_size:
-            return True
-        surplus = (inserted + 1) * self.samples_per_insert - sampled
-        return surplus <= self.samples_per_insert * self.min_size + self.error_buffer
+    def _behind(self, transitions: int, steps: int) -> float:
+        assert self.ratio is not None
+        return (transitions - self.base) * self.ratio - steps
 
 
-def pacing(config: ReplayConfig, restored: int = 0) -> Pacing:
+def pacing(config: ReplayConfig, at_once: int = 1, restored: int = 0) -> Pacing:
     """The pacing that holds the wanted ratio.
 
     Args:
-        config: warm-up, batch size and ratio.
+        config: warm-up and ratio.
+        at_once: learner steps that are taken together.
         restored: transitions that a resumed run begins with; with them neither side is ahead.
     """
-    min_size = max(config.warmstart_steps, restored)
+    base = max(config.warmstart_steps, restored)
     if config.ratio is None:
-        return Pacing(min_size, None, 0.0)
-    samples_per_insert = config.batch_size * config.ratio
-    error_buffer = max(
-        _TOLERANCE * config.warmstart_steps * samples_per_insert,
-        BATCHES_ON_THEIR_WAY * config.batch_size,
-        2 * max(1.0, samples_per_insert),
-    )
-    return Pacing(min_size, samples_per_insert, error_buffer)
+        return Pacing(base, None, 0.0)
+    tolerance = max(_TOLERANCE * config.warmstart_steps * config.ratio, float(at_once))
+    return Pacing(base, config.ratio, tolerance)
+
+
+def waiting_chunks(config: ReplayConfig) -> int:
+    """Chunks that may wait in a server for the learner."""
+    if config.ratio is None:
+        return _WAITING_FREE
+    return max(_WAITING, round(_TOLERANCE * config.warmstart_steps / CHUNK_ROWS))

@@ -1,14 +1,22 @@
-"""A step as one array: Reverb handles one column of numbers far faster than seven.
+"""Chunks: consecutive steps of one environment as one array, (steps, packed size) float32.
+
+A row is one step,
 
     [proprioception, frame by frame | action | reward, discount | row, parameter version]
 
-All float32 but the last two, which are int32 bit by bit in the same place.
+All numbers are float32 but the last two, which are int32 bit by bit in the same place. The last
+row of a chunk holds the observation after its last step, and no step of its own: n rows are n - 1
+transitions, and none of them needs another chunk.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from replay.transition import Array, Observation, Transition
+from replay.transition import Array, Observation, Step, Transition
 
+CHUNK_ROWS = 64
+"""Rows of a chunk, at most."""
 _SCALARS = 4  # Reward, discount, row, parameter version.
 
 
@@ -18,24 +26,31 @@ def packed_size(proprioception_shape: tuple[int, int], action_dim: int) -> int:
     return frames * proprioception_dim + action_dim + _SCALARS
 
 
-def pack_step(
-    observation: Observation,
-    action: np.ndarray,
-    reward: float,
-    discount: float,
-    parameter_version: int,
-) -> np.ndarray:
-    """Packs what belongs to one time index, (packed size,) float32."""
-    end = observation.proprioception.size
-    step = np.empty(end + len(action) + _SCALARS, np.float32)
-    step[:end] = observation.proprioception.ravel()
-    step[end:-_SCALARS] = action
-    step[-4] = reward
-    step[-3] = discount
-    integers = step.view(np.int32)
-    integers[-2] = observation.row
-    integers[-1] = parameter_version
-    return step
+def pack_chunk(steps: Sequence[Step], after: Observation) -> np.ndarray:
+    """Packs steps that follow each other, (steps + 1, packed size) float32.
+
+    Args:
+        steps: at least one.
+        after: the observation that the last of them led to.
+    """
+    end = after.proprioception.size
+    size = end + len(steps[0].action) + _SCALARS
+    chunk = np.zeros((len(steps) + 1, size), np.float32)
+    integers = chunk.view(np.int32)
+    observations = [*(step.observation for step in steps), after]
+    chunk[:, :end] = np.stack([one.proprioception for one in observations]).reshape(-1, end)
+    integers[:, -2] = [one.row for one in observations]
+    chunk[:-1, end:-_SCALARS] = np.stack([step.action for step in steps])
+    chunk[:-1, -4] = [step.reward for step in steps]
+    chunk[:-1, -3] = [step.discount for step in steps]
+    integers[:-1, -1] = [step.parameter_version for step in steps]
+    integers[-1, -1] = -1
+    return chunk
+
+
+def transitions_in(chunk: np.ndarray) -> int:
+    """How many transitions a chunk holds."""
+    return len(chunk) - 1
 
 
 def unpack_batch(steps: Array, frames: int, proprioception_dim: int) -> Transition:

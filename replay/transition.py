@@ -1,15 +1,14 @@
 """What is stored.
 
 One environment step takes observation o[t] with action a[t] to reward r[t], discount d[t]
-and observation o[t+1]. An item of the replay table is the transition
+and observation o[t+1]. A transition is
 
     (o[t], a[t], r[t], d[t], o[t+1], v[t])
 
 where d[t] is the environment's own discount: 0.0 only where the episode failed, and 1.0
 everywhere else, the end of the song included, so that value is bootstrapped past it. v[t]
 is the version of the parameters that chose a[t] (the learner step at which they were
-published, -1 for uniformly random actions). The observation that ends an episode is stored
-only as the o[t+1] of its last transition; no transition spans two episodes.
+published, -1 for uniformly random actions).
 
 Most of an observation is a function of time alone: what is due now and soon. It is stored
 nowhere but in a table that the learner holds; an observation in the replay is folded into
@@ -18,7 +17,9 @@ the rest of it, which the simulation decides, and the number of its row.
 
 from typing import Any, NamedTuple
 
-Array = Any  # NumPy's in this room, JAX's in the learner.
+import numpy as np
+
+Array = Any  # NumPy's in this package, JAX's in the learner.
 
 
 class Observation(NamedTuple):
@@ -32,6 +33,19 @@ class Observation(NamedTuple):
     def batch_of_one(self) -> "Observation":
         """With a leading axis."""
         return Observation(*(part[None] for part in self))
+
+
+class Step(NamedTuple):
+    """What belongs to one time index of an episode."""
+
+    observation: Observation
+    """At which the action was taken."""
+    action: np.ndarray
+    """(action dimension,) float32 in [-1, 1]."""
+    reward: float
+    discount: float
+    """0.0 or 1.0."""
+    parameter_version: int = 0
 
 
 class Transition(NamedTuple):

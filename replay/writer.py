@@ -1,40 +1,35 @@
-"""Writing: what every writer does, wherever the transitions are kept."""
+"""Writing: what every writer does, whatever carries the chunks."""
 
 import abc
-from typing import NamedTuple
+import collections
+import time
 
 import numpy as np
 
-from replay.transition import Observation
-
-_STEPS_AT_ONCE = 16
-
-
-class Step(NamedTuple):
-    """What belongs to one time index, not yet sent."""
-
-    observation: Observation
-    action: np.ndarray
-    reward: float
-    discount: float
-    parameter_version: int
-    first: bool
+from replay.packing import CHUNK_ROWS, pack_chunk
+from replay.transition import Observation, Step
 
 
-class StepWriter(abc.ABC):
-    """Writes the transitions of one environment, in order.
+class ChunkWriter(abc.ABC):
+    """Writes the steps of one environment, in order, a chunk at a time.
 
-    Steps are handed on several at a time: between two simulator steps each call would find the
-    processor's caches cold, and take five times as long.
+    A chunk ends with its episode, when it is full, or after a second: slow environments are heard
+    of, too.
     """
 
+    _LONGEST_SECONDS = 1.0
+
     def __init__(self) -> None:
-        self._unsent: list[Step] = []
+        self._steps: list[Step] = []
+        self._since = 0.0
+        self._chunks: collections.deque[np.ndarray] = collections.deque()
+        """Complete, and not yet sent."""
         self._blocked = False
 
     def begin(self, observation: Observation) -> None:
-        """Begins an episode with its first observation."""
-        self._observation, self._first = observation, True
+        """Begins an episode with its first observation; one that was broken off ends here."""
+        self._close()
+        self._observation = observation
 
     def add(
         self,
@@ -55,34 +50,39 @@ class StepWriter(abc.ABC):
             next_observation: that it led to.
             last: whether the episode ends with it.
         """
-        self._unsent.append(
-            Step(self._observation, action, reward, discount, parameter_version, self._first)
-        )
-        self._observation, self._first = next_observation, False
-        if last:
-            # Holds the last observation. No transition begins with it, none spans two episodes.
-            self._unsent.append(
-                Step(next_observation, np.zeros_like(action), 0.0, 0.0, -1, first=False)
-            )
+        if not self._steps:
+            self._since = time.monotonic()
+        self._steps.append(Step(self._observation, action, reward, discount, parameter_version))
+        self._observation = next_observation
+        if last or len(self._steps) == CHUNK_ROWS - 1:
+            self._close()
 
     def wait(self, seconds: float, everything: bool = False) -> bool:
-        """Sends, and waits until the server has taken all but the newest few transitions.
+        """Sends what is complete, and waits until the server has taken all but the newest chunk.
 
-        This is where back-pressure is felt: the server takes no more than the
-        update-to-data ratio allows.
+        This is where back-pressure is felt: the server takes no more than the learner reads.
 
         Args:
             seconds: at most.
-            everything: whether the newest few are sent and waited for, too.
+            everything: whether the newest steps are sent and waited for, too.
 
         Returns:
             Whether there is room for more.
         """
-        if not (everything or self._blocked or len(self._unsent) >= _STEPS_AT_ONCE):
+        if self._steps and time.monotonic() - self._since >= self._LONGEST_SECONDS:
+            self._close()
+        if everything:
+            self._close()
+        if not (everything or self._blocked or self._chunks):
             return True
         self._blocked = not self._send(seconds, everything)
         return not self._blocked
 
+    def _close(self) -> None:
+        if self._steps:
+            self._chunks.append(pack_chunk(self._steps, self._observation))
+            self._steps.clear()
+
     @abc.abstractmethod
     def _send(self, seconds: float, everything: bool) -> bool:
-        """Sends what is unsent; whether the server took it, but for the newest few, in time."""
+        """Sends what is complete; whether the server took it, but for the newest chunk, in time."""

@@ -114,13 +114,13 @@ def recorded(trained, folder):
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 500
         while not list(path.glob("collections/*/segments/[0-9]*/segment.json")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=100)
+        _, errors = process.communicate(timeout=600)
     wait_until_nothing_is_left(folder)
     finished = {
         file.parent.name: file.stat().st_mtime_ns

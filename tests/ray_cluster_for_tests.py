@@ -20,7 +20,7 @@ import psutil
 from runs_for_tests import command, environment_variables
 
 RAY = pathlib.Path(sys.executable).with_name("ray")
-_START_SECONDS = 180
+_START_SECONDS = 500
 _STOP_SECONDS = 30
 
 
@@ -74,7 +74,7 @@ class RayCluster:
             time.sleep(0.2)
         return node
 
-    def run(self, *arguments, cwd=None, seconds=280, **variables):
+    def run(self, *arguments, cwd=None, seconds=600, **variables):
         """`pianist`, from a machine that knows where the cluster is and has its token."""
         return subprocess.run(
             command(*arguments),
@@ -96,7 +96,7 @@ class RayCluster:
             env=self.client_variables(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             check=True,
         ).stdout
 

@@ -19,8 +19,11 @@ FLAGS = [
     *("--midi-file", SCALE, "--trim-silence", "--gravity-compensation", "--reduced-action-space"),
     *("--primitive-fingertip-collisions", "--action-reward-observation"),
     *("--agent-config.hidden-dims", 32, 32, "--batch-size", 16, "--record-resolution", 48, 64),
+    *("--replay-capacity", 20_000),
 ]
 WARM_UP = 300
+PATIENCE = 500
+"""Seconds for what is waited for and is no promise: a machine may be slow and busy."""
 
 
 class Recorded(NamedTuple):
@@ -50,7 +53,7 @@ def environment_variables(folder):
     return os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "CI": "true"}
 
 
-def run(folder, *arguments, seconds=480):
+def run(folder, *arguments, seconds=900):
     return subprocess.run(
         command(*arguments),
         cwd=folder,
@@ -129,7 +132,7 @@ class Running:
         self.errors.seek(0)
         return self.errors.read()
 
-    def wait_until(self, what, seconds=120):
+    def wait_until(self, what, seconds=PATIENCE):
         deadline = time.monotonic() + seconds
         while not what(self):
             assert self.process.poll() is None, self.said()
@@ -169,7 +172,7 @@ def left_behind(folder):
     return processes + [path.name for path in folder.glob("pianist-*")]
 
 
-def wait_until_nothing_is_left(folder, seconds=20):
+def wait_until_nothing_is_left(folder, seconds=60):
     deadline = time.monotonic() + seconds
     while left_behind(folder) and time.monotonic() < deadline:
         time.sleep(0.5)

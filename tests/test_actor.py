@@ -10,20 +10,20 @@ from actors.config import EnvironmentConfig, SongConfig
 from actors.environment import DivergedError, PianoEnvironment
 from actors.repertoire import Repertoire
 from actors.song import load_songs
-from replay.writer import StepWriter
+from replay.writer import ChunkWriter
 
 
-class Kept(StepWriter):
-    """Keeps the steps."""
+class Kept(ChunkWriter):
+    """Keeps the chunks."""
 
     def __init__(self):
         super().__init__()
-        self.steps = []
+        self.kept = []
 
     def _send(self, seconds, everything):
         del seconds, everything
-        self.steps += self._unsent
-        self._unsent.clear()
+        self.kept += self._chunks
+        self._chunks.clear()
         return True
 
 
@@ -57,9 +57,9 @@ def test_an_episode_that_diverges_is_broken_off_and_the_next_is_as_any(rollout, 
     for _ in range(2):
         rollout.step(still, 0)
     rollout.writer.wait(1.0, everything=True)
-    assert [step.first for step in rollout.writer.steps] == [True, False, False, True, False]
-    for step in rollout.writer.steps:
-        assert np.isfinite(step.observation.proprioception).all()
+    # Of the episode that was broken off, all that was whole.
+    assert [len(chunk) - 1 for chunk in rollout.writer.kept] == [3, 2]
+    assert all(np.isfinite(chunk[:, :-2]).all() for chunk in rollout.writer.kept)
 
 
 def test_the_others_play_on_and_it_is_counted(piano):

@@ -15,7 +15,7 @@ import pytest
 from hosts_for_tests import Network, end, require_hosts
 from runs_for_tests import FLAGS, HeldBack
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2000)
 
 RUN = "elastic"
 WORKER = "actors"
@@ -77,7 +77,7 @@ TRAIN = [
 ]
 WAITS = r"no actor free of {}; the autoscaler has been asked"
 # On two busy processors.
-STEP_SECONDS = 180
+STEP_SECONDS = 500
 
 
 def wait_for(condition, what, seconds=STEP_SECONDS, pause=0.1):

@@ -56,7 +56,7 @@ print(sum("XLAEigen" in name for name in names))
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     usable, threads = map(int, result.stdout.split())
     assert usable == 1

@@ -80,7 +80,7 @@ def examined(cluster, *arguments):
         env=cluster.client_variables() | {"RAY_ADDRESS": cluster.address},
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=600,
         check=False,
     )
     assert result.stdout, result.stderr
@@ -184,7 +184,7 @@ def test_without_a_cluster_this_machine_is_examined(folder):
         env=variables,
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=600,
         check=False,
     )
     assert result.returncode == 0, result.stderr

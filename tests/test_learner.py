@@ -1,6 +1,7 @@
 """The learner step as it runs against the plain one on whole observations; the learner itself."""
 
 import pickle
+import time
 import types
 import typing
 
@@ -18,14 +19,19 @@ from benchmarks import reference
 from learner import learner, sac
 from learner.config import LearnerConfig, SACConfig
 from learner.health import UnhealthyStep
-from learner.learner import Learner, learner_steps
+from learner.learner import Learner, Shape, learner_steps, unfold_batch
 from learner.live_inputs import LiveInputs
 from learner.networks import policy
 from learner.observation import unfold
 from learner.parameters import Published
+from learner.ring import Ring, gather
+from replay import journal
 from replay.client import Replay
+from replay.config import ReplayConfig
+from replay.errors import BadInput
 from replay.files import PackedFolder
-from replay.packing import pack_step, unpack_batch
+from replay.packing import pack_chunk, unpack_batch
+from replay.transition import Step
 
 BATCH = 16
 CONFIG = LearnerConfig(
@@ -44,18 +50,39 @@ def repertoire(request):
 
 
 @pytest.fixture(scope="module")
-def batches(repertoire):
-    """Five batches of what was really played, packed."""
+def played(repertoire):
+    """What was really played, as a chunk."""
     environment = PianoEnvironment(repertoire.piano(0))
     random = np.random.default_rng(0)
     observation, steps = environment.reset().observation, []
-    for _ in range(100):
+    for _ in range(60):
         action = random.uniform(-1, 1, environment.piano.action_dim).astype(np.float32)
         timestep = environment.step(action)
-        steps.append(pack_step(observation, action, timestep.reward, timestep.discount, 0))
+        steps.append(Step(observation, action, timestep.reward, timestep.discount))
         observation = timestep.observation
-    first = random.integers(99, size=(5, BATCH))
-    return np.stack([np.array(steps)[first], np.array(steps)[first + 1]], axis=2)
+    return pack_chunk(steps, observation)
+
+
+@pytest.fixture(scope="module")
+def batches(played):
+    """Five batches of it, (5, BATCH, 2, packed size)."""
+    first = np.random.default_rng(0).integers(60, size=(5, BATCH))
+    return np.stack([played[first], played[first + 1]], axis=2)
+
+
+@pytest.fixture
+def ring(played):
+    """A replay that holds it, after something else that it has no room for."""
+    ring = Ring(60, played.shape[1])
+    for _ in range(3):
+        ring.put(played[:40])
+    ring.put(played)
+    ring.flush()
+    return ring
+
+
+def shape_of(layout, updates=1):
+    return Shape(CONFIG, layout, updates, BATCH)
 
 
 def as_reference(state):
@@ -77,7 +104,7 @@ def as_reference(state):
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_steps_on_live_inputs_are_the_plain_ones_on_whole_observations(
-    repertoire, batches, monkeypatch, cores
+    repertoire, ring, monkeypatch, cores
 ):
     monkeypatch.setattr(learner, "usable", lambda: range(cores))
     layout, action_dim = repertoire.piano(0).layout, repertoire.piano(0).action_dim
@@ -95,10 +122,13 @@ def test_steps_on_live_inputs_are_the_plain_ones_on_whole_observations(
         key=before.key,
     )
     state = live.restrict(whole)
-    update = learner.compile_steps(state, batches[:1].shape, live.table, CONFIG, live.layout)
-    for steps in batches:
-        state, metrics, healthy = update(state, steps[None], live.table, np.float32(1))
+    update = learner.compile_steps(state, ring.rings, live.table, shape_of(live.layout))
+    for _ in range(5):
+        state, metrics, healthy, places = update(
+            state, ring.rings, ring.window, live.table, np.float32(1)
+        )
         assert healthy
+        steps = np.asarray(gather(ring.rings, places[0]))
         batch = unpack_batch(steps, layout.frames, layout.proprioception_dim)
         plain_batch = sac.Batch(
             unfold(layout, repertoire.table, batch.observation),
@@ -126,13 +156,18 @@ def test_steps_on_live_inputs_are_the_plain_ones_on_whole_observations(
     assert max(moved) > 3e-3
 
 
-def test_whole_states_come_back_to_the_bit(repertoire, batches):
+def test_whole_states_come_back_to_the_bit(repertoire, ring):
     layout, action_dim = repertoire.piano(0).layout, repertoire.piano(0).action_dim
     live = LiveInputs(layout, repertoire.table)
     whole = jax.device_get(sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3))
     # Restricting copies: the step below gives its input away.
-    state, _, _ = learner_steps(
-        live.restrict(whole), batches[:1], live.table, np.float32(1), CONFIG, live.layout
+    state, *_ = learner_steps(
+        live.restrict(whole),
+        ring.rings,
+        ring.window,
+        live.table,
+        np.float32(1),
+        shape_of(live.layout),
     )
     state = jax.device_get(state)
     once = live.restore(state, whole)
@@ -143,20 +178,25 @@ def test_whole_states_come_back_to_the_bit(repertoire, batches):
     jax.tree.map(np.testing.assert_array_equal, live.restore(live.restrict(once), whole), once)
 
 
-def test_several_updates_in_one_dispatch_are_those_of_several_dispatches(repertoire, batches):
+def test_several_updates_in_one_dispatch_are_those_of_the_batches_that_were_drawn(repertoire, ring):
     layout, action_dim = repertoire.piano(0).layout, repertoire.piano(0).action_dim
     live = LiveInputs(layout, repertoire.table)
     whole = jax.device_get(sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3))
-    together, metrics, healthy = learner_steps(
-        live.restrict(whole), batches, live.table, np.float32(1), CONFIG, live.layout
+    together, metrics, healthy, places = learner_steps(
+        live.restrict(whole),
+        ring.rings,
+        ring.window,
+        live.table,
+        np.float32(1),
+        shape_of(live.layout, updates=5),
     )
     state = live.restrict(whole)
-    for steps in batches:
-        state, last, _ = learner_steps(
-            state, steps[None], live.table, np.float32(1), CONFIG, live.layout
-        )
+    assert places.shape == (5, BATCH)
+    for drawn in places:
+        batch = unfold_batch(gather(ring.rings, drawn), live.table, live.layout)
+        state, last = sac.update(state, batch, CONFIG)
     assert healthy
-    assert int(together.step) == int(state.step) == len(batches)
+    assert int(together.step) == int(state.step) == 5
     for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(state), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert float(metrics["q"]) == pytest.approx(float(last["q"]), rel=1e-4)
@@ -178,54 +218,63 @@ def test_a_policy_on_live_inputs_is_the_whole_one(repertoire, batches):
 # --- Going on, and numbers that go bad --------------------------------------------------------
 
 
-class OneASlice:
-    """Stands for the replay: the same batches again and again, and each time a pause."""
-
-    def __init__(self, batches):
-        self._asked = 0
-        self._batches = batches
-
-    def sampler(self):
-        return self
-
-    def sample(self, _seconds):
-        number, pause = divmod(self._asked, 2)
-        self._asked += 1
-        return None if pause else self._batches[number % len(self._batches)]
-
-
 @pytest.fixture
-def start_learner(repertoire, batches, monkeypatch):
-    """Makes a learner on fixed batches."""
+def start_learner(repertoire, played, monkeypatch):
+    """Makes a learner that goes on with what was played, and is sent nothing more.
+
+    It is told a ratio by which it takes one step a slice.
+    """
     monkeypatch.setattr("ray.put", lambda value: value)
 
-    def start(saved=None, first=0, data=batches):
+    class NothingNew:
+        def ready(self):
+            return 0
+
+        def take(self, seconds=0.0):
+            time.sleep(min(seconds, 0.01))
+
+    def start(saved=None, data=played):
         piano = repertoire.piano(0)
         published: list[Published] = []
 
         class Server:
             publish = types.SimpleNamespace(remote=published.append)
 
-        learner = Learner(  # The replay is not under test.
+        learner = Learner(  # What carries the chunks is not under test.
             CONFIG,
             piano.layout,
             repertoire.table,
             piano.action_dim,
             3,
-            typing.cast(Replay, OneASlice(np.roll(data, -first, axis=0))),
-            data.shape[1],
+            typing.cast(Replay, types.SimpleNamespace(reader=lambda _ahead: NothingNew())),
+            ReplayConfig(
+                batch_size=BATCH,
+                warmstart_steps=1,
+                replay_capacity=100,
+                update_to_data_ratio="free",
+            ),
             Server,
         )
-        learner.start(saved=saved)
+        learner.start(saved=saved, restored=60)
+        learner.restore(journal.pack(0, [data]))
         return learner, published
 
     return start
 
 
+def test_a_replay_that_the_device_has_no_room_for_is_refused(start_learner, monkeypatch):
+    def no_room(capacity, size):
+        raise RuntimeError(f"RESOURCE_EXHAUSTED: Out of memory allocating {capacity * size} bytes.")
+
+    monkeypatch.setattr(learner, "Ring", no_room)
+    with pytest.raises(BadInput, match=r"--replay-capacity 100 takes .* GB, for which cpu has no"):
+        start_learner()
+
+
 def take(learner, steps):
     """Takes learner steps, one a slice."""
     for _ in range(steps):
-        report = learner.learn(60.0)
+        report = learner.learn(1e-4)
         assert report.steps == 1
     return report
 
@@ -239,7 +288,7 @@ def test_going_on_from_a_checkpoint_is_never_having_stopped_to_the_bit(start_lea
     take(whole, 6)
     first, _ = start_learner()
     take(first, 3)
-    second, published = start_learner(saved=first.checkpoint({}), first=3)
+    second, published = start_learner(saved=first.checkpoint({}))
     assert [parameters.version for parameters in published] == [3]  # Actors act by it at once.
     assert take(second, 3).step == 6
     assert state_of(second) == state_of(whole)
@@ -247,19 +296,18 @@ def test_going_on_from_a_checkpoint_is_never_having_stopped_to_the_bit(start_lea
 
 
 @pytest.mark.parametrize("place", ["reward", "observation"])
-def test_a_step_whose_numbers_are_not_finite_is_caught_with_its_batch(
-    start_learner, batches, place
-):
-    bad = np.array(batches)
-    bad[2, 0, 0, {"reward": -4, "observation": 0}[place]] = np.nan
+def test_a_step_whose_numbers_are_not_finite_is_caught_with_its_batch(start_learner, played, place):
+    bad = np.array(played)
+    bad[20, {"reward": -4, "observation": 0}[place]] = np.nan
     learner, published = start_learner(data=bad)
-    take(learner, 2)
-    before = len(published)
-    with pytest.raises(UnhealthyStep, match=r"step 3: .*critic_loss.* not finite") as caught:
-        take(learner, 1)
-    np.testing.assert_array_equal(caught.value.batch[0], bad[2])
-    assert caught.value.step == 3
-    assert len(published) == before  # Nobody acts by it.
+    with pytest.raises(UnhealthyStep, match=r"step \d+: .*critic_loss.* not finite") as caught:
+        take(learner, 100)
+    batch = caught.value.batch
+    assert batch.shape == (1, BATCH, 2, played.shape[1])
+    assert np.isnan(batch).any()
+    known = {row.tobytes() for row in bad}
+    assert all(row.tobytes() in known for row in batch.reshape(-1, played.shape[1]))
+    assert len(published) == 1  # Before the first step; no actor plays by the last.
     again = pickle.loads(pickle.dumps(caught.value))
     assert str(again) == str(caught.value)
 

@@ -108,7 +108,7 @@ def test_settings_of_jax_are_not_tried_where_nothing_is_computed(tmp_path, argum
         env=os.environ | {"JAX_ENABLE_X64": "maybe", "XLA_FLAGS": "--xla_no_such_flag=1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert result.returncode == 0
@@ -131,7 +131,7 @@ def test_a_display_that_is_gone_is_not_used(variables, settled):
         env={name: value for name, value in os.environ.items() if name != "DISPLAY"} | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=True,
     )
     expected = settled if graphics._loads("egl") or settled != "egl" else "disable"
@@ -147,7 +147,7 @@ def test_a_video_is_made_without_running_python_in_a_fork(tmp_path):
         env=os.environ | {"DISPLAY": ":98765"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=True,
     )
     assert "playing Twinkle Twinkle" in result.stderr

@@ -117,7 +117,7 @@ def test_a_run_goes_on_when_another_process_took_the_memory_twice(folder):
         for time_ in (1, 2):
             run.wait_until(lambda run: run.status()["state"] == "training", 200)
             before = run.status()["environment_steps"]
-            subprocess.run([sys.executable, "-c", TAKES, str(int(taken))], check=True, timeout=100)
+            subprocess.run([sys.executable, "-c", TAKES, str(int(taken))], check=True, timeout=600)
             run.wait_until(lambda run, n=time_: run.said().count("memory again") == n, 200)
             assert run.said().count("the run waits for memory") == time_
             assert run.status()["environment_steps"] >= before

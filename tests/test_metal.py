@@ -12,7 +12,7 @@ import pytest
 from jax import export
 from test_cpl import AGENT, LAYOUT, TRAJECTORIES, WEIGHT, make_parameters, make_problem
 
-from learner import device, device_check, policy
+from learner import device, device_check, policy, ring
 from learner.learner import learner_steps
 from replay.transition import Observation
 from rlhf import cpl, imitation
@@ -32,11 +32,15 @@ def cases():
 
 def arguments():
     """Every compiled function of learner, policy and fine-tuning: its name, and what it takes."""
-    problem, config, layout = device_check.example_steps()
-    state, steps, table, annealing = problem
-    static = {"config": config, "layout": layout}
-    yield "several learner steps", learner_steps, problem, static
-    yield "a learner step", learner_steps, (state, steps[:1], table, annealing), static
+    problem, shape = device_check.example_steps()
+    state, rings, _, table, _ = problem
+    config, layout = shape.config, shape.layout
+    yield "several learner steps", learner_steps, problem, {"shape": shape}
+    _, one = device_check.example_steps(updates=1)
+    yield "a learner step", learner_steps, problem, {"shape": one}
+    block, starts = np.zeros((4, rings.steps.shape[1]), np.float32), np.zeros(4, np.int32)
+    counts = np.array([4, 3], np.int32)
+    yield "replay", ring._put, (rings, block, starts, *counts, counts), {}
 
     proprioception = np.zeros((4, layout.frames, layout.proprioception_dim), np.float32)
     observation = Observation(proprioception, np.zeros(4, np.int32))
@@ -53,7 +57,7 @@ def arguments():
         noise=0.1,
     )
     perturbed = (np.zeros(action_dim, np.float32), key, how)
-    for name, more in (("mode", ()), ("sample", (key,)), ("perturbed", perturbed)):
+    for name, more in (("mode", ()), ("perturbed", perturbed)):
         function = functools.partial(getattr(policy, f"_{name}"), config.agent_config, layout)
         yield name, function, (*acting, *more), {}
 
@@ -92,14 +96,14 @@ def operations(module):
 @pytest.mark.parametrize(
     "name",
     [
-        *("a learner step", "several learner steps", "mode", "sample", "perturbed"),
+        *("a learner step", "several learner steps", "replay", "mode", "perturbed"),
         *("fine-tuning", "scores"),
     ],
 )
 def test_every_compiled_function_lowers_to_what_the_plugin_compiles(name):
     module = lowered(*cases()[name])
     found = operations(module)
-    assert "stablehlo.dot_general" in found
+    assert {"stablehlo.dot_general", "stablehlo.scatter"} & found
     assert found <= OPERATIONS
     assert "f64" not in module
     assert "custom_call" not in module

@@ -312,6 +312,6 @@ def test_video_has_as_many_frames_as_control_steps_and_sound(tmp_path, piano, pe
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=600,
     ).stderr
     assert "mean_volume: -91" not in report  # That would be silence.

@@ -1,6 +1,8 @@
-"""The replay room: Reverb and the table in memory, behind the same doors of a real Ray actor."""
+"""From actors to the learner: by Reverb and by a queue in memory, each a real Ray actor."""
 
 import collections
+import dataclasses
+import time
 
 import jax
 import numpy as np
@@ -9,19 +11,20 @@ import ray
 from runs_for_tests import wait_until_nothing_is_left
 
 from cluster import ray_session
-from cluster.parts import remote
+from cluster.parts import start_replay
+from replay import journal
 from replay import server as server_module
-from replay.client import Replay
 from replay.config import ReplayConfig
-from replay.errors import BadInput
-from replay.pacing import BATCHES_ON_THEIR_WAY, pacing
-from replay.packing import pack_step, unpack_batch
-from replay.reverb_table import rate_limiter
+from replay.errors import BadInput, PartFailed
+from replay.files import PackedFolder
+from replay.pacing import pacing, waiting_chunks
+from replay.packing import CHUNK_ROWS, pack_chunk, packed_size, unpack_batch
 from replay.server import ReplayServer
-from replay.transition import Observation
+from replay.transition import Observation, Step
+from replay.writer import ChunkWriter
 
 FRAMES, PROPRIOCEPTION_DIM, ACTION_DIM = 2, 3, 2
-BATCH = 4
+SIZE = packed_size((FRAMES, PROPRIOCEPTION_DIM), ACTION_DIM)
 
 
 @pytest.fixture(scope="module")
@@ -38,43 +41,31 @@ def kind(request):
 
 @pytest.fixture
 def serve(session, kind):  # noqa: ARG001
-    """Starts a replay server with some settings."""
-    servers = []
+    """Starts replay servers with some settings."""
+    started = []
 
-    def start(inserted=0, restored=0, **settings):
-        settings = {"warmstart_steps": 10, "batch_size": BATCH, "replay_capacity": 1000} | settings
-        server = remote(ReplayServer, num_cpus=0, max_concurrency=8).remote(
-            ReplayConfig(replay=kind, **settings),
-            (FRAMES, PROPRIOCEPTION_DIM),
-            ACTION_DIM,
-            inserted,
-            restored,
-        )
-        servers.append(server)
-        return Replay(server, ray.get(server.address.remote(), timeout=60))
+    def start(**settings):
+        config = ReplayConfig(replay=kind, warmstart_steps=10, update_to_data_ratio="free")
+        started.append(start_replay(dataclasses.replace(config, **settings)))
+        return started[-1]
 
     yield start
-    for server in servers:
-        ray.kill(server)
+    for replay in started:
+        for server in replay.servers:
+            ray.kill(server)
 
 
-def counts(replay):
-    return ray.get(replay.server.counts.remote(), timeout=20)
-
-
-def unpacked(batch):
-    assert batch is not None
-    assert batch.dtype == np.float32
-    return unpack_batch(batch, FRAMES, PROPRIOCEPTION_DIM)
+def inserted(replay):
+    return sum(ray.get([server.inserted.remote() for server in replay.servers], timeout=20))
 
 
 def observation(episode, step):
     newest = np.array([episode, step, 0.5], np.float32)
-    return Observation(np.stack([newest - 1, newest]), np.int32(100 * episode + step))
+    return Observation(np.stack([newest - 1, newest]), np.int32(1000 * episode + step))
 
 
 def write_episodes(writer, episodes, steps, seconds=5.0):
-    """Writes what tells its origin, until the server takes no more in time."""
+    """Writes what tells its origin, until the server takes no more in time; whether it took all."""
     for episode in episodes:
         writer.begin(observation(episode, 0))
         for step in range(steps):
@@ -84,24 +75,29 @@ def write_episodes(writer, episodes, steps, seconds=5.0):
                 action, episode, 10.0 * step, float(not last), observation(episode, step + 1), last
             )
             if not writer.wait(seconds):
-                return
+                return False
+    return writer.wait(seconds, everything=True)
 
 
-def test_transitions_come_back_whole_and_never_span_two_episodes(serve, kind):
-    replay = serve(update_to_data_ratio="free")
-    assert bool(replay.address) == (kind == "reverb")
-    writer = replay.writer()
-    write_episodes(writer, episodes=range(5), steps=4)
-    assert writer.wait(5.0, everything=True)
-    assert counts(replay)["inserted"] == 20
-    sampler = replay.sampler()
+def read(reader, transitions, seconds=20.0):
+    """Chunks of so many transitions at least."""
+    chunks: list[np.ndarray] = []
+    deadline = time.monotonic() + seconds
+    while sum(len(chunk) - 1 for chunk in chunks) < transitions:
+        chunk = reader.take(seconds=deadline - time.monotonic())
+        assert chunk is not None, [len(chunk) for chunk in chunks]
+        chunks.append(chunk)
+    return chunks
+
+
+def transitions_of(chunks):
+    """What chunks hold, by episode and step; each is checked against what was written."""
     seen: collections.Counter[tuple[int, int]] = collections.Counter()
-    for _ in range(BATCHES_ON_THEIR_WAY):  # Some were drawn before all was written.
-        sampler.sample(seconds=10.0)
-    for _ in range(100):
-        batch = unpacked(sampler.sample(seconds=10.0))
-        for i in range(BATCH):
-            episode, step = (int(x) for x in batch.action[i])
+    for chunk in chunks:
+        assert chunk.dtype == np.float32
+        assert 2 <= len(chunk) <= CHUNK_ROWS
+        batch = unpack_batch(np.stack([chunk[:-1], chunk[1:]], axis=1), FRAMES, PROPRIOCEPTION_DIM)
+        for i, (episode, step) in enumerate(batch.action.astype(int).tolist()):
             for stored, written in (
                 (batch.observation, observation(episode, step)),
                 (batch.next_observation, observation(episode, step + 1)),
@@ -109,126 +105,126 @@ def test_transitions_come_back_whole_and_never_span_two_episodes(serve, kind):
                 np.testing.assert_array_equal(stored.proprioception[i], written.proprioception)
                 assert stored.row[i] == written.row
             assert batch.reward[i] == 10.0 * step
-            assert batch.discount[i] == (0.0 if step == 3 else 1.0)
             assert batch.parameter_version[i] == episode
+            assert batch.discount[i] in (0.0, 1.0)
             seen[episode, step] += 1
-    assert len(seen) == 20
-    # Uniform: 400 draws of 20, each with a mean of 20 and a standard deviation of 4.4.
-    assert max(seen.values()) < 20 + 6 * 4.4
-    assert batch.reward.dtype == np.float32
-    assert batch.parameter_version.dtype == np.int32
-    assert counts(replay)["sampled"] >= 400
+    return seen
 
 
-def test_oldest_transitions_leave_first(serve):
-    replay = serve(update_to_data_ratio="free", replay_capacity=30)
-    writer = replay.writer()
-    write_episodes(writer, episodes=range(20), steps=5)
-    assert writer.wait(5.0, everything=True)
-    assert counts(replay)["size"] == 30
-    sampler = replay.sampler()
-    # What was drawn ahead may be older.
-    for _ in range(2 * BATCHES_ON_THEIR_WAY):
-        sampler.sample(seconds=10.0)
-    batches = [unpacked(sampler.sample(seconds=10.0)) for _ in range(50)]
-    assert min(int(batch.action[:, 0].min()) for batch in batches) == 14
+def all_of(episodes, steps):
+    return collections.Counter((episode, step) for episode in episodes for step in range(steps))
 
 
-def test_writers_wait_for_a_learner_that_lags(serve):
-    replay = serve(update_to_data_ratio="0.5")
-    write_episodes(replay.writer(), episodes=range(100), steps=5, seconds=0.5)
-    # n * s - m <= s * warmstart_steps + e, with s = 2 and e = 32 batches; m is what the server
-    # has drawn ahead.
-    most = 10 + (BATCHES_ON_THEIR_WAY * BATCH + counts(replay)["sampled"]) // 2
-    assert counts(replay)["inserted"] == most
+@pytest.mark.parametrize("servers", [1, 3])
+def test_every_transition_arrives_once_and_none_spans_two_episodes(serve, kind, servers):
+    replay = serve(replay_servers=servers)
+    assert all(bool(address) == (kind == "reverb") for address in replay.addresses)
+    reader = replay.reader()
+    # Episodes shorter than a chunk, as long, and of several chunks.
+    lengths = {0: 4, 1: 63, 2: 64, 3: 200}
+    for number, steps in lengths.items():
+        assert write_episodes(replay.writer(number), [number], steps)
+    chunks = read(reader, sum(lengths.values()))
+    wanted = sum((all_of([number], steps) for number, steps in lengths.items()), all_of([], 0))
+    assert transitions_of(chunks) == wanted
+    assert reader.take(seconds=0.3) is None
+    assert inserted(replay) == sum(lengths.values())
+    each = ray.get([server.inserted.remote() for server in replay.servers], timeout=20)
+    assert (min(each) > 0) == (servers <= len(lengths))
 
 
-def test_learner_waits_for_actors_that_lag(serve):
-    replay = serve(update_to_data_ratio="0.5")
-    sampler = replay.sampler()
-    assert sampler.sample(seconds=0.3) is None
-    writer = replay.writer()
-    write_episodes(writer, episodes=range(2), steps=10)
-    assert writer.wait(5.0, everything=True)
-    # m <= s * (n - warmstart_steps) + e = 2 * 10 + 32 batches.
-    most = (2 * 10 + BATCHES_ON_THEIR_WAY * BATCH) // BATCH
-    for _ in range(most - 1):
-        assert sampler.sample(seconds=20.0) is not None
-    more = 0
-    while sampler.sample(seconds=1.0) is not None:
-        more += 1
-    assert more <= 1
+def test_the_oldest_chunks_arrive_first(serve):
+    replay = serve()
+    reader = replay.reader()
+    assert write_episodes(replay.writer(), range(20), steps=5)
+    episodes = [int(chunk[0, -1:].view(np.int32)[0]) for chunk in read(reader, 100)]
+    assert episodes == list(range(20))
 
 
-@pytest.mark.parametrize("ratio", ["0.1", "1", "20", "free"])
-def test_neither_side_ever_waits_for_itself(serve, ratio):
-    """Actors and learner in turn, each as long as it can: both get on, and the ratio is held."""
-    replay = serve(update_to_data_ratio=ratio, warmstart_steps=50, replay_capacity=10_000)
-    writer, sampler = replay.writer(), replay.sampler()
-    batches = rounds = 0
-    while batches < 100:
-        rounds += 1
-        assert rounds < 50, (counts(replay), batches)
-        write_episodes(writer, range(10 * rounds, 10 * rounds + 10), steps=5, seconds=0.2)
-        while batches < 100 and sampler.sample(seconds=0.2) is not None:
-            batches += 1
-    if ratio != "free":
-        wanted = (counts(replay)["inserted"] - 50) * float(ratio)
-        buffer = max(BATCHES_ON_THEIR_WAY, 0.1 * 50 * float(ratio), 2 * float(ratio))
-        assert abs(batches - wanted) <= 2 * buffer
+def test_a_slow_environment_is_heard_of_after_a_second(serve):
+    replay = serve()
+    reader, writer = replay.reader(), replay.writer()
+    writer.begin(observation(0, 0))
+    writer.add(np.array([0, 0], np.float32), 0, 0.0, 1.0, observation(0, 1), last=False)
+    assert writer.wait(1.0)
+    assert reader.take(seconds=0.2) is None
+    time.sleep(1.0)
+    assert writer.wait(1.0)
+    assert transitions_of(read(reader, 1)) == {(0, 0): 1}
 
 
-@pytest.mark.parametrize("ratio", ["0.1", "1", "20"])
-@pytest.mark.parametrize("warmstart_steps", [1, 50, 5000])
-def test_error_buffer_is_never_one_that_can_deadlock(ratio, warmstart_steps):
-    config = ReplayConfig(
-        warmstart_steps=warmstart_steps, batch_size=256, update_to_data_ratio=ratio
-    )
-    rate_limiter(config)  # Reverb itself refuses a buffer below 2 * max(1, samples per insert).
-    wanted = pacing(config)
-    assert wanted.samples_per_insert is not None
-    assert wanted.error_buffer >= 2 * max(1.0, wanted.samples_per_insert)
+@pytest.mark.parametrize("ratio", ["0.5", "free"])
+def test_writers_wait_for_a_learner_that_reads_nothing(serve, kind, ratio):
+    replay = serve(update_to_data_ratio=ratio)
+    assert not write_episodes(replay.writer(), range(10_000), steps=5, seconds=0.5)
+    waiting = waiting_chunks(ReplayConfig(warmstart_steps=10, update_to_data_ratio=ratio))
+    # Reverb takes in a few more than its table has room for.
+    assert 5 * waiting <= inserted(replay) <= 5 * (waiting + 8), kind
+    # It goes on as soon as something has been read, and nothing was lost.
+    reader = replay.reader()
+    transitions_of(read(reader, 5 * waiting))
 
 
-def test_a_server_that_is_gone_is_noticed_by_whoever_samples(serve):
-    replay = serve(update_to_data_ratio="free")
-    sampler = replay.sampler()
-    write_episodes(replay.writer(), episodes=range(5), steps=4)
-    ray.kill(replay.server)
-    with pytest.raises(ray.exceptions.RayError):
-        [sampler.sample(seconds=20.0) for _ in range(200)]
+@pytest.mark.parametrize("kind", ["memory"], indirect=True)
+def test_a_server_that_is_gone_is_noticed_by_who_reads(serve):
+    """Reverb's reader tries to connect again without end: the training asks the server itself."""
+    replay = serve()
+    reader = replay.reader()
+    assert write_episodes(replay.writer(), range(5), steps=4)
+    ray.kill(replay.servers[0])
+    with pytest.raises(PartFailed, match="a replay server is gone"):
+        read(reader, 10**9, seconds=60.0)
 
 
 def test_memory_is_taken_where_there_is_no_reverb(monkeypatch):
     monkeypatch.setattr(server_module, "has_reverb", lambda: False)
-
-    def serve(replay):
-        shape = (FRAMES, PROPRIOCEPTION_DIM)
-        return ReplayServer(ReplayConfig(replay=replay), shape, ACTION_DIM)
-
-    server = serve("auto")
+    server = ReplayServer(ReplayConfig(replay="auto"))
     assert server.address() == ""
     server.stop()
     with pytest.raises(BadInput, match="--replay reverb: dm-reverb is not installed"):
-        serve("reverb")
+        ReplayServer(ReplayConfig(replay="reverb"))
 
 
 def test_packed_steps_are_read_alike_on_the_device():
-    steps = np.stack(
-        [
-            [
-                pack_step(observation(i, step), np.array([i, -i], np.float32), 0.5, 1.0, i - 1)
-                for step in range(2)
-            ]
-            for i in range(3)
-        ]
+    chunk = pack_chunk(
+        [Step(observation(i, i), np.array([i, -i], np.float32), 0.5, 1.0, i - 1) for i in range(3)],
+        observation(3, 3),
     )
-    here = unpacked(steps)
-    there = jax.jit(lambda array: unpack_batch(array, FRAMES, PROPRIOCEPTION_DIM))(steps)
+    assert chunk.shape == (4, SIZE)
+    pairs = np.stack([chunk[:-1], chunk[1:]], axis=1)
+    here = unpack_batch(pairs, FRAMES, PROPRIOCEPTION_DIM)
+    there = jax.jit(lambda array: unpack_batch(array, FRAMES, PROPRIOCEPTION_DIM))(pairs)
     for ours, theirs in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert here.observation.row.tolist() == [0, 100, 200]
+    assert here.observation.row.tolist() == [0, 1001, 2002]
+    assert here.next_observation.row.tolist() == [1001, 2002, 3003]
     assert here.parameter_version.tolist() == [-1, 0, 1]
+
+
+class Kept(ChunkWriter):
+    """Keeps the chunks."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    def _send(self, seconds, everything):
+        del seconds, everything
+        self.kept += self._chunks
+        self._chunks.clear()
+        return True
+
+
+def test_an_episode_that_was_broken_off_keeps_what_was_whole():
+    writer = Kept()
+    writer.begin(observation(0, 0))
+    for step in range(3):
+        writer.add(
+            np.array([0, step], np.float32), 0, 10.0 * step, 1.0, observation(0, step + 1), False
+        )
+    assert write_episodes(writer, [1], steps=2)
+    assert transitions_of(writer.kept) == all_of([0], 3) + all_of([1], 2)
+    assert [len(chunk) for chunk in writer.kept] == [4, 3]
 
 
 @pytest.mark.parametrize(
@@ -236,6 +232,7 @@ def test_packed_steps_are_read_alike_on_the_device():
     [
         {"batch_size": 0},
         {"warmstart_steps": 0},
+        {"replay_servers": 0},
         {"warmstart_steps": 100, "replay_capacity": 100},
         {"update_to_data_ratio": "0"},
         {"update_to_data_ratio": "nan"},
@@ -247,90 +244,98 @@ def test_settings_out_of_range_name_the_flag(settings):
         ReplayConfig(**settings)
 
 
-# --- Going on with what a server had --------------------------------------------------------
+# --- The ratio ------------------------------------------------------------------------------
 
 
-def entries_of(replay, most=1000):
+@pytest.mark.parametrize("at_once", [1, 64])
+@pytest.mark.parametrize("restored", [0, 3000])
+@pytest.mark.parametrize("ratio", ["0.01", "1", "20", "free"])
+def test_the_learner_never_waits_for_itself_and_the_ratio_is_held(ratio, restored, at_once):
+    """As the learner does: reads what is there if it may, steps if it may, and never stands."""
+    config = ReplayConfig(warmstart_steps=500, update_to_data_ratio=ratio)
+    pace = pacing(config, at_once, restored)
+    transitions, steps = restored, 0
+    random = np.random.default_rng(0)
+    for _ in range(20_000):
+        there = random.random() < 0.5  # Actors are now faster, now slower.
+        if there and pace.may_read(transitions, steps):
+            transitions += int(random.integers(1, CHUNK_ROWS))
+        if pace.may_step(transitions, steps):
+            assert transitions >= 500
+            steps += at_once
+        else:
+            assert pace.may_read(transitions, steps)
+    new = transitions - max(500, restored)
+    if ratio != "free":
+        assert abs(steps - new * float(ratio)) <= (
+            0.05 * steps + pace.tolerance + at_once + CHUNK_ROWS * float(ratio)
+        )
+    assert steps > 10 * at_once
+
+
+def test_with_a_learner_that_waits_the_ratio_is_that_of_what_has_been_inserted(serve):
+    """Actors and learner in turn, each as long as it can."""
+    replay = serve(update_to_data_ratio="0.5", warmstart_steps=100)
+    config = ReplayConfig(update_to_data_ratio="0.5", warmstart_steps=100)
+    pace = pacing(config)
+    reader, writer = replay.reader(), replay.writer()
+    transitions = steps = rounds = 0
+    while steps < 1000:
+        rounds += 1
+        assert rounds < 200, (inserted(replay), transitions, steps)
+        write_episodes(writer, range(10 * rounds, 10 * rounds + 10), steps=20, seconds=0.2)
+        while steps < 1000:
+            if pace.may_step(transitions, steps):
+                steps += 1
+                continue
+            chunk = reader.take(seconds=0.2)
+            if chunk is None:
+                break
+            transitions += len(chunk) - 1
+    # What waits in the server, in the reader and on the way.
+    waiting = 20 * (waiting_chunks(config) + 16 + 8)
+    assert inserted(replay) - 100 + pace.tolerance / 0.5 >= 1000 / 0.5
+    assert inserted(replay) - 100 <= 1000 / 0.5 + waiting
+
+
+# --- The journal's share ---------------------------------------------------------------------
+
+
+def entries_of(replay, most=1000, first=0):
     """All that the journal has not got yet."""
-    entries = []
-    while (entry := ray.get(replay.server.take_new.remote(most), timeout=30)) is not None:
+    entries: list[PackedFolder] = []
+    while True:
+        asked = replay.servers[0].take_new.remote(most, first)
+        entry = ray.get(asked, timeout=30)
+        if entry is None:
+            return entries
+        first = journal.end_of(entry)
         entries.append(entry)
-    return entries
 
 
-def held(replay, batches=150):
-    """Which transitions a server holds, by episode and step."""
-    sampler, seen = replay.sampler(), set()
-    for _ in range(batches):
-        batch = unpacked(sampler.sample(seconds=10.0))
-        seen |= {tuple(int(x) for x in action) for action in batch.action}
-    return seen
-
-
-def test_the_journal_gets_every_transition_once_and_another_server_goes_on_with_it(serve):
-    first = serve(update_to_data_ratio="free")
-    writer = first.writer()
-    write_episodes(writer, episodes=range(5), steps=4)
-    assert writer.wait(5.0, everything=True)
-    entries = entries_of(first, most=8)
-    write_episodes(writer, episodes=range(5, 7), steps=4)
-    assert writer.wait(5.0, everything=True)
-    entries += entries_of(first)
+def test_the_journal_gets_every_transition_once_whatever_the_learner_reads(serve):
+    replay = serve()
+    writer = replay.writer()
+    assert write_episodes(writer, range(5), steps=4)
+    entries = entries_of(replay, most=8)
+    assert write_episodes(writer, range(5, 7), steps=4)
+    entries += entries_of(replay, first=20)
     assert [entry.name for entry in entries] == [
         "transitions_000000000000_000000000008",
         "transitions_000000000008_000000000016",
         "transitions_000000000016_000000000020",
         "transitions_000000000020_000000000028",
     ]
-
-    # Of 30 that the run has had, two were lost.
-    second = serve(update_to_data_ratio="free", inserted=30, restored=28)
-    sampler = second.sampler()
-    for entry in entries[:-1]:
-        ray.get(second.server.restore.remote(entry), timeout=30)
-    assert sampler.sample(seconds=0.3) is None  # Not all is there yet.
-    ray.get(second.server.restore.remote(entries[-1]), timeout=30)
-    assert counts(second)["inserted"] == 30
-    assert counts(second)["size"] == 28
-    assert held(second) == {(episode, step) for episode in range(7) for step in range(4)}
-    # The journal has these already.
-    assert entries_of(second) == []
-    writer = second.writer()
-    write_episodes(writer, episodes=range(7, 9), steps=4)
-    assert writer.wait(5.0, everything=True)
-    assert counts(second)["inserted"] == 38
-    assert [entry.name for entry in entries_of(second)] == ["transitions_000000000030_000000000038"]
+    chunks = [chunk for entry in entries for chunk in journal.chunks(entry, SIZE)]
+    assert transitions_of(chunks) == all_of(range(7), 4)
+    assert transitions_of(read(replay.reader(), 28)) == all_of(range(7), 4)
 
 
-@pytest.mark.parametrize("ratio", ["0.5", "20"])
-def test_a_restored_server_holds_the_ratio_from_where_it_is(serve, ratio):
-    """Neither side has to make up for what was before: no burst of updates, no blocked actors."""
-    first = serve(update_to_data_ratio="free")
-    writer = first.writer()
-    write_episodes(writer, episodes=range(100), steps=10)
-    assert writer.wait(5.0, everything=True)
-    (entry,) = entries_of(first)
-
-    replay = serve(update_to_data_ratio=ratio, inserted=1000, restored=1000)
-    ray.get(replay.server.restore.remote(entry), timeout=30)
-    sampler, writer = replay.sampler(), replay.writer()
-    ahead = 0
-    while sampler.sample(seconds=1.0) is not None:
-        ahead += 1
-    buffer = pacing(
-        ReplayConfig(update_to_data_ratio=ratio, batch_size=BATCH, warmstart_steps=10)
-    ).error_buffer
-    assert ahead * BATCH <= buffer
-    write_episodes(writer, episodes=range(100, 200), steps=10, seconds=0.3)
-    assert counts(replay)["inserted"] > 1000
-    assert sampler.sample(seconds=10.0) is not None
-
-
-def test_what_the_journal_does_not_fetch_blocks_nobody(serve):
-    replay = serve(update_to_data_ratio="free", replay_capacity=30)
-    writer = replay.writer()
-    write_episodes(writer, episodes=range(20), steps=5)
-    assert writer.wait(5.0, everything=True)
-    assert counts(replay)["inserted"] == 100
+def test_what_the_journal_does_not_fetch_blocks_no_writer(serve):
+    replay = serve(replay_capacity=30)
+    assert write_episodes(replay.writer(), range(20), steps=5)
+    assert inserted(replay) == 100
     (entry,) = entries_of(replay)
     assert entry.name == "transitions_000000000000_000000000030"
+    (*_, last) = journal.chunks(entry, SIZE)
+    assert transitions_of([last]) == all_of([19], 5)

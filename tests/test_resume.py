@@ -104,7 +104,7 @@ def test_what_can_be_changed_is_and_the_rest_stays(broken_off):
 def test_settings_for_which_there_is_no_room_do_not_become_those_of_the_run(broken_off, front_door):
     file = broken_off.path / "config.json"
     before = file.read_text()
-    more = ("--replay", "memory", "--replay-capacity", 2**31 - 1)
+    more = ("--replay-capacity", 10**9)
     refused = front_door("train", "--resume", broken_off.path, *more)
     assert_refused(refused, "lower --replay-capacity")
     assert file.read_text() == before

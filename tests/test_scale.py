@@ -9,6 +9,7 @@ import time
 import pytest
 from runs_for_tests import (
     FLAGS,
+    PATIENCE,
     HeldBack,
     command,
     environment_variables,
@@ -21,10 +22,10 @@ from actors.pool import ActorPool
 from cluster.run import RunFolder
 from cluster.scale import take_request
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(2000)
 
 
-def wait_for(read, condition, process, seconds=120):
+def wait_for(read, condition, process, seconds=PATIENCE):
     deadline = time.monotonic() + seconds
     while not condition(value := read()):
         assert process.poll() is None, process.communicate()
@@ -81,7 +82,7 @@ def test_a_run_at_a_url_is_scaled_up_to_none_and_back(folder, monkeypatch):
             process,
         )
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=100)
+        _, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
     wait_until_nothing_is_left(folder)
     assert "scaling from 2 to 0 actors" in errors

@@ -35,7 +35,7 @@ from rlhf.simulated_raters import QUALITIES, score
 from rlhf.variation import Variation
 
 # The run that all look at is trained, and recorded, for the first test that asks for it.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2000)
 
 # --- The plan ---------------------------------------------------------------------------
 

@@ -53,8 +53,8 @@ def test_what_people_use_has_room():
 @pytest.mark.parametrize(
     ("config", "flag"),
     [
-        (settings(ReplayConfig(replay="memory", replay_capacity=2 * 10**9)), "--replay-capacity"),
-        (settings(ReplayConfig(replay="reverb", replay_capacity=2 * 10**9)), "--replay-capacity"),
+        (settings(ReplayConfig(replay="memory", replay_capacity=10**9)), "--replay-capacity"),
+        (settings(ReplayConfig(replay="reverb", replay_capacity=10**9)), "--replay-capacity"),
         (settings(ReplayConfig(batch_size=10**6)), "--batch-size"),
     ],
 )
@@ -66,12 +66,6 @@ def test_a_run_larger_than_the_machine_is_refused(monkeypatch, config, flag):
     sizes.require_room(config, PIANO, on_cluster=True)
 
 
-def test_reverb_takes_memory_only_for_what_is_played():
-    config = settings(ReplayConfig(replay="reverb", replay_capacity=2 * 10**9))
-    short = dataclasses.replace(config, max_steps=10**5)
-    assert sizes.needed(short, PIANO)["--replay-capacity"] == 10**5 * (872 + 1900)
-
-
 def test_a_network_whose_checkpoints_could_not_be_read_is_refused():
     config = settings(hidden_dims=(65_536, 65_536))
     with pytest.raises(BadInput, match=r"--agent-config.hidden-dims .* takes 1\d\d GB"):
@@ -80,10 +74,10 @@ def test_a_network_whose_checkpoints_could_not_be_read_is_refused():
 
 def test_it_is_refused_before_anything_is_made(front_door, folder, monkeypatch):
     def free():
-        return 0.0, 1e9
+        return 0.0, 0.5e9
 
     monkeypatch.setattr(sizes.memory, "free", free)
     names = [path.name for path in folder.iterdir()]
-    refused = front_door("train", *FLAGS, "--replay", "memory", "--root-dir", "sizes")
-    assert_refused(refused, "1 GB: lower --replay-capacity", "1.74 GB are needed")
+    refused = front_door("train", *FLAGS, "--replay-capacity", 1_000_000, "--root-dir", "sizes")
+    assert_refused(refused, "0.5 GB: lower --replay-capacity", "0.89 GB are needed")
     assert [path.name for path in folder.iterdir()] == names

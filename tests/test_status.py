@@ -137,7 +137,7 @@ def test_what_may_not_be_read_is_not_taken_for_missing(tmp_path):
             | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
     finally:

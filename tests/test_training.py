@@ -187,7 +187,7 @@ from cluster import ray_session
 with ray_session.connect(ray_session.cluster_address(), pathlib.Path("logs")):
     print(ray.get_runtime_context().gcs_address, flush=True)
     if sys.argv[1] == "outer":
-        subprocess.run([sys.executable, "-c", sys.argv[2], "inner"], check=True, timeout=100)
+        subprocess.run([sys.executable, "-c", sys.argv[2], "inner"], check=True, timeout=600)
 """
 
 
@@ -198,7 +198,7 @@ def test_two_runs_on_one_machine_do_not_share_a_private_ray(folder):
         env=environment_variables(folder),
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=600,
         check=True,
     )
     addresses = result.stdout.split()

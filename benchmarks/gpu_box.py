@@ -1,0 +1,139 @@
+"""One machine with a GPU and many cores: what the learner step does, and what a whole run does.
+
+The run learns Twinkle with the actors on all cores, as `pianist train` starts it.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks import environment, learner
+from benchmarks.rounds import announce, machine
+from benchmarks.watched_run import read_status
+
+_FLAGS = (
+    *(
+        "--environment-name",
+        "RoboPianist-debug-TwinkleTwinkleRousseau-v0",
+        "--preset",
+        "many-actors",
+    ),
+    *("--trim-silence", "--gravity-compensation", "--reduced-action-space"),
+    *("--action-reward-observation", "--primitive-fingertip-collisions"),
+    *("--update-to-data-ratio", "free", "--environments-per-actor", "8"),
+    *("--eval-interval", "25000", "--record-every", "1000"),
+    *("--max-steps", "1000000000", "--record-resolution", "48", "64"),
+)
+_LEFT_FREE = 2
+"""Cores for learner, replay server and evaluator."""
+_WANTED = ("f1", "note_f1")
+_REACHED = 0.9
+_LOOK_SECONDS = 0.5
+_START_SECONDS = 300.0
+_SETTLED = 1 / 4
+"""Of the log lines, after which the speed counts."""
+
+
+def measure(rounds: int, seconds: float, minutes: float) -> dict[str, Any]:
+    """Measures the learner step alone, one core's environments, and a run.
+
+    Args:
+        rounds: of the first two.
+        seconds: of each of their measurements.
+        minutes: of the run.
+
+    Returns:
+        `learner_steps_alone_per_second`; `one_core_per_second`, environment steps of a whole actor
+        on one core; `run`, see `train`; `of_the_cores`, environment steps of the run for each of
+        the machine's cores, beside one core's.
+    """
+    run = train(minutes)  # First: what JAX has done here holds on to the GPU's memory.
+    announce("the learner step alone")
+    step = 1000 / learner.step_milliseconds(rounds, seconds)
+    announce("one core's environments")
+    one_core = environment.whole_actor_per_second(rounds, seconds)
+    cores = len(os.sched_getaffinity(0))
+    return {
+        "machine": machine(),
+        "cores": cores,
+        "learner_steps_alone_per_second": step,
+        "one_core_per_second": one_core,
+        "run": run,
+        "of_the_cores": run["environment_steps_per_second"] / (cores * one_core),
+    }
+
+
+def train(minutes: float) -> dict[str, Any]:
+    """A run, watched.
+
+    Returns:
+        Steps of both kinds a second, after the first quarter of the lines; the share
+        of its time that the learner waited for data; and when, in seconds since the first
+        environment step, frame F1 and note-event F1 first reached 0.9 (None: never), with all
+        evaluations.
+    """
+    actors = max(1, len(os.sched_getaffinity(0)) - _LEFT_FREE)
+    with tempfile.TemporaryDirectory() as folder:
+        run = pathlib.Path(folder) / "gpu-box"
+        command = [
+            *(sys.executable, "-m", "pianist", "train", "--root-dir", folder, "--name", run.name),
+            *(*_FLAGS, "--max-minutes", str(minutes), "--actors", str(actors)),
+        ]
+        started = time.time()
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while not read_status(run)["environment_steps"]:
+                if process.poll() is not None or time.time() - started > _START_SECONDS:
+                    process.terminate()
+                    raise RuntimeError("the run did not start")
+                time.sleep(_LOOK_SECONDS)
+            begun = time.time()
+            if process.wait(timeout=60 * minutes + _START_SECONDS):
+                raise RuntimeError("the run failed")
+        lines = [json.loads(line) for line in (run / "logbook.jsonl").open()]
+    return {"actors": actors, "seconds_to_start": begun - started} | summary(lines, begun)
+
+
+def summary(lines: list[dict[str, Any]], begun: float) -> dict[str, Any]:
+    """What `train` returns, but for the actors.
+
+    Args:
+        lines: of the logbook.
+        begun: when the first environment step was taken, in Unix seconds.
+    """
+    trained = [line for line in lines if line["learner_steps"] and "replay/size" in line]
+    first, last = trained[round(_SETTLED * len(trained))], trained[-1]
+    evaluations = [line for line in lines if "eval/f1" in line]
+
+    def rate(name: str) -> float:
+        return float((last[name] - first[name]) / (last["time"] - first["time"]))
+
+    return {
+        "learner_steps_per_second": rate("learner_steps"),
+        "environment_steps_per_second": rate("environment_steps"),
+        "learner_waiting": float(
+            np.mean([line.get("learner/waiting_fraction", 0.0) for line in trained])
+        ),
+        "seconds_to": {
+            name: next(
+                (line["time"] - begun for line in evaluations if line[f"eval/{name}"] >= _REACHED),
+                None,
+            )
+            for name in _WANTED
+        },
+        "evaluations": [
+            {
+                "seconds": line["time"] - begun,
+                "environment_steps": line["environment_steps"],
+                "learner_steps": line["learner_steps"],
+                **{name: line[f"eval/{name}"] for name in _WANTED},
+            }
+            for line in evaluations
+        ],
+    }

@@ -1,0 +1,138 @@
+"""Chunks by way of the replay server's own memory, where there is no Reverb.
+
+Reverb has wheels for Linux on x86-64 only. This queue has the same doors.
+"""
+
+import collections
+import threading
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+import ray
+
+from replay.unjournaled import Unjournaled
+from replay.writer import ChunkWriter
+
+_ANSWER_SECONDS = 30.0
+_WAIT_SECONDS = 5.0
+_PAUSE_SECONDS = 0.01
+
+
+class Joined(NamedTuple):
+    """Chunks as one array, which Ray sends without copying."""
+
+    rows: np.ndarray
+    """(rows of all, packed size) float32."""
+    lengths: list[int]
+    """Rows of each."""
+
+    @classmethod
+    def of(cls, chunks: list[np.ndarray]) -> "Joined":
+        """Joins at least one."""
+        return cls(np.concatenate(chunks), [len(chunk) for chunk in chunks])
+
+    def apart(self) -> list[np.ndarray]:
+        """The chunks, (rows, packed size) float32 each."""
+        return np.split(self.rows, np.cumsum(self.lengths)[:-1])
+
+
+class MemoryQueue:
+    """A bounded queue; each chunk is given out once, the oldest first.
+
+    Args:
+        waiting: chunks that the learner has not read, at most.
+        kept: transitions that the journal has not got, at most.
+    """
+
+    def __init__(self, waiting: int, kept: int):
+        self._waiting = waiting
+        self._chunks: collections.deque[np.ndarray] = collections.deque()
+        self._new = Unjournaled(kept)
+        self._changed = threading.Condition()
+
+    def inserted(self) -> int:
+        """Transitions ever inserted."""
+        return self._new.inserted
+
+    def insert(self, joined: Joined) -> int:
+        """Takes as many chunks as there is room for, without waiting; how many, from the first."""
+        chunks = joined.apart()
+        with self._changed:
+            taken = min(len(chunks), self._waiting - len(self._chunks))
+            for chunk in chunks[:taken]:
+                # A copy of its own: what Ray sends is freed all at once.
+                self._chunks.append(chunk.copy())
+                self._new.add(self._chunks[-1])
+            self._changed.notify_all()
+        return taken
+
+    def read(self, seconds: float) -> Joined | None:
+        """Gives out all that waits, as soon as there is any; None if there is none in time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._chunks, seconds):
+                return None
+            joined = Joined.of(list(self._chunks))
+            self._chunks.clear()
+            return joined
+
+    def take_new(self, most: int) -> list[np.ndarray]:
+        """See `Unjournaled.take`."""
+        return self._new.take(most)
+
+    def stop(self) -> None:
+        """Does nothing: the queue ends with its process."""
+
+
+class MemoryReader:
+    """Reads chunks, the oldest first; what it has read is gone from the server.
+
+    Args:
+        server: handle of the `ReplayServer` actor.
+    """
+
+    def __init__(self, server: Any):
+        self._server = server
+        self._here: collections.deque[np.ndarray] = collections.deque()
+        self._asked = server.read.remote(_WAIT_SECONDS)
+
+    def next(self) -> np.ndarray:
+        """The next chunk, (rows, packed size) float32, as soon as there is one.
+
+        A server that does not answer is waited for: the training asks each itself, and decides.
+
+        Raises:
+            ray.exceptions.RayError: the server is gone.
+        """
+        while not self._here:
+            if ray.wait([self._asked], timeout=_ANSWER_SECONDS)[0]:
+                joined = ray.get(self._asked)
+                self._asked = self._server.read.remote(_WAIT_SECONDS)  # While these are used.
+                if joined is not None:
+                    self._here.extend(joined.apart())
+        return self._here.popleft()
+
+
+class MemoryWriter(ChunkWriter):
+    """Writes the steps of one environment, in order.
+
+    Args:
+        server: handle of the `ReplayServer` actor.
+    """
+
+    def __init__(self, server: Any):
+        super().__init__()
+        self._server = server
+
+    def _send(self, seconds: float, everything: bool) -> bool:
+        del everything  # Nothing is ever on its way when this returns.
+        deadline = time.monotonic() + seconds
+        while self._chunks:
+            sent = self._server.insert.remote(Joined.of(list(self._chunks)))
+            for _ in range(ray.get(sent, timeout=_ANSWER_SECONDS)):
+                self._chunks.popleft()
+            if self._chunks:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(_PAUSE_SECONDS)
+        return True

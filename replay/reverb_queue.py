@@ -1,0 +1,156 @@
+"""Chunks by way of Reverb: a bounded queue to the learner, and another to the journal."""
+
+import contextlib
+import ctypes
+import threading
+from typing import Any
+
+import numpy as np
+
+from replay.light_reverb import load
+from replay.packing import CHUNK_ROWS
+from replay.unjournaled import Unjournaled
+from replay.writer import ChunkWriter
+
+reverb = load()
+
+LEARNER, JOURNAL = "learner", "journal"
+_LENGTH, _STEPS = "length", "steps"  # In this order they come back.
+_WAITING_FOR_JOURNAL = 64
+_READ_AHEAD = 4
+_INFO_SECONDS = 10
+_NOWHERE = "/dev/null/reverb"
+
+
+class ReverbQueue:
+    """One Reverb server. Each item is one chunk; each table gives it out once, the oldest first.
+
+    Reverb wants all items of a table alike: a chunk is padded to `CHUNK_ROWS` rows, and its length
+    goes with it.
+
+    Args:
+        waiting: chunks that the learner has not read, at most.
+        kept: transitions that the journal has not got, at most.
+    """
+
+    def __init__(self, waiting: int, kept: int):
+        def queue(name: str, size: int) -> Any:
+            return reverb.Table(
+                name=name,
+                sampler=reverb.selectors.Fifo(),
+                remover=reverb.selectors.Fifo(),
+                max_size=size,
+                max_times_sampled=1,
+                rate_limiter=reverb.rate_limiters.Queue(size),
+            )
+
+        # It checkpoints nothing, see `replay.journal`; its default is a temporary folder that it
+        # never removes.
+        checkpointer = reverb.platform.checkpointers_lib.DefaultCheckpointer(_NOWHERE)
+        tables = [queue(LEARNER, waiting), queue(JOURNAL, _WAITING_FOR_JOURNAL)]
+        self._server = reverb.Server(tables, checkpointer=checkpointer)
+        self._client = reverb.Client(f"localhost:{self._server.port}")
+        self._new = Unjournaled(kept)
+        threading.Thread(target=self._follow, name="replay-journal", daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        """At which writers and readers find the server."""
+        return int(self._server.port)
+
+    def inserted(self) -> int:
+        """Transitions ever inserted."""
+        return self._new.inserted
+
+    def take_new(self, most: int) -> list[np.ndarray]:
+        """The oldest chunks not taken yet, of so many transitions at most, but for the first.
+
+        Raises:
+            TimeoutError: Reverb does not give out what it has.
+        """
+        table = self._client.server_info(timeout=_INFO_SECONDS)[JOURNAL]
+        there = table.rate_limiter_info.sample_stats.completed + table.current_size
+        self._new.wait_for(there, _INFO_SECONDS)
+        chunks = self._new.take(most)
+        _give_back_memory()
+        return chunks
+
+    def stop(self) -> None:
+        """Ends the server; who is blocked gets an error."""
+        self._server.stop()
+
+    def _follow(self) -> None:
+        # Read in the server's own process, Reverb needs no network.
+        reader = ReverbReader(self._client, JOURNAL)
+        with contextlib.suppress(RuntimeError):  # The server has been stopped.
+            while True:
+                self._new.add(reader.next())
+
+
+class ReverbReader:
+    """Reads the chunks of a table, the oldest first; what it has read is gone from there.
+
+    Args:
+        client: of the server.
+        table: that is read.
+    """
+
+    def __init__(self, client: Any, table: str):
+        # The number of samples is without end.
+        self._sampler = client._client.NewSampler(table, 2**62, _READ_AHEAD)
+
+    @classmethod
+    def at(cls, address: str) -> "ReverbReader":
+        """The learner's reader of a server elsewhere, "host:port"."""
+        return cls(reverb.Client(address), LEARNER)
+
+    def next(self) -> np.ndarray:
+        """The next chunk, (rows, packed size) float32, as soon as there is one.
+
+        Raises:
+            RuntimeError: the server is gone.
+        """
+        length, steps = self._sampler.GetNextTrajectory()[-2:]
+        return np.asarray(steps[: int(length)])
+
+
+class ReverbWriter(ChunkWriter):
+    """Writes the steps of one environment, in order.
+
+    Args:
+        address: of the replay server, "host:port".
+    """
+
+    def __init__(self, address: str):
+        super().__init__()
+        self._writer = reverb.Client(address).trajectory_writer(num_keep_alive_refs=1)
+
+    def _send(self, seconds: float, everything: bool) -> bool:
+        tables = (LEARNER, JOURNAL)
+        while self._chunks:
+            chunk = self._chunks.popleft()
+            padded = np.zeros((CHUNK_ROWS, chunk.shape[1]), np.float32)
+            padded[: len(chunk)] = chunk
+            self._writer.append({_LENGTH: np.int32(len(chunk)), _STEPS: padded})
+            trajectory = {name: self._writer.history[name][-1] for name in (_LENGTH, _STEPS)}
+            # In this order: what the learner's queue has no room for, the journal has not.
+            for table in tables:
+                self._writer.create_item(table, priority=1.0, trajectory=trajectory)
+        try:
+            # A writer that is never flushed grows without bound (google-deepmind/reverb issue 55).
+            self._writer.flush(
+                block_until_num_items=0 if everything else len(tables),
+                timeout_ms=max(1, round(1000 * seconds)),
+            )
+        except reverb.errors.DeadlineExceededError:
+            return False
+        return True
+
+
+def _give_back_memory() -> None:
+    """Returns to the system what has been freed.
+
+    Whichever of Reverb's threads receives a chunk puts it into a heap of its own; what leaves the
+    table stays in that heap, which otherwise grows again with each thread.
+    """
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # Reverb's wheels are for glibc.
