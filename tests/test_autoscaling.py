@@ -324,5 +324,5 @@ def test_the_learner_never_goes_back(ended):
     assert steps == sorted(steps)
     lines = [json.loads(line) for line in (ended.folder / "logbook.jsonl").open()]
     steps = [line["learner_steps"] for line in lines]
-    assert len(steps) > 10
+    assert len(set(steps)) > 3
     assert steps == sorted(steps)
