@@ -236,6 +236,8 @@ def hide_warnings_of_libraries() -> None:
     """
     # pydub looks for ffmpeg on the path; ours comes with imageio-ffmpeg, and pydub is not used.
     warnings.filterwarnings("ignore", "Couldn't find ffmpeg", RuntimeWarning)
+    # Of a library's source, whenever Python 3.12 and later compile it.
+    warnings.filterwarnings("ignore", ".*invalid escape sequence", SyntaxWarning)
     show = warnings.showwarning
 
     def show_others(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -2,6 +2,7 @@
 
 import pathlib
 import sqlite3
+import time
 
 from replay.errors import BadInput
 
@@ -35,6 +36,7 @@ _ADDED = {
 """Columns that files of earlier versions do not have."""
 
 _LOCK_SECONDS = 30.0
+_PAUSE_SECONDS = 0.02
 
 
 def open_ratings(path: pathlib.Path) -> sqlite3.Connection:
@@ -46,7 +48,7 @@ def open_ratings(path: pathlib.Path) -> sqlite3.Connection:
     try:
         database = sqlite3.connect(path, timeout=_LOCK_SECONDS, check_same_thread=False)
         # Every commit is on the disk before it returns, whatever happens to the process.
-        database.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(database)
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA foreign_keys = ON")
         database.executescript(_SCHEMA)
@@ -56,6 +58,20 @@ def open_ratings(path: pathlib.Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise BadInput(f"the ratings {path} cannot be opened: {error}") from error
     return database
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Switches to the write-ahead log; for the lock that this takes SQLite itself does not wait."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _missing(database: sqlite3.Connection) -> list[str]:
