@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 from replay.errors import BadInput
 
+VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Environment variables in which Ray's clients look for a cluster, the first one first."""
+
 
 class Address(NamedTuple):
     """The parts of HOST:PORT or SCHEME://HOST:PORT; None or empty where there is none."""

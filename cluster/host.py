@@ -36,7 +36,6 @@ LEAST_ROOM = 50_000_000
 """Bytes."""
 said: list[str] = []
 """What `prepare` left out or replaced, a line each."""
-_ADDRESSES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 
 
 def prepare() -> None:
@@ -68,7 +67,9 @@ def _keep_traffic_from_proxies() -> None:
     if not proxies.are_there():
         return
     proxies.keep_from_grpc()
-    clusters = [addresses.parts_of(os.environ.get(name, ""), name).host for name in _ADDRESSES]
+    clusters = [
+        addresses.parts_of(os.environ.get(name, ""), name).host for name in addresses.VARIABLES
+    ]
     hosts = ["localhost", "127.0.0.1", "::1", socket.gethostname()]
     proxies.keep_from([*hosts, *filter(None, clusters)])
 

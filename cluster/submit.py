@@ -321,8 +321,8 @@ def _address(config: SubmitConfig) -> str:
     Raises:
         BadInput: there is none.
     """
-    variables = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-    given = {"--address": config.address, **{name: os.environ.get(name) for name in variables}}
+    variables = {name: os.environ.get(name) for name in addresses.VARIABLES}
+    given = {"--address": config.address, **variables}
     source, address = next(((name, value) for name, value in given.items() if value), ("", ""))
     if address not in ("", "auto", "local"):
         proxies.keep_from([addresses.parts_of(address, source).host or ""])

@@ -5,6 +5,8 @@ from typing import Literal
 
 from replay.errors import require
 
+LOG_STD_RANGE = (-20.0, 2.0)
+"""Of the policy's log standard deviations, before the tanh."""
 Platform = Literal["auto", "gpu", "metal", "cpu"]
 """What learns: see `learner.device`."""
 

@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from learner.config import SACConfig
+from learner.config import LOG_STD_RANGE, SACConfig
 from learner.parameters import Parameters
 
 FIRST_KERNEL = "['Dense_0']['kernel']"
 """Ends the names of the weights that read observations and, behind them, actions."""
 
-_LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0
 # Actions are drawn back by a two-thousandth of their range before the tanh is undone: that no
 # hand can tell, and an action at the very edge, as noise and clipping make it, stays near the
 # others instead of at infinity.
@@ -138,7 +137,7 @@ class Actor(nn.Module):
         initializer = nn.initializers.xavier_uniform()
         mean = nn.Dense(self.action_dim, kernel_init=initializer, name="mean")(hidden)
         log_std = nn.Dense(self.action_dim, kernel_init=initializer, name="log_std")(hidden)
-        return TanhGaussian(mean, jnp.clip(log_std, _LOG_STD_MIN, _LOG_STD_MAX))
+        return TanhGaussian(mean, jnp.clip(log_std, *LOG_STD_RANGE))
 
 
 def sizes(config: SACConfig, observation_dim: int, action_dim: int) -> tuple[int, int]:

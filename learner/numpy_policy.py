@@ -9,13 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from learner.config import SACConfig
+from learner.config import LOG_STD_RANGE, SACConfig
 from learner.observation import ObservationLayout, unfold
 from learner.parameters import Parameters
 from replay.transition import Observation
-
-# As `learner.networks` has them.
-_LOG_STD_MIN, _LOG_STD_MAX = -20.0, 2.0
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
@@ -78,7 +75,7 @@ class NumpyPolicy:
         for kernel, bias in self._hidden:
             hidden = self._activation(hidden @ kernel + bias)
         mean, log_std = (hidden @ kernel + bias for kernel, bias in self._heads)
-        return mean, np.clip(log_std, _LOG_STD_MIN, _LOG_STD_MAX)
+        return mean, np.clip(log_std, *LOG_STD_RANGE)
 
     def sample(self, observation: Observation, random: np.random.Generator) -> np.ndarray:
         """Actions drawn, (batch, action dimension) float32 in [-1, 1].

@@ -132,8 +132,7 @@ class Ring:
         while len(chunk) > CHUNK_ROWS:  # Of a journal from before chunks.
             self._put_one(chunk[:CHUNK_ROWS])
             chunk = chunk[CHUNK_ROWS - 1 :]
-        if len(chunk) > 1:
-            self._put_one(chunk)
+        self._put_one(chunk)
 
     def _put_one(self, chunk: np.ndarray) -> None:
         count = transitions_in(chunk)

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from replay.errors import BadInput, require
 from replay.files import PackedFolder
+from replay.packing import Joined
 
 _FILE = "transitions.safetensors"
 _NAME = re.compile(r"transitions_(\d{12})_(\d{12})")
@@ -32,10 +33,9 @@ def pack(first: int, chunks: Sequence[np.ndarray]) -> PackedFolder:
         first: number of the first transition.
         chunks: at least one, see `replay.packing`.
     """
-    lengths = np.array([len(chunk) for chunk in chunks], np.int32)
-    arrays = {"steps": np.concatenate(chunks), "lengths": lengths}
-    count = int(lengths.sum()) - len(chunks)
-    name = f"transitions_{first:012d}_{first + count:012d}"
+    joined = Joined.of(chunks)
+    arrays = {"steps": joined.rows, "lengths": joined.lengths}
+    name = f"transitions_{first:012d}_{first + joined.transitions:012d}"
     return PackedFolder.sealed(name, {_FILE: safetensors.numpy.save(arrays)})
 
 
@@ -67,15 +67,16 @@ def chunks(entry: PackedFolder, packed_size: int) -> Iterator[np.ndarray]:
     if name == "pairs":
         yield from _chains(entry, steps, index)
         return
+    joined = Joined(steps, index)
     require(
         index.dtype == np.int32
         and index.ndim == 1
         and (index.size == 0 or index.min() >= 2)
         and int(index.sum()) == len(steps)
-        and len(steps) - len(index) == _count(entry.name),
+        and joined.transitions == _count(entry.name),
         f"{entry.origin} is damaged: its lengths do not belong to its steps",
     )
-    yield from np.split(steps, np.cumsum(index)[:-1])
+    yield from joined.apart()
 
 
 def _chains(entry: PackedFolder, steps: np.ndarray, pairs: np.ndarray) -> Iterator[np.ndarray]:

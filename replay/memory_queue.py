@@ -6,35 +6,18 @@ Reverb has wheels for Linux on x86-64 only. This queue has the same doors.
 import collections
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import ray
 
+from replay.packing import Joined
 from replay.unjournaled import Unjournaled
 from replay.writer import ChunkWriter
 
 _ANSWER_SECONDS = 30.0
 _WAIT_SECONDS = 5.0
 _PAUSE_SECONDS = 0.01
-
-
-class Joined(NamedTuple):
-    """Chunks as one array, which Ray sends without copying."""
-
-    rows: np.ndarray
-    """(rows of all, packed size) float32."""
-    lengths: list[int]
-    """Rows of each."""
-
-    @classmethod
-    def of(cls, chunks: list[np.ndarray]) -> "Joined":
-        """Joins at least one."""
-        return cls(np.concatenate(chunks), [len(chunk) for chunk in chunks])
-
-    def apart(self) -> list[np.ndarray]:
-        """The chunks, (rows, packed size) float32 each."""
-        return np.split(self.rows, np.cumsum(self.lengths)[:-1])
 
 
 class MemoryQueue:
@@ -79,9 +62,6 @@ class MemoryQueue:
     def take_new(self, most: int) -> list[np.ndarray]:
         """See `Unjournaled.take`."""
         return self._new.take(most)
-
-    def stop(self) -> None:
-        """Does nothing: the queue ends with its process."""
 
 
 class MemoryReader:

@@ -10,6 +10,7 @@ transitions, and none of them needs another chunk.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,6 +52,29 @@ def pack_chunk(steps: Sequence[Step], after: Observation) -> np.ndarray:
 def transitions_in(chunk: np.ndarray) -> int:
     """How many transitions a chunk holds."""
     return len(chunk) - 1
+
+
+class Joined(NamedTuple):
+    """Chunks as one array: one copy to send, and to write."""
+
+    rows: np.ndarray
+    """(rows of all, packed size) float32."""
+    lengths: np.ndarray
+    """(chunks,) int32, rows of each."""
+
+    @classmethod
+    def of(cls, chunks: Sequence[np.ndarray]) -> "Joined":
+        """Joins at least one."""
+        return cls(np.concatenate(chunks), np.array([len(chunk) for chunk in chunks], np.int32))
+
+    @property
+    def transitions(self) -> int:
+        """How many transitions they hold."""
+        return len(self.rows) - len(self.lengths)
+
+    def apart(self) -> list[np.ndarray]:
+        """The chunks, (rows, packed size) float32 each."""
+        return np.split(self.rows, np.cumsum(self.lengths))[:-1]
 
 
 def unpack_batch(steps: Array, frames: int, proprioception_dim: int) -> Transition:

@@ -12,8 +12,9 @@ from replay import journal
 from replay.config import ReplayConfig
 from replay.errors import require
 from replay.files import PackedFolder
-from replay.memory_queue import Joined, MemoryQueue
+from replay.memory_queue import MemoryQueue
 from replay.pacing import waiting_chunks
+from replay.packing import Joined
 
 if TYPE_CHECKING:
     from replay.reverb_queue import ReverbQueue
@@ -85,7 +86,3 @@ class ReplayServer:
         """See `MemoryQueue.read`."""
         assert isinstance(self._queue, MemoryQueue)
         return self._queue.read(seconds)
-
-    def stop(self) -> None:
-        """Ends the server; who is blocked gets an error."""
-        self._queue.stop()

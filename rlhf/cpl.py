@@ -187,7 +187,7 @@ class State(NamedTuple):
 
     parameters: Parameters
     """Of the policy."""
-    optimiser: Any
+    optimizer: Any
     key: jax.Array
     """(2,) uint32, the random state."""
     included: jax.Array
@@ -343,7 +343,7 @@ def loss(
     return total, metrics | {"loss": total}
 
 
-def optimiser(config: CPLConfig) -> optax.GradientTransformation:
+def optimizer(config: CPLConfig) -> optax.GradientTransformation:
     """Adam on a gradient of limited norm."""
     return optax.chain(
         optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(config.learning_rate)
@@ -363,7 +363,7 @@ def initial_state(
     """
     return State(
         parameters,
-        optimiser(config).init(parameters),
+        optimizer(config).init(parameters),
         jax.random.PRNGKey(seed),
         jnp.asarray(included, jnp.float32),
     )
@@ -402,8 +402,8 @@ def update(
             state.parameters, problem, batch, config, agent_config, layout
         )
         norm = optax.global_norm(gradient)
-        updates, optimiser_state = optimiser(config).update(
-            gradient, state.optimiser, state.parameters
+        updates, optimizer_state = optimizer(config).update(
+            gradient, state.optimizer, state.parameters
         )
         parameters = optax.apply_updates(state.parameters, updates)
         report = StepReport(
@@ -411,7 +411,7 @@ def update(
             batch,
             jnp.isfinite(norm) & jnp.isfinite(metrics["loss"]),
         )
-        return State(parameters, optimiser_state, key, state.included), report
+        return State(parameters, optimizer_state, key, state.included), report
 
     return jax.lax.scan(step, state, None, length=steps)
 

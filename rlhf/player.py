@@ -4,7 +4,7 @@ import functools
 import itertools
 import pathlib
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -146,9 +146,7 @@ class Player:
             BadInput: the checkpoint is damaged, or of another network.
         """
         auditions = []
-        for song in range(len(self._repertoire.songs)):
-            environment = self._environment(song)
-            policy = self._varied(saved, environment, variation, seed)
+        for environment, policy in self._varied_songs(saved, variation, seed):
             performance, trajectory = perform(environment, policy)
             ratings = {
                 rater: score(parse_quality(rater)(performance, trajectory)) for rater in raters
@@ -171,9 +169,7 @@ class Player:
             BadInput: the checkpoint is damaged, or of another network.
         """
         demonstrations = []
-        for song in range(len(self._repertoire.songs)):
-            environment = self._environment(song)
-            policy = self._varied(saved, environment, variation, seed)
+        for environment, policy in self._varied_songs(saved, variation, seed):
             observations: list[Observation] = []
             intended: list[np.ndarray] = []
 
@@ -197,6 +193,14 @@ class Player:
                 )
             )
         return demonstrations
+
+    def _varied_songs(
+        self, saved: PackedFolder, variation: Variation, seed: int
+    ) -> Iterator[tuple[PianoEnvironment, VariedPolicy]]:
+        """Every song's environment, and the policy that is to play it as a whole."""
+        for song in range(len(self._repertoire.songs)):
+            environment = self._environment(song)
+            yield environment, self._varied(saved, environment, variation, seed)
 
     def _varied(
         self, saved: PackedFolder, environment: PianoEnvironment, variation: Variation, seed: int

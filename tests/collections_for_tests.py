@@ -1,9 +1,12 @@
 """Small collections for tests, as `pianist segments` would leave them."""
 
 import functools
+import json
 import pathlib
 import tempfile
 import wave
+from collections.abc import Callable
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -110,6 +113,14 @@ def make_collection(
         trajectory = make_trajectory(number, planned.first_step, steps)
         write_segment(place, planned, trajectory, performance.seconds, METRICS)
     return collection
+
+
+def change_manifest(collection: Collection, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Has `edit` change the values of a collection's manifest."""
+    file = collection.path / "collection.json"
+    manifest = json.loads(file.read_text())
+    edit(manifest)
+    file.write_text(json.dumps(manifest))
 
 
 @functools.cache

@@ -4,27 +4,13 @@ import time
 
 import numpy as np
 import pytest
+from kept_chunks import Kept
 
 from actors.actor import _Rollout, _Share
 from actors.config import EnvironmentConfig, SongConfig
 from actors.environment import DivergedError, PianoEnvironment
 from actors.repertoire import Repertoire
 from actors.song import load_songs
-from replay.writer import ChunkWriter
-
-
-class Kept(ChunkWriter):
-    """Keeps the chunks."""
-
-    def __init__(self):
-        super().__init__()
-        self.kept = []
-
-    def _send(self, seconds, everything):
-        del seconds, everything
-        self.kept += self._chunks
-        self._chunks.clear()
-        return True
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +43,7 @@ def test_an_episode_that_diverges_is_broken_off_and_the_next_is_as_any(rollout, 
     for _ in range(2):
         rollout.step(still, 0)
     rollout.writer.wait(1.0, everything=True)
-    # Of the episode that was broken off, all that was whole.
+    # The transitions before the break are kept.
     assert [len(chunk) - 1 for chunk in rollout.writer.kept] == [3, 2]
     assert all(np.isfinite(chunk[:, :-2]).all() for chunk in rollout.writer.kept)
 

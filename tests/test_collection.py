@@ -12,6 +12,7 @@ from collections_for_tests import (
     METRICS,
     NOISES,
     STEP,
+    change_manifest,
     make_collection,
     make_performance,
     make_plan,
@@ -30,14 +31,6 @@ from rlhf.variation import Variation
 @pytest.fixture
 def collection(tmp_path):
     return make_collection(tmp_path, segments=4, video=False)
-
-
-def edit(collection, change):
-    """Changes the manifest's values."""
-    file = collection.path / "collection.json"
-    values = json.loads(file.read_text())
-    change(values)
-    file.write_text(json.dumps(values))
 
 
 # --- Round trip -------------------------------------------------------------------------
@@ -152,20 +145,22 @@ def test_a_damaged_manifest_is_named(collection, text):
     ],
 )
 def test_a_manifest_with_other_contents_is_named(collection, change, words):
-    edit(collection, change)
+    change_manifest(collection, change)
     with pytest.raises(BadInput, match=words):
         Collection.open(collection.path)
 
 
 @pytest.mark.parametrize("name", ["../x", "../0001", "/etc", "", "1", "0001/", "0001\n", "x001", 1])
 def test_names_that_lead_elsewhere_are_refused(collection, name):
-    edit(collection, lambda manifest: manifest["segments"][0].update(name=name))
+    change_manifest(collection, lambda manifest: manifest["segments"][0].update(name=name))
     with pytest.raises(BadInput, match="name is"):
         Collection.open(collection.path)
 
 
 def test_whole_numbers_are_good_noise(collection):
-    edit(collection, lambda manifest: manifest["segments"][0]["variation"].update(noise=0))
+    change_manifest(
+        collection, lambda manifest: manifest["segments"][0]["variation"].update(noise=0)
+    )
     noise = Collection.open(collection.path).planned[0].variation.noise
     assert (type(noise), noise) == (float, 0.0)
 
@@ -210,7 +205,7 @@ def old_collection(collection):
 
     with contextlib.closing(Ratings(collection.ratings, ["0000", "0001", "0002"])) as ratings:
         ratings.rate(Rater("Ana", "person"), "0001", 70)
-    edit(collection, as_before)
+    change_manifest(collection, as_before)
     return collection
 
 
@@ -231,10 +226,10 @@ def test_collections_of_version_1_and_their_ratings_still_open(old_collection):
 
 
 def test_a_manifest_of_version_1_is_checked_as_well(old_collection):
-    edit(old_collection, lambda manifest: manifest["segments"][0].update(noise="loud"))
+    change_manifest(old_collection, lambda manifest: manifest["segments"][0].update(noise="loud"))
     with pytest.raises(BadInput, match="noise is 'loud'"):
         Collection.open(old_collection.path)
-    edit(old_collection, lambda manifest: manifest["segments"][0].pop("temperature"))
+    change_manifest(old_collection, lambda manifest: manifest["segments"][0].pop("temperature"))
     with pytest.raises(BadInput, match="temperature"):
         Collection.open(old_collection.path)
 

@@ -8,6 +8,7 @@ import shutil
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from collections_for_tests import change_manifest
 from runs_for_tests import StartedError, assert_refused, run, wait_until_nothing_is_left
 from safetensors.numpy import load_file
 
@@ -515,13 +516,6 @@ def other_environment(collection):
 
 def other_piece(collection):
     change_manifest(collection, lambda manifest: manifest["songs"][0].update(title="another"))
-
-
-def change_manifest(collection, edit):
-    file = collection.path / "collection.json"
-    manifest = json.loads(file.read_text())
-    edit(manifest)
-    file.write_text(json.dumps(manifest))
 
 
 def rated_by_another(collection):

@@ -16,7 +16,7 @@ import pytest
 from runs_for_tests import FLAGS, SCALE, WARM_UP, assert_refused, command, environment_variables
 
 import pianist
-from cluster import host, ray_session, watchdog
+from cluster import addresses, host, ray_session, watchdog
 from replay import light_reverb, proxies
 from replay.errors import BadInput
 
@@ -30,7 +30,7 @@ DEAD = "http://127.0.0.1:9"
 def clean():
     """Without proxies, and with every variable as before afterwards."""
     before, folder = dict(os.environ), tempfile.tempdir
-    for name in (*PROXIES, "no_proxy", "no_grpc_proxy", *host._ADDRESSES, *host._CACHES):
+    for name in (*PROXIES, "no_proxy", "no_grpc_proxy", *addresses.VARIABLES, *host._CACHES):
         os.environ.pop(name, None)
         os.environ.pop(name.upper(), None)
     tempfile.tempdir = None
@@ -109,7 +109,7 @@ def test_no_proxy_at_all_stays_so(monkeypatch):
     assert os.environ["no_proxy"] == "*"
 
 
-@pytest.mark.parametrize("name", host._ADDRESSES)
+@pytest.mark.parametrize("name", addresses.VARIABLES)
 @pytest.mark.parametrize("address", ["[::1:6379", "http://[head:8265", "head:99999"])
 def test_an_address_that_is_none_is_refused(monkeypatch, name, address):
     monkeypatch.setenv("http_proxy", DEAD)

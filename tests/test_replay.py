@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import ray
+from kept_chunks import Kept
 from runs_for_tests import wait_until_nothing_is_left
 
 from cluster import ray_session
@@ -21,7 +22,6 @@ from replay.pacing import pacing, waiting_chunks
 from replay.packing import CHUNK_ROWS, pack_chunk, packed_size, unpack_batch
 from replay.server import ReplayServer
 from replay.transition import Observation, Step
-from replay.writer import ChunkWriter
 
 FRAMES, PROPRIOCEPTION_DIM, ACTION_DIM = 2, 3, 2
 SIZE = packed_size((FRAMES, PROPRIOCEPTION_DIM), ACTION_DIM)
@@ -180,7 +180,6 @@ def test_memory_is_taken_where_there_is_no_reverb(monkeypatch):
     monkeypatch.setattr(server_module, "has_reverb", lambda: False)
     server = ReplayServer(ReplayConfig(replay="auto"))
     assert server.address() == ""
-    server.stop()
     with pytest.raises(BadInput, match="--replay reverb: dm-reverb is not installed"):
         ReplayServer(ReplayConfig(replay="reverb"))
 
@@ -199,20 +198,6 @@ def test_packed_steps_are_read_alike_on_the_device():
     assert here.observation.row.tolist() == [0, 1001, 2002]
     assert here.next_observation.row.tolist() == [1001, 2002, 3003]
     assert here.parameter_version.tolist() == [-1, 0, 1]
-
-
-class Kept(ChunkWriter):
-    """Keeps the chunks."""
-
-    def __init__(self):
-        super().__init__()
-        self.kept = []
-
-    def _send(self, seconds, everything):
-        del seconds, everything
-        self.kept += self._chunks
-        self._chunks.clear()
-        return True
 
 
 def test_an_episode_that_was_broken_off_keeps_what_was_whole():
