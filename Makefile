@@ -5,7 +5,7 @@ SHELL := bash
 .PHONY: help setup train test newer clusters browser check format study scaling evidence chaos soak fuzz peers clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
-TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset few-cores \
+TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset auto \
 	--max-minutes 10 --max-steps 5000000 --eval-interval 10000 --tqdm-bar \
 	--trim-silence --gravity-compensation --reduced-action-space \
 	--action-reward-observation --primitive-fingertip-collisions

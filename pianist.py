@@ -5,6 +5,7 @@ command is chosen, so that the help answers at once.
 """
 
 import contextlib
+import dataclasses
 import errno
 import io
 import itertools
@@ -46,10 +47,13 @@ def train(arguments: Sequence[str]) -> dict[str, Any]:
 
         default = settings_of(run, given(arguments, "--root-dir"))
     else:
-        from cluster.presets import default_for
+        from cluster.presets import chosen, default_for
 
-        default = default_for(arguments)
+        default = default_for(chosen(arguments))
     config = parse(TrainConfig, "train", arguments, default)
+    if config.preset == "auto":
+        print(f"--preset auto takes {default.preset}", file=sys.stderr)
+        config = dataclasses.replace(config, preset=default.preset)
     from cluster.run import find, require_usable
     from replay.storage import Place
 

@@ -54,7 +54,7 @@ def measure(rounds: int, seconds: float, replay_size: int) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as folder,
         ray_session.connect(None, pathlib.Path(folder) / "logs"),
-        parts.running(config, repertoire, False, announce) as training,
+        parts.running(config, 1, repertoire, False, announce) as training,
     ):
         driver_bytes = psutil.Process().memory_full_info().pss  # Without the loop below.
         loop = reference.loop(

@@ -204,6 +204,6 @@ def _actor(cores: int, repertoire: Repertoire) -> Iterator[Callable[[float], flo
 
 def _bytes_per_transition(piano: PianoModel) -> int:
     """What a transition takes in the replay, where chunks are full."""
-    layout, capacity = piano.layout, ReplayConfig().replay_capacity
+    layout, capacity = piano.layout, ReplayConfig().most_kept
     size = packed_size((layout.frames, layout.proprioception_dim), piano.action_dim)
     return round(ring_bytes(capacity, size) / capacity)

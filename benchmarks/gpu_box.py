@@ -19,20 +19,12 @@ from benchmarks.rounds import announce, machine
 from benchmarks.watched_run import read_status
 
 _FLAGS = (
-    *(
-        "--environment-name",
-        "RoboPianist-debug-TwinkleTwinkleRousseau-v0",
-        "--preset",
-        "many-actors",
-    ),
+    *("--environment-name", "RoboPianist-debug-TwinkleTwinkleRousseau-v0", "--preset", "gpu-box"),
     *("--trim-silence", "--gravity-compensation", "--reduced-action-space"),
     *("--action-reward-observation", "--primitive-fingertip-collisions"),
-    *("--update-to-data-ratio", "free", "--environments-per-actor", "8"),
     *("--eval-interval", "25000", "--record-every", "1000"),
     *("--max-steps", "1000000000", "--record-resolution", "48", "64"),
 )
-_LEFT_FREE = 2
-"""Cores for learner, replay server and evaluator."""
 _WANTED = ("f1", "note_f1")
 _REACHED = 0.9
 _LOOK_SECONDS = 0.5
@@ -79,12 +71,11 @@ def train(minutes: float) -> dict[str, Any]:
         environment step, frame F1 and note-event F1 first reached 0.9 (None: never), with all
         evaluations.
     """
-    actors = max(1, len(os.sched_getaffinity(0)) - _LEFT_FREE)
     with tempfile.TemporaryDirectory() as folder:
         run = pathlib.Path(folder) / "gpu-box"
         command = [
             *(sys.executable, "-m", "pianist", "train", "--root-dir", folder, "--name", run.name),
-            *(*_FLAGS, "--max-minutes", str(minutes), "--actors", str(actors)),
+            *(*_FLAGS, "--max-minutes", str(minutes)),
         ]
         started = time.time()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
@@ -97,6 +88,7 @@ def train(minutes: float) -> dict[str, Any]:
             if process.wait(timeout=60 * minutes + _START_SECONDS):
                 raise RuntimeError("the run failed")
         lines = [json.loads(line) for line in (run / "logbook.jsonl").open()]
+        actors = read_status(run)["actors_wanted"]
     return {"actors": actors, "seconds_to_start": begun - started} | summary(lines, begun)
 
 

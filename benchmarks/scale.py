@@ -93,7 +93,7 @@ def _replay(
     size = packed_size((layout.frames, layout.proprioception_dim), piano.action_dim)
     with (
         contextlib.closing(Group()) as writers,
-        receiving(replay, Ring(_CONFIG.replay_capacity, size)) as receiver,
+        receiving(replay, Ring(_CONFIG.most_kept, size)) as receiver,
     ):
         arguments = (replay.addresses[0], episode, _ENVIRONMENTS, step_seconds)
         for number in range(1, max(actors) + 1):
@@ -206,7 +206,7 @@ def _learner(repertoire: Repertoire, rounds: int, seconds: float) -> dict[str, A
         _CONFIG,
         server,
     )
-    device = answer(learner.start.remote(), "Learner", "the learner did not start", _START_SECONDS)
+    learns = answer(learner.start.remote(), "Learner", "the learner did not start", _START_SECONDS)
     write_episodes(replay.writer(), played_episode(piano), 2 * _CONFIG.warmstart_steps)
 
     def learn() -> Figures:
@@ -219,4 +219,4 @@ def _learner(repertoire: Repertoire, rounds: int, seconds: float) -> dict[str, A
     for handle in (learner, server):
         ray.kill(handle)
     _end(replay)
-    return {"device": device, "batch_size": _CONFIG.batch_size} | steps
+    return {"device": learns.device, "batch_size": _CONFIG.batch_size} | steps

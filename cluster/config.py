@@ -91,10 +91,11 @@ class TrainConfig:
     resume: str = ""
     """Go on with this run, its folder or URL or its name below --root-dir, as if nothing had
     happened; what is given besides changes its settings."""
-    preset: Literal["default", "few-cores", "many-actors"] = "default"
-    """A recipe for settings that are not given: `default` is what robopianist-rl's users know,
-    `few-cores` learnt Twinkle fastest on two cores, `many-actors` with fewest learner steps where
-    actors are plentiful (docs/results.md)."""
+    preset: Literal["default", "auto", "few-cores", "many-actors", "gpu-box"] = "default"
+    """A recipe for settings that are not given. `default` is what robopianist-rl's users know;
+    `few-cores` learnt Twinkle fastest on two cores, `gpu-box` on one GPU with 16 cores,
+    `many-actors` with fewest learner steps where actors are plentiful (docs/results.md). `auto`
+    takes what suits: many-actors on a Ray cluster, gpu-box beside a GPU, few-cores elsewhere."""
     root_dir: str = "runs"
     """Folder or URL (s3://, gs://, ...) that holds the runs. In a job that was submitted to a
     cluster a relative one is below the home folder."""
@@ -195,9 +196,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return from_json(typing.cast(type, hint), value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+        for one in arguments:
+            if (one is type(None) and value is None) or (
+                typing.get_origin(one) is Literal and value in typing.get_args(one)
+            ):
+                return value
+        return _convert(arguments[0], value, where)  # The others are `None` and names.
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin is Literal and value in arguments:

@@ -1,57 +1,23 @@
-"""The memory of this machine or container, and waiting for some."""
+"""Waiting for memory, of this machine or container."""
 
-import os
-import pathlib
 import time
 from collections.abc import Callable
 
-import psutil
-
+from learner.memory import free
 from replay.clock import AwakeClock
 from replay.errors import OutOfMemory, PartFailed
 
-RAY_THRESHOLD = "RAY_memory_usage_threshold"
 _WAIT_SECONDS = 1800.0
 _LOOK_SECONDS = 1.0
 _PAUSE_ON_CLUSTER_SECONDS = 15.0
 # Learner, evaluator, replay server and parameter server; and an actor (docs/reliability.md).
 _BYTES_OF_RUN = 1.1e9
 _BYTES_OF_ACTOR = 0.3e9
-# Of a limit, use and caches within it: versions 2 and 1 of Linux's control groups.
-_GROUPS = (
-    ("memory.max", "memory.current", ("inactive_file", "active_file")),
-    (
-        "memory/memory.limit_in_bytes",
-        "memory/memory.usage_in_bytes",
-        ("total_inactive_file", "total_active_file"),
-    ),
-)
 
 
 def needed_by(actors: int) -> float:
     """Bytes that the processes of a run take, roughly, without what is in its replay."""
     return _BYTES_OF_RUN + actors * _BYTES_OF_ACTOR
-
-
-def free(groups: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> tuple[float, float]:
-    """Bytes that may still be used, and bytes that there are.
-
-    Where RAY_memory_usage_threshold is set, that share of the memory is all there is.
-    """
-    machine = psutil.virtual_memory()
-    limit, used = float(machine.total), float(machine.total - machine.available)
-    for limit_file, used_file, caches in _GROUPS:
-        try:
-            group_limit = float((groups / limit_file).read_text())
-            statistics = (groups / limit_file).with_name("memory.stat").read_text().splitlines()
-            cached = sum(float(line.split()[1]) for line in statistics if line.split()[0] in caches)
-            group_used = float((groups / used_file).read_text()) - cached
-        except (OSError, ValueError):  # No such group, or one without a limit, which says "max".
-            continue
-        if group_limit < limit:
-            limit, used = group_limit, group_used
-    share = float(os.environ.get(RAY_THRESHOLD) or 1)
-    return share * limit - used, share * limit
 
 
 class MemoryWait:

@@ -19,7 +19,8 @@ from cluster.resume import NOTHING, Resumed
 from cluster.scale import Autoscaler
 from cluster.waiting import answer, said_if_long, to_standard_error
 from learner.cores import Processors, shared_out, usable
-from learner.learner import Learner
+from learner.device import gpu_is_here
+from learner.learner import Learner, Started
 from learner.parameters import ParameterServer
 from replay import journal
 from replay.client import Replay
@@ -59,6 +60,7 @@ class Parts:
 @contextlib.contextmanager
 def running(
     config: TrainConfig,
+    actors: int,
     repertoire: Repertoire,
     on_cluster: bool,
     announce: Callable[[str], None],
@@ -69,6 +71,7 @@ def running(
 
     Args:
         config: of the run.
+        actors: how many to begin with.
         repertoire: to be played.
         on_cluster: whether Ray is a cluster's, not our own.
         announce: takes lines for people.
@@ -83,7 +86,7 @@ def running(
     with contextlib.ExitStack() as started:
         started.callback(_wait_until_gone)
         waiter = _Waiter(announce, stopping)
-        yield _start(config, repertoire, on_cluster, announce, resumed, waiter, started)
+        yield _start(config, actors, repertoire, on_cluster, announce, resumed, waiter, started)
 
 
 class _Waiter(NamedTuple):
@@ -109,6 +112,7 @@ class _Waiter(NamedTuple):
 
 def _start(
     config: TrainConfig,
+    actors: int,
     repertoire: Repertoire,
     on_cluster: bool,
     announce: Callable[[str], None],
@@ -138,7 +142,7 @@ def _start(
         )
     learner_cores, actor_cores = _cores(config, on_cluster)
     # On a cluster each has asked for one processor.
-    share = len(actor_cores or usable()) // config.actor.actors
+    share = len(actor_cores or usable()) // max(1, actors)
     threads = 1 if on_cluster else max(1, share)
     parameter_server = part(ParameterServer, where.beside_learner)
     shared_repertoire = ray.put(repertoire)
@@ -185,11 +189,11 @@ def _start(
     for path in resumed.journal:
         restored = learner.restore.remote(PackedFolder.pack(path))
         waiter.answer(restored, Learner, "the replay was not restored", "the replay to be restored")
-    pool = ActorPool(start_actor, config.actor.actors, SLICE_SECONDS, announce)
+    pool = ActorPool(start_actor, actors, SLICE_SECONDS, announce)
     started.callback(pool.stop)
     autoscaler = Autoscaler(where, on_cluster)
     started.callback(autoscaler.ask, 0)
-    device = waiter.answer(learning, *learner_started)
+    learns: Started = waiter.answer(learning, *learner_started)
     missing = waiter.answer(
         evaluator.what_is_missing.remote(),
         Evaluator,
@@ -197,8 +201,8 @@ def _start(
         "the evaluator to start",
     )
     announce(
-        f"learner on {device}, {config.actor.actors} actor(s) with "
-        f"{config.actor.environments_per_actor} environment(s) each"
+        f"learner on {learns.device} with a replay of {learns.capacity:,} transitions, {actors} "
+        f"actor(s) with {config.actor.environments_per_actor} environment(s) each"
     )
     for line in missing:
         announce(line)
@@ -210,8 +214,7 @@ def _cores(config: TrainConfig, on_cluster: bool) -> tuple[list[int], list[int]]
 
     Where a ratio is held, whoever lags gets all: the other side waits for it.
     """
-    learns_on_cpu = config.platform == "cpu" or not ray.cluster_resources().get("GPU")
-    if on_cluster or config.replay.ratio is not None or not learns_on_cpu:
+    if on_cluster or config.replay.ratio is not None or gpu_is_here(config.platform):
         return [], []
     return shared_out()
 

@@ -42,6 +42,11 @@ class Placement(NamedTuple):
             return int(whole["CPU"])
         return max(1, int(min(whole.get(name, 0) // need for name, need in needed.items())))
 
+    def actors_beside_learner(self) -> int:
+        """How many the cluster as it is has room for beside a learner; at least one."""
+        taken = 0 if "resources" in self.learner else self.learner["num_cpus"]
+        return max(1, self.actors_that_fit() - taken)
+
 
 def placement(on_cluster: bool, platform: Platform = "auto") -> Placement:
     """The placement for the Ray that we are connected to.

@@ -10,13 +10,35 @@ from typing import Any, Literal
 from cluster.config import TrainConfig, given
 
 
-def default_for(arguments: Sequence[str]) -> TrainConfig:
-    """The settings that a command line begins with: those of the preset that it names, if any.
+def chosen(arguments: Sequence[str]) -> str | None:
+    """The preset that a command line names, if any; in the place of `auto` what suits.
 
     Args:
-        arguments: of `pianist train`; every flag among them overrides the preset.
+        arguments: of `pianist train`.
+
+    Raises:
+        BadInput: `auto`, and no Ray cluster answers where the environment says there is one.
     """
-    match given(arguments, "--preset"):
+    preset = given(arguments, "--preset")
+    if preset != "auto":
+        return preset
+    # Both take seconds to import.
+    from cluster import ray_session
+    from learner import device
+
+    if ray_session.cluster_address() is not None:
+        return "many-actors"
+    platform = given(arguments, "--platform")
+    return "gpu-box" if device.gpu_is_here("cpu" if platform == "cpu" else "auto") else "few-cores"
+
+
+def default_for(preset: str | None) -> TrainConfig:
+    """The settings that a command line begins with.
+
+    Args:
+        preset: that it names, if any; every flag overrides it.
+    """
+    match preset:
         case "few-cores":
             # Learner and actors each go as fast as they can on their share of the cores, of which
             # a recording takes as much as some 1,500 environment steps.
@@ -27,11 +49,15 @@ def default_for(arguments: Sequence[str]) -> TrainConfig:
         case "many-actors":
             # The ratio keeps actors from running away from the learner, or it from them.
             return _where_data_are_plentiful("many-actors", update_to_data_ratio="0.05")
+        case "gpu-box":
+            config = _where_data_are_plentiful("gpu-box", update_to_data_ratio="free")
+            actor = dataclasses.replace(config.actor, environments_per_actor=8)
+            return dataclasses.replace(config, actor=actor)
     return TrainConfig()
 
 
 def _where_data_are_plentiful(
-    preset: Literal["few-cores", "many-actors"], **replay: Any
+    preset: Literal["few-cores", "many-actors", "gpu-box"], **replay: Any
 ) -> TrainConfig:
     """Many more transitions than learner steps: each of these may go further."""
     config = TrainConfig()

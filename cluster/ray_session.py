@@ -23,10 +23,11 @@ import ray
 from ray._private.grpc_utils import init_grpc_channel
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
-from cluster import host, memory, patient_ray, process_logs, watchdog
+from cluster import host, patient_ray, process_logs, watchdog
 from cluster.terminal import ENDING_SIGNALS
 from cluster.time_limit import within
 from cluster.waiting import said_if_long, to_standard_error
+from learner.memory import RAY_THRESHOLD
 from replay.errors import BadInput, PartFailed, require
 
 _OBJECT_STORE_BYTES = 300_000_000
@@ -182,7 +183,7 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray would end workers when other programs have nearly filled the machine. Where memory runs
     # out Linux ends processes itself, workers of Ray first. Who sets a threshold wants it kept.
-    if memory.RAY_THRESHOLD not in os.environ:
+    if RAY_THRESHOLD not in os.environ:
         os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     # On a busy machine workers may need longer than the minute that Ray gives them, and Ray's own
     # agents longer than half a minute. Patience decides whether anything moves.

@@ -5,7 +5,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import ray
@@ -86,8 +86,8 @@ class SegmentsConfig:
     """Seed of everything random."""
     video: bool = True
     """Render a video of each segment; without one, raters see the notes and hear the sound."""
-    actors: int = 0
-    """Processes that play and record; 0 takes one for each core of the cluster."""
+    actors: int | Literal["auto"] = "auto"
+    """Processes that play and record; `auto` takes one for each core of the cluster."""
     recording: Annotated[RecordingConfig, tyro.conf.arg(name="")] = RecordingConfig()
 
     def __post_init__(self) -> None:
@@ -108,7 +108,8 @@ class SegmentsConfig:
         require_range(self, "window_seconds", least=0.5, most=3600)
         require_range(self, "lead_in_seconds", least=0, most=60)
         require_range(self, "seed", least=0)
-        require_range(self, "actors", least=0, most=4096)
+        if self.actors != "auto":
+            require_range(self, "actors", least=1, most=4096)
         end = math.inf if self.to_seconds is None else self.to_seconds
         require(
             0 <= self.from_seconds < end,
@@ -165,10 +166,8 @@ def segments(config: SegmentsConfig) -> dict[str, Any]:
             Player, **placed.actor, max_restarts=_RESTARTS, max_task_retries=_RESTARTS
         )
         shared = [ray.put(argument) for argument in (repertoire, trained.learner.agent_config)]
-        players = [
-            player_class.remote(*shared)
-            for _ in range(min(config.actors or placed.actors_that_fit(), len(missing)))
-        ]
+        wanted = placed.actors_that_fit() if config.actors == "auto" else config.actors
+        players = [player_class.remote(*shared) for _ in range(min(wanted, len(missing)))]
         _record(collection, players, _rehearse(collection, players), kept, config)
     return {"collection": str(collection.path), "segments": len(collection.planned)}
 

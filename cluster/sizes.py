@@ -4,9 +4,8 @@ It is the least that is known to be needed, so that nothing is refused that coul
 """
 
 from actors.piano_model import PianoModel
-from cluster import memory
 from cluster.config import TrainConfig
-from learner import sac
+from learner import memory, sac
 from learner.ring import ring_bytes
 from replay.errors import require
 from replay.files import LARGEST_FOLDER
@@ -30,7 +29,7 @@ def needed(config: TrainConfig, piano: PianoModel) -> dict[str, float]:
     transition = 2 * size + unfolded
     state = sac.state_bytes(config.learner, layout.observation_dim, piano.action_dim)
     return {
-        "--replay-capacity": ring_bytes(config.replay.replay_capacity, size),
+        "--replay-capacity": ring_bytes(config.replay.least_kept, size),
         "--batch-size": config.replay.batch_size * transition * _FLOAT_BYTES,
         _NETWORK: _COPIES_OF_STATE * state,
     }

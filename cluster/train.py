@@ -10,7 +10,6 @@ replay, as a run does that is resumed.
 """
 
 import contextlib
-import dataclasses
 import errno
 import signal
 import time
@@ -30,12 +29,15 @@ from cluster.journaling import Journaling
 from cluster.logbook import Logbook
 from cluster.memory import MemoryWait, needed_by
 from cluster.parts import SLICE_SECONDS
+from cluster.placement import placement
 from cluster.progress import Progress
 from cluster.recordings import Recordings
 from cluster.report.page import write_report
 from cluster.sizes import require_room
 from cluster.waiting import Patience, Stopped, answer, said_if_long
 from learner import checkpoint
+from learner.cores import actors_here
+from learner.device import gpu_is_here
 from learner.health import UnhealthyStep
 from learner.learner import LearnReport
 from replay.errors import OutOfMemory, PartFailed
@@ -85,8 +87,18 @@ def train(config: TrainConfig) -> dict[str, Any]:
         ray_session.connect(address, folder.process_logs),
         contextlib.closing(Logbook(folder, config)) as logbook,
     ):
-        run_ = _TrainingRun(config, repertoire, folder, progress, logbook)
-        return run_.train(on_cluster=address is not None)
+        on_cluster = address is not None
+        actors = _number_of_actors(config, on_cluster)
+        run_ = _TrainingRun(config, actors, repertoire, folder, progress, logbook)
+        return run_.train(on_cluster)
+
+
+def _number_of_actors(config: TrainConfig, on_cluster: bool) -> int:
+    if config.actor.actors != "auto":
+        return config.actor.actors
+    if on_cluster:
+        return placement(on_cluster, config.platform).actors_beside_learner()
+    return actors_here(learns_on_cpu=not gpu_is_here(config.platform))
 
 
 class _Disk:
@@ -119,6 +131,7 @@ class _TrainingRun:
     def __init__(
         self,
         config: TrainConfig,
+        actors: int,
         repertoire: Repertoire,
         folder: run.RunFolder,
         progress: Progress,
@@ -135,7 +148,7 @@ class _TrainingRun:
             state="starting",
             started=time.time(),
             max_steps=config.max_steps,
-            actors_wanted=config.actor.actors,
+            actors_wanted=actors,
         )
         self._disk = _Disk(progress)
         self._stop_signal = 0
@@ -149,7 +162,7 @@ class _TrainingRun:
         # Before the status of a run that is gone on with is written anew.
         resumed = self._find_whole() if self._config.resume else resume.NOTHING
         self._set_state("starting")
-        needed = None if on_cluster else needed_by(self._config.actor.actors)
+        needed = None if on_cluster else needed_by(self._status.actors_wanted)
         self._memory = MemoryWait(needed, self._progress.say, lambda: bool(self._stop_signal))
         try:
             with self._signals():
@@ -182,14 +195,13 @@ class _TrainingRun:
         """
         status = self._status
         self._has_started = False
-        actors = dataclasses.replace(self._config.actor, actors=status.actors_wanted)
-        config = dataclasses.replace(self._config, actor=actors)
         self._evaluation: ray.ObjectRef | None = None
         self._recordings.drop()
         self._steps_before = resumed.environment_steps
         try:
             with parts.running(
-                config,
+                self._config,
+                status.actors_wanted,
                 self._repertoire,
                 on_cluster,
                 self._progress.say,
@@ -200,7 +212,7 @@ class _TrainingRun:
                 self._journaling = Journaling(
                     self._parts.replay.servers,
                     self._folder.replay,
-                    self._config.replay.replay_capacity,
+                    self._config.replay.most_kept,
                     resumed.environment_steps,
                     self._disk.may_be_full,
                 )
@@ -238,7 +250,7 @@ class _TrainingRun:
         known = self._status.environment_steps
         if not known and self._folder.status.is_file():
             known = run.read_status(self._folder)["environment_steps"]
-        resumed, damaged = resume.find(self._folder, self._config.replay.replay_capacity, known)
+        resumed, damaged = resume.find(self._folder, self._config.replay.most_kept, known)
         for line in damaged:
             self._progress.say(f"{line}: the one before is taken")
         self._progress.say(f"going on with {resumed}")

@@ -38,6 +38,17 @@ def keep_to(cores: Collection[int]) -> None:
         os.sched_setaffinity(0, cores)
 
 
+def actors_here(learns_on_cpu: bool) -> int:
+    """How many actors, a core each, this machine has room for beside a learner; at least one.
+
+    Args:
+        learns_on_cpu: whether the learner takes its half of the cores. On a GPU it needs one, as
+            do replay server and evaluator.
+    """
+    cores = len(usable())
+    return max(1, cores // 2 if learns_on_cpu else cores - 2)
+
+
 def shared_out() -> tuple[list[int], list[int]]:
     """The usable cores in two halves, the learner's and the actors'; empty if there is but one."""
     cores = usable()

@@ -1,11 +1,13 @@
 """The device that learns."""
 
+import glob
 import importlib.metadata
 import os
 from typing import Any
 
 import jax
 
+from learner import memory
 from learner.config import Platform
 from replay.errors import BadInput
 
@@ -13,6 +15,10 @@ _VARIABLE = "JAX_PLATFORMS"
 _NAMES = {"gpu": "cuda", "metal": "metal", "cpu": "cpu"}
 # What the plugins for Apple's GPUs call their platform: metaljax's, then jax-mps's.
 _METAL = ("metal", "mps")
+# JAX's plugin for NVIDIA's GPUs is `xla_cuda12` or `xla_cuda13`.
+_CUDA = "xla_cuda"
+_NVIDIA_DEVICES = "/dev/nvidia[0-9]*"
+_NVIDIA_OF_WSL = "/dev/dxg"
 
 
 def variables(platform: Platform) -> dict[str, str]:
@@ -60,6 +66,32 @@ def compile_here(lowered: Any, cores: int) -> Any:
             if not unknown:
                 raise
             options = {name: value for name, value in options.items() if name not in unknown}
+
+
+def gpu_is_here(platform: Platform = "auto") -> bool:
+    """Whether JAX would learn on a GPU of this machine; JAX is not started for it.
+
+    Args:
+        platform: that is to learn.
+    """
+    asked = os.environ.get(_VARIABLE, "")
+    if platform == "cpu" or asked == "cpu":
+        return False
+    plugins = importlib.metadata.entry_points(group="jax_plugins").names
+    if any(name in plugins for name in _METAL):
+        return True
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
+    has_nvidia = bool(glob.glob(_NVIDIA_DEVICES)) or os.path.exists(_NVIDIA_OF_WSL)
+    return has_nvidia and not hidden and any(name.startswith(_CUDA) for name in plugins)
+
+
+def free_memory() -> float:
+    """Bytes that are free for arrays on the device that learns in this process."""
+    device = jax.devices()[0]
+    statistics = device.memory_stats() if device.platform != "cpu" else None
+    if not statistics or "bytes_limit" not in statistics:  # Metal shares the machine's memory.
+        return memory.free()[0]
+    return float(statistics["bytes_limit"] - statistics["bytes_in_use"])
 
 
 def use_metal() -> None:

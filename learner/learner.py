@@ -13,7 +13,7 @@ import ray
 from learner import checkpoint, sac
 from learner.config import LearnerConfig
 from learner.cores import keep_to, usable
-from learner.device import compile_here, device_name
+from learner.device import compile_here, device_name, free_memory
 from learner.health import UnhealthyStep
 from learner.live_inputs import LiveInputs
 from learner.observation import Array, ObservationLayout, unfold
@@ -22,7 +22,7 @@ from learner.ring import Ring, Rings, Window, draw, gather, ring_bytes
 from replay import journal
 from replay.client import Replay
 from replay.config import ReplayConfig
-from replay.errors import BadInput
+from replay.errors import BadInput, require
 from replay.files import PackedFolder
 from replay.pacing import pacing, waiting_chunks
 from replay.packing import packed_size, unpack_batch
@@ -31,8 +31,20 @@ from replay.packing import packed_size, unpack_batch
 # the launch of each operation, of which a dispatch is the slowest.
 _UPDATES_AT_ONCE = {"cpu": 1}
 _UPDATES_AT_ONCE_ELSEWHERE = 64
+_SHARE_OF_FREE_MEMORY = 0.5
+"""Of the device, that the replay takes where its capacity is `auto`."""
+_MANY = 1_000_000
 # Of the key of the training state, which the updates split further.
 _DRAWING = 1
+
+
+class Started(NamedTuple):
+    """What a learner works with."""
+
+    device: str
+    """For people."""
+    capacity: int
+    """Transitions that its replay holds."""
 
 
 class LearnReport(NamedTuple):
@@ -229,7 +241,7 @@ class Learner:
         cores: Collection[int] = (),
         saved: PackedFolder | None = None,
         restored: int = 0,
-    ) -> str:
+    ) -> Started:
         """Makes the training state and compiles the update; comes before everything else.
 
         It is no part of the constructor, of whose errors Ray passes on the text alone.
@@ -238,9 +250,6 @@ class Learner:
             cores: to learn on, see `learner.cores`; none means all.
             saved: the checkpoint to go on from, if any.
             restored: transitions that `restore` will be given before the first call of `learn`.
-
-        Returns:
-            The device that learns, for people.
 
         Raises:
             BadInput: there is no device of the platform that was asked for, or it has no room
@@ -260,7 +269,8 @@ class Learner:
         self._packed_size = packed_size(
             (layout.frames, layout.proprioception_dim), self._dimensions[1]
         )
-        self._ring = self._make_ring(device)
+        capacity = self._capacity(device)
+        self._ring = self._make_ring(capacity, device)
         self._pacing = pacing(config, self._updates_at_once, restored)
         self._started_at = self._step
         shape = Shape(self._config, layout, self._updates_at_once, config.batch_size)
@@ -268,10 +278,22 @@ class Learner:
         self._reader = self._replay.reader(waiting_chunks(config))
         if self._step:
             self._publish()
-        return device
+        return Started(device, capacity)
 
-    def _make_ring(self, device: str) -> Ring:
-        capacity = self._replay_config.replay_capacity
+    def _capacity(self, device: str) -> int:
+        config = self._replay_config
+        if config.replay_capacity != "auto":
+            return config.replay_capacity
+        room = _SHARE_OF_FREE_MEMORY * free_memory()
+        transitions = int(room / ring_bytes(_MANY, self._packed_size) * _MANY)
+        require(
+            transitions >= config.least_kept,
+            f"{device} has room for {transitions} transitions, and --warmstart-steps is "
+            f"{config.warmstart_steps}: free some of its memory, or lower --warmstart-steps",
+        )
+        return min(transitions, config.most_kept)
+
+    def _make_ring(self, capacity: int, device: str) -> Ring:
         try:
             return Ring(capacity, self._packed_size)
         except RuntimeError as error:  # JAX's own.

@@ -7,6 +7,7 @@ from typing import Literal
 from replay.errors import require, require_range
 
 _MOST = 2**30  # Places in the ring are counted in 32 bits.
+_MOST_BY_ITSELF = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +19,9 @@ class ReplayConfig:
     takes Reverb where it is installed."""
     replay_servers: int = 1
     """Replay servers side by side. One carries what hundreds of cores play."""
-    replay_capacity: int = 1_000_000
-    """Transitions kept, on the learner's device; the oldest are overwritten first."""
+    replay_capacity: int | Literal["auto"] = "auto"
+    """Transitions kept, on the learner's device; the oldest are overwritten first. `auto` takes a
+    million, or as many as half of the device's free memory holds."""
     batch_size: int = 256
     """Transitions in one learner step."""
     warmstart_steps: int = 5_000
@@ -36,11 +38,12 @@ class ReplayConfig:
         """
         require_range(self, "batch_size", least=1, most=1_000_000)
         require_range(self, "warmstart_steps", least=1)
-        require_range(self, "replay_capacity", least=1, most=_MOST)
+        if self.replay_capacity != "auto":
+            require_range(self, "replay_capacity", least=1, most=_MOST)
         require_range(self, "replay_servers", least=1, most=64)
         require(
-            self.replay_capacity > self.warmstart_steps,
-            f"--replay-capacity is {self.replay_capacity}, must be more than "
+            self.most_kept > self.warmstart_steps,
+            f"--replay-capacity is {self.most_kept}, must be more than "
             f"--warmstart-steps ({self.warmstart_steps}), or learning never begins",
         )
         require(
@@ -48,6 +51,16 @@ class ReplayConfig:
             f"--update-to-data-ratio is {self.update_to_data_ratio}, "
             "must be between 0.01 and 100, or `free`",
         )
+
+    @property
+    def most_kept(self) -> int:
+        """Transitions kept, at most."""
+        return _MOST_BY_ITSELF if self.replay_capacity == "auto" else self.replay_capacity
+
+    @property
+    def least_kept(self) -> int:
+        """Transitions for which there has to be room."""
+        return self.warmstart_steps + 1 if self.replay_capacity == "auto" else self.replay_capacity
 
     @property
     def ratio(self) -> float | None:

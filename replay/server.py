@@ -45,7 +45,7 @@ class ReplayServer:
             "--replay reverb: dm-reverb is not installed here; it has wheels for Linux on x86-64 "
             "with Python up to 3.11 only. --replay memory goes without",
         )
-        waiting, kept = waiting_chunks(config), config.replay_capacity
+        waiting, kept = waiting_chunks(config), config.most_kept
         self._queue: MemoryQueue | ReverbQueue
         if in_memory:
             self._queue = MemoryQueue(waiting, kept)

@@ -16,8 +16,10 @@ import pytest
 from runs_for_tests import assert_refused
 
 import pianist
+from cluster import ray_session
 from cluster.config import TrainConfig
-from cluster.presets import default_for
+from cluster.presets import chosen, default_for
+from learner import device
 from replay.errors import PartFailed
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -322,29 +324,46 @@ def test_status_without_runs_says_what_to_do(tmp_path):
 
 @pytest.mark.parametrize("written", [("--preset", "few-cores"), ("--preset=few-cores",)])
 def test_a_preset_gives_what_is_not_given(written):
-    config = default_for(["--batch-size", "32", *written])
+    arguments = ["--batch-size", "32", *written]
+    assert chosen(arguments) == "few-cores"
+    config = default_for("few-cores")
     assert config.preset == "few-cores"
     assert config.replay.ratio is None
-    parsed = pianist.parse(
-        TrainConfig, "train", ["--batch-size", "32", *written], default_for(written)
-    )
+    parsed = pianist.parse(TrainConfig, "train", arguments, config)
     assert parsed.replay.batch_size == 32
     assert parsed.actor == config.actor
     assert parsed.learner == config.learner
 
 
 def test_many_actors_play_more_for_each_learner_step():
-    config = default_for(["--preset", "many-actors"])
+    config = default_for("many-actors")
     assert config.preset == "many-actors"
     assert (config.replay.ratio, config.replay.batch_size) == (0.05, 256)
-    assert config.learner == default_for(["--preset", "few-cores"]).learner
+    assert config.learner == default_for("few-cores").learner
     assert config.learner.agent_config.actor_ema_tau < 1
 
 
 def test_without_a_preset_all_is_as_users_of_robopianist_rl_know_it():
-    config = default_for(["--batch-size", "32"])
+    config = default_for(chosen(["--batch-size", "32"]))
     assert config == TrainConfig()
     assert (config.replay.ratio, config.replay.batch_size) == (1.0, 256)
+
+
+@pytest.mark.parametrize(
+    ("address", "has_gpu", "platform", "preset"),
+    [
+        ("10.0.0.1:6379", True, (), "many-actors"),
+        (None, True, (), "gpu-box"),
+        (None, True, ("--platform", "gpu"), "gpu-box"),
+        (None, True, ("--platform", "cpu"), "few-cores"),
+        (None, False, (), "few-cores"),
+    ],
+)
+def test_auto_takes_the_preset_that_suits(monkeypatch, address, has_gpu, platform, preset):
+    monkeypatch.setattr(ray_session, "cluster_address", lambda: address)
+    monkeypatch.setattr(device, "gpu_is_here", lambda platform: has_gpu and platform != "cpu")
+    assert chosen(["--preset", "auto", *platform]) == preset
+    assert default_for(preset).preset == preset
 
 
 def test_an_unknown_preset_is_refused_by_the_process_itself():

@@ -1,5 +1,6 @@
 """What learns, and on which cores."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -8,8 +9,8 @@ import jax
 import pytest
 from runs_for_tests import FLAGS, ROOT, assert_refused, run, wait_until_nothing_is_left
 
-from learner import cores
-from learner.device import compiler_options, variables
+from learner import cores, device
+from learner.device import compiler_options, gpu_is_here, variables
 
 
 def test_auto_leaves_the_choice_to_jax():
@@ -30,6 +31,59 @@ def test_a_gpu_compiles_as_jax_has_it(monkeypatch):
     assert compiler_options(1) != compiler_options(2) != {}
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compiler_options(1) == compiler_options(2) == {}
+
+
+@pytest.fixture
+def nvidia(monkeypatch, tmp_path):
+    """A machine with one of NVIDIA's GPUs, and JAX's plugin for it."""
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(device, "_NVIDIA_DEVICES", f"{tmp_path}/nvidia[0-9]*")
+    monkeypatch.setattr(device, "_NVIDIA_OF_WSL", f"{tmp_path}/dxg")
+    install(monkeypatch, "xla_cuda13")
+    for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "nvidia0"
+
+
+def install(monkeypatch, *plugins):
+    names = importlib.metadata.EntryPoints(
+        importlib.metadata.EntryPoint(plugin, "module", "jax_plugins") for plugin in plugins
+    )
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: names)
+
+
+def test_a_gpu_is_found_without_starting_jax(nvidia):
+    assert gpu_is_here()
+    assert not gpu_is_here("cpu")
+    nvidia.rename(nvidia.with_name("dxg"))  # As Windows has it, in its Linux.
+    assert gpu_is_here()
+
+
+def test_a_gpu_that_jax_cannot_use_does_not_count(nvidia, monkeypatch):
+    for name, value in (
+        ("JAX_PLATFORMS", "cpu"),
+        ("CUDA_VISIBLE_DEVICES", ""),
+        ("CUDA_VISIBLE_DEVICES", "-1"),
+    ):
+        with monkeypatch.context() as changed:
+            changed.setenv(name, value)
+            assert not gpu_is_here()
+    install(monkeypatch)
+    assert not gpu_is_here()
+    install(monkeypatch, "metal")
+    assert gpu_is_here()
+    install(monkeypatch, "xla_cuda13")
+    nvidia.unlink()
+    assert not gpu_is_here()
+
+
+@pytest.mark.parametrize(
+    ("there", "on_cpu", "on_gpu"), [(1, 1, 1), (2, 1, 1), (4, 2, 2), (5, 2, 3), (16, 8, 14)]
+)
+def test_an_actor_for_each_core_that_the_learner_leaves(monkeypatch, there, on_cpu, on_gpu):
+    monkeypatch.setattr(cores, "usable", lambda: list(range(there)))
+    assert cores.actors_here(learns_on_cpu=True) == on_cpu
+    assert cores.actors_here(learns_on_cpu=False) == on_gpu
 
 
 def test_cores_are_shared_out_in_halves(monkeypatch):

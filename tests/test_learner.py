@@ -233,7 +233,7 @@ def start_learner(repertoire, played, monkeypatch):
         def take(self, seconds=0.0):
             time.sleep(min(seconds, 0.01))
 
-    def start(saved=None, data=played):
+    def start(saved=None, data=played, capacity=100):
         piano = repertoire.piano(0)
         published: list[Published] = []
 
@@ -250,12 +250,13 @@ def start_learner(repertoire, played, monkeypatch):
             ReplayConfig(
                 batch_size=BATCH,
                 warmstart_steps=1,
-                replay_capacity=100,
+                replay_capacity=capacity,
                 update_to_data_ratio="free",
             ),
             Server,
         )
-        learner.start(saved=saved, restored=60)
+        started = learner.start(saved=saved, restored=60)
+        assert started == ("cpu", len(learner._ring.rings.starts))
         learner.restore(journal.pack(0, [data]))
         return learner, published
 
@@ -269,6 +270,19 @@ def test_a_replay_that_the_device_has_no_room_for_is_refused(start_learner, monk
     monkeypatch.setattr(learner, "Ring", no_room)
     with pytest.raises(BadInput, match=r"--replay-capacity 100 takes .* GB, for which cpu has no"):
         start_learner()
+
+
+def test_the_replay_takes_what_half_of_the_free_memory_holds(start_learner, monkeypatch):
+    monkeypatch.setattr(learner, "free_memory", lambda: 2e6)
+    ring = start_learner(capacity="auto")[0]._ring
+    bytes_a_transition = 4 * (ring.rings.steps.shape[1] * 64 / 63 + 1)
+    assert len(ring.rings.starts) == pytest.approx(1e6 / bytes_a_transition, rel=0.01)
+    monkeypatch.setattr(learner, "free_memory", lambda: 1e9)
+    monkeypatch.setattr(ReplayConfig, "most_kept", 200)
+    assert len(start_learner(capacity="auto")[0]._ring.rings.starts) == 200
+    monkeypatch.setattr(learner, "free_memory", lambda: 100.0)
+    with pytest.raises(BadInput, match="cpu has room for 0 transitions, and --warmstart-steps is"):
+        start_learner(capacity="auto")
 
 
 def take(learner, steps):

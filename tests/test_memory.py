@@ -10,6 +10,7 @@ import ray
 from runs_for_tests import FLAGS, running, wait_until_nothing_is_left
 
 from cluster import memory
+from learner.memory import RAY_THRESHOLD, free
 from replay.errors import OutOfMemory, PartFailed
 from replay.ray_errors import part_failed
 
@@ -34,15 +35,15 @@ def test_the_limit_of_a_container_counts_and_caches_do_not(tmp_path, limit_file,
     (tmp_path / used_file).write_text("600000000\n")
     stat = (tmp_path / limit_file).with_name("memory.stat")
     stat.write_text(f"anon 500000000\n{cache} 100000000\nactive_anon 3\n")
-    assert memory.free(tmp_path) == (0.5 * GB, 1.0 * GB)
+    assert free(tmp_path) == (0.5 * GB, 1.0 * GB)
 
 
 def test_without_a_limit_the_machine_counts_and_ray_s_threshold(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("max\n")
     machine = psutil.virtual_memory()
-    assert memory.free(tmp_path)[0] == pytest.approx(machine.available, abs=1 * GB)
-    monkeypatch.setenv(memory.RAY_THRESHOLD, "0.5")
-    assert memory.free(tmp_path)[1] == 0.5 * machine.total
+    assert free(tmp_path)[0] == pytest.approx(machine.available, abs=1 * GB)
+    monkeypatch.setenv(RAY_THRESHOLD, "0.5")
+    assert free(tmp_path)[1] == 0.5 * machine.total
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_a_run_goes_on_when_another_process_took_the_memory_twice(folder):
         "--name",
         "hungry",
         *flags,
-        environment={memory.RAY_THRESHOLD: str(threshold)},
+        environment={RAY_THRESHOLD: str(threshold)},
     ) as run:
         for time_ in (1, 2):
             run.wait_until(lambda run: run.status()["state"] == "training", 200)
