@@ -18,9 +18,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
-from cluster import host, terminal
-from replay.errors import BadInput, PartFailed
-from replay.version import program
+from common import host, terminal
+from common.errors import BadInput, PartFailed
+from common.project import program
 
 Config = TypeVar("Config")
 
@@ -40,41 +40,42 @@ FAULTS_OF_FILES = (
 
 def train(arguments: Sequence[str]) -> dict[str, Any]:
     """Trains two hands to play a song, then plays it."""
-    from cluster.config import TrainConfig, given
+    from training.config import TrainConfig, given
 
     if (run := given(arguments, "--resume")) is not None:
-        from cluster.resume import settings_of
+        from training.resume import settings_of
 
         default = settings_of(run, given(arguments, "--root-dir"))
     else:
-        from cluster.presets import chosen, default_for
+        from training.presets import chosen, default_for
 
         default = default_for(chosen(arguments))
     config = parse(TrainConfig, "train", arguments, default)
     if config.preset == "auto":
         print(f"--preset auto takes {default.preset}", file=sys.stderr)
         config = dataclasses.replace(config, preset=default.preset)
-    from cluster.run import find, require_usable
-    from replay.storage import Place
+    from common.storage import Place
+    from training.run import find, require_usable
 
     resumed = find(config.resume, config.root_dir).place if config.resume else None
     # Before what takes seconds to import.
     require_usable(resumed or Place.of(config.root_dir), config.wandb)
-    from cluster.train import train
+    from report.page import write_report
+    from training.train import train
 
-    return train(config)
+    return train(config, write_report)
 
 
 def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
     """Plays a checkpoint: metrics, video with sound, MIDI."""
-    from cluster.evaluate import EvaluateConfig, evaluate, with_flags_of_checkpoint
+    from training.evaluate import EvaluateConfig, evaluate, with_flags_of_checkpoint
 
     return evaluate(parse(EvaluateConfig, "eval", arguments, with_flags_of_checkpoint(arguments)))
 
 
 def segments(arguments: Sequence[str]) -> dict[str, Any]:
     """Records performances of a run's checkpoints, to be rated."""
-    from cluster.segments import SegmentsConfig, segments
+    from rlhf.segments import SegmentsConfig, segments
 
     return segments(parse(SegmentsConfig, "segments", arguments))
 
@@ -88,21 +89,22 @@ def rate(arguments: Sequence[str]) -> dict[str, Any]:
 
 def cpl(arguments: Sequence[str]) -> dict[str, Any]:
     """Fine-tunes a policy on people's preferences."""
-    from cluster.fine_tune import FineTuneConfig, fine_tune
+    from report.page import write_report
+    from rlhf.fine_tune import FineTuneConfig, fine_tune
 
-    return fine_tune(parse(FineTuneConfig, "cpl", arguments))
+    return fine_tune(parse(FineTuneConfig, "cpl", arguments), write_report)
 
 
 def status(arguments: Sequence[str]) -> dict[str, Any]:
     """Shows what runs, how fast, since when."""
-    from cluster.status import StatusConfig, status
+    from training.status import StatusConfig, status
 
     return status(parse(StatusConfig, "status", arguments))
 
 
 def scale(arguments: Sequence[str]) -> dict[str, Any]:
     """Changes the number of actors of a run that runs."""
-    from cluster.scale import ScaleConfig, scale
+    from training.scale import ScaleConfig, scale
 
     return scale(parse(ScaleConfig, "scale", arguments))
 
@@ -123,7 +125,7 @@ def doctor(arguments: Sequence[str]) -> dict[str, Any]:
 
 def report(arguments: Sequence[str]) -> dict[str, Any]:
     """Writes a run's curves and piano roll into one HTML file."""
-    from cluster.report.page import ReportConfig, report
+    from report.page import ReportConfig, report
 
     return report(parse(ReportConfig, "report", arguments))
 
@@ -186,7 +188,7 @@ def parse(
     """A config from a command line; leaves with exit code 2 and one line if it has a mistake."""
     import tyro
 
-    from cluster.arguments import checked
+    from common.arguments import checked
 
     arguments = checked(cls, arguments)
     complaint = io.StringIO()
@@ -210,7 +212,7 @@ def parse(
 def readable(answer: dict[str, Any]) -> str:
     """A command's answer for people: nested names and values, one a line."""
     if "runs" in answer:
-        from cluster.status import table
+        from training.status import table
 
         return table(answer)
     if "nodes" in answer:

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from actors.environment import DivergedError, PianoEnvironment
-from actors.repertoire import Repertoire
+from common.cores import ONE_THREAD, Processors, keep_to
 from learner.config import SACConfig
-from learner.cores import ONE_THREAD, Processors, keep_to
 from learner.numpy_policy import NumpyPolicy
 from learner.observation import live_goals
 from learner.parameters import Arrived, ParameterSubscription
+from piano.environment import DivergedError, PianoEnvironment
+from piano.repertoire import Repertoire
 from replay.client import Replay
 from replay.transition import Observation
 from replay.writer import ChunkWriter

@@ -7,22 +7,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actors import recording
-from actors.config import RecordingConfig
-from actors.environment import PianoEnvironment
-from actors.episode import play
-from actors.metrics import metrics
-from actors.performance import Performance
-from actors.repertoire import Repertoire
+from common.files import PackedFolder, write_json
 from learner import checkpoint
 from learner.config import SACConfig
 from learner.device import use_cpu
 from learner.policy import Policy
-from replay.files import PackedFolder, write_json
+from piano import recording
+from piano.config import RecordingConfig
+from piano.environment import PianoEnvironment
+from piano.episode import play
+from piano.metrics import metrics
+from piano.performance import Performance
+from piano.repertoire import Repertoire
 from replay.transition import Observation
 
 Metrics = dict[str, float | None]
-"""By name, see `actors.metrics`; None where there is no value."""
+"""By name, see `piano.metrics`; None where there is no value."""
 
 
 class SongEvaluation(NamedTuple):
@@ -115,7 +115,7 @@ class Evaluator:
     def record(
         self, song: int, performance: Performance, config: RecordingConfig
     ) -> dict[str, bytes]:
-        """Sound and pictures of a performance; see `actors.recording.record`.
+        """Sound and pictures of a performance; see `piano.recording.record`.
 
         Args:
             song: its number in the repertoire.
@@ -125,7 +125,7 @@ class Evaluator:
         return recording.record(performance, self._environments[song].piano, config)
 
     def what_is_missing(self) -> list[str]:
-        """For recordings; see `actors.recording.what_is_missing`."""
+        """For recordings; see `piano.recording.what_is_missing`."""
         return recording.what_is_missing()
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import ray
 
 from actors.actor import CollectReport
-from replay.clock import AwakeClock
-from replay.errors import OutOfMemory, PartFailed
-from replay.ray_errors import part_failed
+from common.clock import AwakeClock
+from common.errors import OutOfMemory, PartFailed
+from common.ray_errors import part_failed
 
 
 @dataclasses.dataclass

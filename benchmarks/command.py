@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import tyro
 
-from replay.errors import require, require_range
+from common.errors import require, require_range
 
 
 @dataclasses.dataclass(frozen=True)

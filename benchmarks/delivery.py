@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks.rounds import Figures
 from benchmarks.work import Work, own_processor_seconds, processor_seconds
-from cluster.waiting import answer
+from common.waiting import answer
 from learner.ring import Ring
 from replay.client import Replay
 from replay.packing import transitions_in

@@ -12,15 +12,16 @@ import ray
 
 from actors.actor import CollectReport
 from actors.config import ActorConfig
-from actors.repertoire import Repertoire
 from benchmarks import reference
 from benchmarks.rounds import Figures, alternate, announce, machine
 from benchmarks.twinkle import CONFIG, SONG, load_repertoire, played_episode
 from benchmarks.written_episode import write_episodes
-from cluster import parts, ray_session
-from cluster.config import TrainConfig
-from cluster.waiting import answer
+from common import ray_session
+from common.waiting import answer
+from piano.repertoire import Repertoire
 from replay.config import ReplayConfig
+from training import parts
+from training.config import TrainConfig
 
 _ENVIRONMENTS = 4
 _WARM_UP = 1_000

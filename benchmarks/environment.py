@@ -17,23 +17,23 @@ import numpy as np
 import ray
 
 from actors.actor import Actor
-from actors.environment import PianoEnvironment
-from actors.piano_model import PianoModel
-from actors.repertoire import Repertoire
-from actors.stock_environment import StockEnvironment
 from benchmarks.delivery import receiving
 from benchmarks.rounds import Figures, alternate, machine
 from benchmarks.twinkle import CONFIG, load_repertoire, wandering_actions
-from cluster import ray_session
-from cluster.parts import remote, start_replay
+from common import ray_session
+from common.cores import Processors, usable
 from learner.config import LearnerConfig
-from learner.cores import Processors, usable
 from learner.live_inputs import LiveInputs
 from learner.parameters import ParameterServer, Published
 from learner.ring import ring_bytes
 from learner.sac import initial_state
+from piano.environment import PianoEnvironment
+from piano.piano_model import PianoModel
+from piano.repertoire import Repertoire
+from piano.stock_environment import StockEnvironment
 from replay.config import ReplayConfig
 from replay.packing import packed_size
+from training.parts import remote, start_replay
 
 _ENVIRONMENTS_PER_CORE = 8
 _KEPT = 100_000

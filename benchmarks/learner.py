@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from actors.piano_model import PianoModel
-from actors.repertoire import Repertoire
 from benchmarks import peers, reference
 from benchmarks.rounds import Figures, alternate, machine
 from benchmarks.twinkle import load_repertoire, played_episode
@@ -20,6 +18,8 @@ from learner.config import LearnerConfig
 from learner.learner import Shape, compile_steps, unfold_batch, updates_at_once
 from learner.live_inputs import LiveInputs
 from learner.ring import Ring, draw, gather
+from piano.piano_model import PianoModel
+from piano.repertoire import Repertoire
 from replay.packing import pack_chunk, packed_size
 
 _BATCH_SIZE = 256

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from actors.config import EnvironmentConfig
-from actors.song import Song
-from actors.stock_environment import StockEnvironment
 from learner import sac
 from learner.config import LearnerConfig, SACConfig
 from learner.networks import Actor, Parameters, policy
+from piano.config import EnvironmentConfig
+from piano.song import Song
+from piano.stock_environment import StockEnvironment
 
 _WARM_UP_STEPS = 5_000
 _CAPACITY = 1_000_000

@@ -12,16 +12,16 @@ import jax
 import numpy as np
 import tyro
 
-from actors.environment import PianoEnvironment
-from actors.episode import play
 from actors.evaluator import mean_metrics
-from actors.performance import Performance
 from benchmarks import reference
 from benchmarks.twinkle import CONFIG, load_repertoire
+from common.files import write_json
 from learner.config import LearnerConfig
 from learner.networks import Parameters
 from learner.policy import Policy
-from replay.files import write_json
+from piano.environment import PianoEnvironment
+from piano.episode import play
+from piano.performance import Performance
 from replay.transition import Observation
 
 

@@ -10,14 +10,14 @@ import dm_env_wrappers
 import imageio_ffmpeg
 import numpy as np
 
-from actors.config import RecordingConfig
-from actors.environment import PianoEnvironment
-from actors.episode import play
-from actors.recording import record, what_is_missing
-from actors.stock_environment import StockEnvironment
 from benchmarks.rounds import alternate, machine
 from benchmarks.twinkle import CONFIG, load_repertoire, wandering_actions
-from replay.errors import require
+from common.errors import require
+from piano.config import RecordingConfig
+from piano.environment import PianoEnvironment
+from piano.episode import play
+from piano.recording import record, what_is_missing
+from piano.stock_environment import StockEnvironment
 
 
 def measure(rounds: int) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from benchmarks.delivery import deliver, process_of, receiving
 from benchmarks.rounds import Figures, alternate, machine
 from benchmarks.twinkle import load_repertoire, played_episode
 from benchmarks.written_episode import EpisodeWriter
-from cluster import ray_session
-from cluster.parts import remote, start_replay
+from common import ray_session
 from replay.config import ReplayConfig
+from training.parts import remote, start_replay
 
 _KEPT = 100_000
 _WAIT_SECONDS = 120.0

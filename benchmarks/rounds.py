@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from learner.cores import usable
+from common.cores import usable
 
 Figures = dict[str, float]
 

@@ -14,7 +14,6 @@ import jax
 import psutil
 import ray
 
-from actors.repertoire import Repertoire
 from benchmarks.delivery import deliver, process_of, receiving
 from benchmarks.rounds import Figures, alternate, announce, machine
 from benchmarks.saturation import saturation
@@ -22,18 +21,19 @@ from benchmarks.stand_ins import MEMORY_SHARE, Group, write
 from benchmarks.subscriber import Subscriber
 from benchmarks.twinkle import load_repertoire, played_episode
 from benchmarks.written_episode import write_episodes
-from cluster import ray_session
-from cluster.parts import remote, start_replay
-from cluster.waiting import answer
+from common import ray_session
+from common.waiting import answer
 from learner.config import LearnerConfig
 from learner.learner import Learner
 from learner.live_inputs import LiveInputs
 from learner.parameters import ParameterServer, Published
 from learner.ring import Ring
 from learner.sac import initial_state
+from piano.repertoire import Repertoire
 from replay.client import Replay
 from replay.config import ReplayConfig
 from replay.packing import packed_size
+from training.parts import remote, start_replay
 
 _ENVIRONMENTS = 4
 _CONFIG = ReplayConfig(

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from actors.config import EnvironmentConfig, SongConfig
-from actors.environment import PianoEnvironment
-from actors.piano_model import PianoModel
-from actors.repertoire import Repertoire
-from actors.song import load_songs
+from piano.config import EnvironmentConfig, SongConfig
+from piano.environment import PianoEnvironment
+from piano.piano_model import PianoModel
+from piano.repertoire import Repertoire
+from piano.song import load_songs
 from replay.transition import Step
 
 SONG = SongConfig(trim_silence=True)

@@ -1,1 +1,1 @@
-"""The run as a whole: who runs where, supervision, logbook, status, report."""
+"""Deployment: jobs on a Ray cluster, the check of a cluster or machine, files for `ray up`."""

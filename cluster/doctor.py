@@ -34,12 +34,13 @@ import tqdm
 import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster import host, ray_session
 from cluster.submit import gist
-from cluster.time_limit import within
-from replay.errors import BadInput, require, require_range
-from replay.files import nearest
-from replay.storage import Place
+from common import host, ray_session
+from common.errors import BadInput, require, require_range
+from common.files import nearest
+from common.project import PACKAGES
+from common.storage import Place
+from common.time_limit import within
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 
@@ -54,7 +55,6 @@ _CLOCK_SECONDS = 1.0
 _DISTRIBUTIONS = (
     *("ray", "jax", "jaxlib", "flax", "numpy", "mujoco", "dm-control", "robopianist"),
 )
-_ROOMS = ("actors", "cluster", "learner", "replay", "rlhf")
 # Each prints JSON as its last line.
 _JAX = """
 import json, jax
@@ -79,7 +79,7 @@ _REVERB = ("dm-reverb", "tensorflow-cpu")
 _RECORDING = """
 import json, subprocess
 import imageio_ffmpeg
-from actors import recording
+from piano import recording
 missing = recording.what_is_missing()
 try:
     subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-version"], check=True, capture_output=True)
@@ -392,7 +392,7 @@ def _project() -> str:
     digest = hashlib.sha256()
     for path in [
         front_door,
-        *(file for room in _ROOMS for file in sorted(root.glob(f"{room}/**/*.py"))),
+        *(file for package in PACKAGES for file in sorted(root.glob(f"{package}/**/*.py"))),
     ]:
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:_DIGITS_OF_PROJECT]
@@ -641,7 +641,7 @@ def check_environment(said: Sequence[str]) -> Finding:
     """Whether all of this machine's environment variables and folders could be used.
 
     Args:
-        said: What `cluster.host.prepare` said.
+        said: What `common.host.prepare` said.
     """
     if not said:
         return Finding(OK, "variables and folders suit")

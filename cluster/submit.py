@@ -24,11 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import tyro
 
-from cluster import addresses
-from cluster.time_limit import within
-from replay import proxies
-from replay.errors import BadInput, require
-from replay.files import as_utf8
+from common import addresses, proxies
+from common.errors import BadInput, require
+from common.files import as_utf8
+from common.time_limit import within
 
 if TYPE_CHECKING:  # Ray takes a second to import, and bad flags are refused without it.
     from ray.job_submission import JobSubmissionClient
@@ -164,14 +163,14 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _config_class(command: str) -> type[Any]:
     if command == "segments":
-        from cluster.segments import SegmentsConfig
+        from rlhf.segments import SegmentsConfig
 
         return SegmentsConfig
     if command == "cpl":
-        from cluster.fine_tune import FineTuneConfig
+        from rlhf.fine_tune import FineTuneConfig
 
         return FineTuneConfig
-    from cluster.config import TrainConfig
+    from training.config import TrainConfig
 
     return TrainConfig
 
@@ -192,8 +191,8 @@ def _plan(command: str, job: Any, arguments: Sequence[str]) -> _Planned:
     if job.resume:
         _say_where_it_is_read(job.resume)
         return _Planned(command, _last_part(job.resume), list(arguments), [])
-    from actors.repertoire import Repertoire
-    from actors.song import load_songs
+    from piano.repertoire import Repertoire
+    from piano.song import load_songs
 
     title = Repertoire(load_songs(job.song), job.environment).title
     piece = "-".join(title.split()).replace("/", "-")[:80]
@@ -334,7 +333,7 @@ def _address(config: SubmitConfig) -> str:
     # As Ray does for a cluster that it finds by itself: the token goes to no other machine.
     from ray._private.authentication import authentication_token_setup
 
-    from cluster import ray_session
+    from common import ray_session
 
     _quieten_ray()
     authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)

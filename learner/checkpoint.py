@@ -19,11 +19,11 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from common.errors import BadInput, require
+from common.files import PackedFolder, parse_json, read_json
+from common.project import program
 from learner.networks import Parameters
 from learner.sac import TrainingState
-from replay.errors import BadInput, require
-from replay.files import PackedFolder, parse_json, read_json
-from replay.version import program
 
 _STATE, _DESCRIPTION = "training_state.safetensors", "checkpoint.json"
 _ACTOR, _ACTOR_EMA, _STEP = ".actor", ".actor_ema", ".step"  # Names in the state.

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from replay.errors import require
+from common.errors import require
 
 LOG_STD_RANGE = (-20.0, 2.0)
 """Of the policy's log standard deviations, before the tanh."""

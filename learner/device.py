@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from learner import memory
+from common import memory
+from common.errors import BadInput
 from learner.config import Platform
-from replay.errors import BadInput
 
 _VARIABLE = "JAX_PLATFORMS"
 _NAMES = {"gpu": "cuda", "metal": "metal", "cpu": "cpu"}

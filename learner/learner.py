@@ -10,11 +10,13 @@ import jax
 import numpy as np
 import ray
 
+from common.cores import keep_to, usable
+from common.errors import BadInput, require
+from common.files import PackedFolder
+from common.health import UnhealthyStep
 from learner import checkpoint, sac
 from learner.config import LearnerConfig
-from learner.cores import keep_to, usable
 from learner.device import compile_here, device_name, free_memory
-from learner.health import UnhealthyStep
 from learner.live_inputs import LiveInputs
 from learner.observation import Array, ObservationLayout, unfold
 from learner.parameters import Published
@@ -22,8 +24,6 @@ from learner.ring import Ring, Rings, Window, draw, gather, ring_bytes
 from replay import journal
 from replay.client import Replay
 from replay.config import ReplayConfig
-from replay.errors import BadInput, require
-from replay.files import PackedFolder
 from replay.pacing import pacing, waiting_chunks
 from replay.packing import packed_size, unpack_batch
 
@@ -247,7 +247,7 @@ class Learner:
         It is no part of the constructor, of whose errors Ray passes on the text alone.
 
         Args:
-            cores: to learn on, see `learner.cores`; none means all.
+            cores: to learn on, see `common.cores`; none means all.
             saved: the checkpoint to go on from, if any.
             restored: transitions that `restore` will be given before the first call of `learn`.
 

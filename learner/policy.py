@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from common.files import PackedFolder
 from learner import checkpoint
 from learner.config import SACConfig
 from learner.networks import (
@@ -18,7 +19,6 @@ from learner.networks import (
     policy_and_hidden,
 )
 from learner.observation import ObservationLayout, unfold
-from replay.files import PackedFolder
 from replay.transition import Observation
 
 

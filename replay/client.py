@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import ray
 
-from replay.errors import PartFailed
+from common.errors import PartFailed
 from replay.writer import ChunkWriter
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from replay.errors import require, require_range
+from common.errors import require, require_range
 
 _MOST = 2**30  # Places in the ring are counted in 32 bits.
 _MOST_BY_ITSELF = 1_000_000

@@ -18,8 +18,8 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from replay.errors import BadInput, require
-from replay.files import PackedFolder
+from common.errors import BadInput, require
+from common.files import PackedFolder
 from replay.packing import Joined
 
 _FILE = "transitions.safetensors"

@@ -15,7 +15,7 @@ import sys
 import types
 from typing import Any
 
-from replay import proxies
+from common import proxies
 
 _LIBRARY = "libtensorflow_framework.so.2"
 # What Reverb imports of TensorFlow; the messages (`*_pb2`) in tensorflow/core are the real ones.

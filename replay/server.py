@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from common.errors import require
+from common.files import PackedFolder
 from replay import journal
 from replay.config import ReplayConfig
-from replay.errors import require
-from replay.files import PackedFolder
 from replay.memory_queue import MemoryQueue
 from replay.pacing import waiting_chunks
 from replay.packing import Joined

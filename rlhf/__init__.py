@@ -1,4 +1,1 @@
-"""Human preferences: segments, ratings, preferences, contrastive preference learning.
-
-Knows nothing of runs and jobs.
-"""
+"""Human preferences: segments, ratings, preferences, contrastive preference learning."""

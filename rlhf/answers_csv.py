@@ -5,7 +5,7 @@ import datetime
 import pathlib
 from collections.abc import Sequence
 
-from replay.errors import BadInput
+from common.errors import BadInput
 from rlhf.collection import PlannedSegment
 from rlhf.ratings import Answer
 

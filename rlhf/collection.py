@@ -5,7 +5,7 @@
         base/step_000012345/     the base policy: a checkpoint reduced to what plays
         segments/0001/           one folder a segment, in an order that tells nothing
             trajectory.npz       the columns below
-            performance.npz      keys due and played, see `actors.performance`
+            performance.npz      keys due and played, see `piano.performance`
             segment.json         what was played, and its metrics; written last
             played.mid, video.mp4
         ratings.sqlite           see `rlhf.ratings`
@@ -26,16 +26,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors.performance import Performance
-from replay.errors import BadInput, require
-from replay.files import PackedFolder, matching, read_arrays, read_json, write_json
+from common.errors import BadInput, require
+from common.files import PackedFolder, matching, read_arrays, read_json, write_json
+from common.project import program
+from piano.performance import Performance
 from replay.transition import Observation
-from replay.version import program
 from rlhf.passages import Passage
 from rlhf.variation import Variation
 
 if TYPE_CHECKING:
-    from actors.song import Song
+    from piano.song import Song
 
 _VERSION = 2
 _MANIFEST, _SEGMENT, _TRAJECTORY = "collection.json", "segment.json", "trajectory.npz"
@@ -160,7 +160,7 @@ class Segment:
     planned: PlannedSegment
     seconds: float
     metrics: dict[str, float | None]
-    """Of the passage alone, by name, see `actors.metrics`."""
+    """Of the passage alone, by name, see `piano.metrics`."""
 
     @property
     def name(self) -> str:
@@ -179,7 +179,7 @@ class Segment:
 
     @property
     def performance(self) -> pathlib.Path:
-        """Of lead-in and passage, for `actors.performance.Performance.load`."""
+        """Of lead-in and passage, for `piano.performance.Performance.load`."""
         return self.folder / "performance.npz"
 
     def judged(self) -> "Performance":
@@ -218,7 +218,7 @@ class Collection:
         """
         values = self.manifest.get("songs")
         require(isinstance(values, list) and bool(values), f"{self.path / _MANIFEST} has no songs")
-        from actors.song import Song  # Brings robopianist, of which most have no need.
+        from piano.song import Song
 
         return [Song.from_json(value) for value in self.manifest["songs"]]
 

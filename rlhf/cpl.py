@@ -41,10 +41,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from common.errors import require
 from learner.config import SACConfig
 from learner.networks import Parameters, TanhGaussian, policy
 from learner.observation import ObservationLayout, unfold
-from replay.errors import require
 from replay.transition import Observation
 from rlhf import preferences
 from rlhf.collection import Trajectory

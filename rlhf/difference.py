@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.spatial.distance
 
-from actors.performance import Performance
+from piano.performance import Performance
 
 _BIN_SECONDS = 0.02
 """About the time by which two onsets must differ to be heard in their order (Hirsh 1959)."""

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from common.files import PackedFolder
 from learner import checkpoint
 from learner.config import LearnerConfig, SACConfig
 from learner.device import device_name
 from learner.networks import Parameters, actor_shapes
 from learner.observation import ObservationLayout
-from replay.files import PackedFolder
 from rlhf import cpl, imitation, preferences
 from rlhf.rounds import Round
 

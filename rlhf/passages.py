@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actors.metrics import note_metrics
-from actors.performance import Performance
-from replay.errors import require
+from common.errors import require
+from piano.metrics import note_metrics
+from piano.performance import Performance
 
 LEAST_PASSAGES, MOST_PASSAGES = 7, 14
 """Least and greatest default number of passages in all."""

@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from actors.config import RecordingConfig
-from actors.environment import PianoEnvironment, Snapshot
-from actors.episode import play
 from actors.evaluator import mean_metrics
-from actors.performance import Performance
-from actors.recording import write_recordings
-from actors.repertoire import Repertoire
+from common.files import PackedFolder
 from learner.config import SACConfig
 from learner.device import use_cpu
 from learner.policy import Perturbed, Policy
-from replay.files import PackedFolder
+from piano.config import RecordingConfig
+from piano.environment import PianoEnvironment, Snapshot
+from piano.episode import play
+from piano.performance import Performance
+from piano.recording import write_recordings
+from piano.repertoire import Repertoire
 from replay.transition import Observation
 from rlhf import imitation
 from rlhf.collection import PlannedSegment, Trajectory, write_segment
@@ -32,7 +32,7 @@ class Audition(NamedTuple):
     """What one performance is worth."""
 
     metrics: dict[str, float | None]
-    """By name, see `actors.metrics`."""
+    """By name, see `piano.metrics`."""
     ratings: dict[str, int]
     """1 to 100, by what simulated raters listen for; without their noise."""
 
@@ -230,7 +230,7 @@ def perform(
     start: Snapshot | None = None,
     steps: int | None = None,
 ) -> tuple[Performance, Trajectory]:
-    """Plays a rendition, of a whole episode or of a stretch of it: see `actors.episode.play`."""
+    """Plays a rendition, of a whole episode or of a stretch of it: see `piano.episode.play`."""
     observations: list[Observation] = []
     played: list[Perturbed] = []
     states = []

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from replay.errors import require
+from common.errors import require
 from rlhf.ratings import Comparison, Rating
 
 _FEWEST_PASSAGES = 3

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from replay.errors import require
+from common.errors import require
 from rlhf.ratings_file import open_ratings
 
 LOWEST_SCORE, HIGHEST_SCORE = 1, 100

@@ -4,7 +4,7 @@ import pathlib
 import sqlite3
 import time
 
-from replay.errors import BadInput
+from common.errors import BadInput
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS raters (

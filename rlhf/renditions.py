@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from replay.errors import require
+from common.errors import require
 from rlhf.collection import PlannedSegment
 from rlhf.passages import Passage
 from rlhf.variation import Variation, draw

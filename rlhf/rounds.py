@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.errors import BadInput, require
+from common.files import PackedFolder
 from learner.config import SACConfig
-from replay.errors import BadInput, require
-from replay.files import PackedFolder
 from rlhf import preferences
 from rlhf.collection import Collection, Trajectory
 from rlhf.passages import Passage

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from actors.metrics import match_notes, note_metrics
-from actors.metrics import velocity_f1 as _velocity_f1
-from actors.performance import Performance
-from replay.errors import BadInput, require
+from common.errors import BadInput, require
+from piano.metrics import match_notes, note_metrics
+from piano.metrics import velocity_f1 as _velocity_f1
+from piano.performance import Performance
 from rlhf.collection import Segment, Trajectory
 from rlhf.ratings import HIGHEST_SCORE, LONGEST_NAME, LOWEST_SCORE, Rater, Ratings
 
@@ -24,7 +24,7 @@ _UNEVEN = 16.0
 # Onsets that are closer than this make a chord.
 _CHORD_SECONDS = 0.05
 _DOUBLE_SECONDS = 0.2
-# The onset error beyond which a note is no hit, see `actors.metrics`.
+# The onset error beyond which a note is no hit, see `piano.metrics`.
 _LATEST_SECONDS = 0.05
 # The mean change of an action from one control step to the next at which smoothness is 1 / e.
 _ROUGH = 0.25
@@ -43,7 +43,7 @@ def note_f1(performance: Performance, _trajectory: Trajectory) -> float:
 def velocity_f1(performance: Performance, _trajectory: Trajectory) -> float:
     """The same, where a hit also fits the dynamics of the score (mir_eval).
 
-    See `actors.metrics.velocity_f1`.
+    See `piano.metrics.velocity_f1`.
 
     Raises:
         BadInput: the performance does not say at which velocities its notes were due.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from actors.environment import Snapshot
-from replay.errors import BadInput
-from replay.files import read_arrays, write_files
+from common.errors import BadInput
+from common.files import read_arrays, write_files
+from piano.environment import Snapshot
 from rlhf.collection import PlannedSegment
 
 FILE = "starts.npz"

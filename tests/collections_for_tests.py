@@ -11,7 +11,7 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 
-from actors.performance import Performance, notes_of_frames
+from piano.performance import Performance, notes_of_frames
 from rlhf.collection import Collection, PlannedSegment, Trajectory, write_segment
 from rlhf.variation import Variation
 

@@ -24,8 +24,8 @@ from runs_for_tests import (
 )
 from xdist.scheduler import LoadScopeScheduling
 
-import actors  # noqa: F401 - settles which OpenGL is used, before MuJoCo is imported.
 import pianist
+import piano  # noqa: F401 - settles which OpenGL is used, before MuJoCo is imported.
 
 _SHARED_MEMORY = pathlib.Path("/dev/shm")
 _BEFORE = pytest.StashKey[set]()
@@ -137,7 +137,7 @@ def recorded(trained, folder):
 @pytest.fixture
 def front_door(monkeypatch, capsys, folder):
     """Calls `pianist` in this process, where no Ray starts: exit code, answer and complaint."""
-    from cluster import ray_session
+    from common import ray_session
 
     def start(*_arguments):
         raise StartedError

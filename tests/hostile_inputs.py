@@ -36,9 +36,9 @@ def reading(kind: str, folder: pathlib.Path) -> Iterator[tuple[Target, list[byte
 
 
 def _midi(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, list[bytes]]:
-    from actors.config import SongConfig
-    from actors.song import load_songs
-    from replay.errors import BadInput
+    from common.errors import BadInput
+    from piano.config import SongConfig
+    from piano.song import load_songs
 
     path = folder / "piece.mid"
 
@@ -58,12 +58,12 @@ def _checkpoint(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, 
 
     import jax
 
-    from actors.song import Song
-    from cluster.config import TrainConfig, from_json, to_json
+    from common.errors import BadInput
+    from common.files import PackedFolder
     from learner import checkpoint, sac
     from learner.config import LearnerConfig, SACConfig
-    from replay.errors import BadInput
-    from replay.files import PackedFolder
+    from piano.song import Song
+    from training.config import TrainConfig, from_json, to_json
 
     config = LearnerConfig(agent_config=SACConfig(hidden_dims=(2,), num_qs=1))
     template = sac.initial_state(config, 3, 2, seed=0)
@@ -106,7 +106,7 @@ def _checkpoint(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, 
 def _manifest(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, list[bytes]]:
     from collections_for_tests import make_collection
 
-    from replay.errors import BadInput
+    from common.errors import BadInput
     from rlhf.collection import Collection
 
     collection = make_collection(folder, video=False)
@@ -179,7 +179,9 @@ def fuzz(kind: str, inputs: int, folder: pathlib.Path) -> None:
     corpus.mkdir()
     work.mkdir()
     with (
-        atheris.instrument_imports(include=["mido", "actors.song", "replay", "rlhf", "learner"]),
+        atheris.instrument_imports(
+            include=["mido", "piano", "common", "replay", "rlhf", "learner"]
+        ),
         reading(kind, work) as (read, seeds),
     ):
         for number, seed in enumerate(seeds):

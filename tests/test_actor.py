@@ -7,10 +7,10 @@ import pytest
 from kept_chunks import Kept
 
 from actors.actor import _Rollout, _Share
-from actors.config import EnvironmentConfig, SongConfig
-from actors.environment import DivergedError, PianoEnvironment
-from actors.repertoire import Repertoire
-from actors.song import load_songs
+from piano.config import EnvironmentConfig, SongConfig
+from piano.environment import DivergedError, PianoEnvironment
+from piano.repertoire import Repertoire
+from piano.song import load_songs
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from common import files
+from common.errors import BadInput
+from common.files import PackedFolder
 from learner import checkpoint, sac
 from learner.config import LearnerConfig, SACConfig
-from replay import files
-from replay.errors import BadInput
-from replay.files import PackedFolder
 
 WRITTEN = {"written_by": f"pianist {importlib.metadata.version('robot-pianist')}"}
 CONFIG = LearnerConfig(agent_config=SACConfig(hidden_dims=(8,)))

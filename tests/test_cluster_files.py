@@ -27,7 +27,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli
 
 import pianist
-from cluster.config import TrainConfig
+from common.project import PACKAGES
+from training.config import TrainConfig
 
 ROOT = pathlib.Path(__file__).parent.parent
 MANIFEST = ROOT / "cluster" / "kuberay.yaml"
@@ -399,11 +400,9 @@ def test_on_premises_the_head_learns_and_every_machine_acts(machine):
 def needed_to_install() -> set[str]:
     """Files and folders without which the project cannot be installed or run."""
     text = (ROOT / "pyproject.toml").read_text()
-    rooms = re.search(r"packages\.find\]\ninclude = (\[.*\])", text)
     modules = re.search(r"py-modules = (\[.*\])", text)
-    assert rooms
     assert modules
-    names = {name.removesuffix("*") for name in json.loads(rooms.group(1))}
+    names = set(PACKAGES)
     names |= {f"{name}.py" for name in json.loads(modules.group(1))}
     constraints = {"constraints.txt", "constraints-py312.txt"}
     return (

@@ -19,10 +19,10 @@ from collections_for_tests import (
     make_trajectory,
 )
 
-from actors.metrics import metrics
-from actors.performance import Performance
-from replay.errors import BadInput
-from replay.files import PackedFolder
+from common.errors import BadInput
+from common.files import PackedFolder
+from piano.metrics import metrics
+from piano.performance import Performance
 from rlhf.collection import COLUMNS, Collection, Trajectory, write_segment
 from rlhf.ratings import Rater, Ratings
 from rlhf.variation import Variation

@@ -16,11 +16,11 @@ import pytest
 from runs_for_tests import assert_refused
 
 import pianist
-from cluster import ray_session
-from cluster.config import TrainConfig
-from cluster.presets import chosen, default_for
+from common import ray_session
+from common.errors import PartFailed
 from learner import device
-from replay.errors import PartFailed
+from training.config import TrainConfig
+from training.presets import chosen, default_for
 
 ROOT = pathlib.Path(__file__).parent.parent
 SCALE = ROOT / "example_midis" / "five_finger_scale.mid"
@@ -75,7 +75,7 @@ def test_help_of_a_command_shows_defaults_and_no_empty_texts(command):
 
 
 def test_known_training_command_is_understood():
-    from cluster.config import TrainConfig
+    from training.config import TrainConfig
 
     arguments = KNOWN_COMMAND.split()
     config = pianist.parse(TrainConfig, "train", arguments)
@@ -93,7 +93,7 @@ def test_known_training_command_is_understood():
 
 
 def test_settings_survive_their_file():
-    from cluster.config import TrainConfig, from_json, to_json
+    from training.config import TrainConfig, from_json, to_json
 
     config = pianist.parse(
         TrainConfig,
@@ -116,8 +116,8 @@ def test_settings_survive_their_file():
     ],
 )
 def test_damaged_settings_are_refused(damage):
-    from cluster.config import TrainConfig, from_json, to_json
-    from replay.errors import BadInput
+    from common.errors import BadInput
+    from training.config import TrainConfig, from_json, to_json
 
     with pytest.raises(BadInput):
         from_json(TrainConfig, to_json(TrainConfig()) | damage, "a file")
@@ -211,8 +211,8 @@ ODD = os.fsdecode(b"caf\xe9")  # A name of before UTF-8.
 
 
 def test_a_file_whose_name_is_not_utf8_is_used_and_shown_with_what_can_be(tmp_path):
-    from actors.song import load_songs
-    from cluster.config import to_json
+    from piano.song import load_songs
+    from training.config import to_json
 
     path = tmp_path / f"{ODD}.mid"
     shutil.copy(SCALE, path)

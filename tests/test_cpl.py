@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from jax import experimental
 from jax.flatten_util import ravel_pytree
 
+from common.errors import BadInput
+from common.project import program
 from learner import checkpoint, sac
 from learner.config import LearnerConfig, SACConfig
 from learner.networks import TanhGaussian
 from learner.observation import ObservationLayout
-from replay.errors import BadInput
-from replay.version import program
 from rlhf import cpl
 from rlhf.collection import Trajectory
 from rlhf.fine_tuner import FineTuner, NotFinite

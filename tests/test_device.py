@@ -9,7 +9,8 @@ import jax
 import pytest
 from runs_for_tests import FLAGS, ROOT, assert_refused, run, wait_until_nothing_is_left
 
-from learner import cores, device
+from common import cores
+from learner import device
 from learner.device import compiler_options, gpu_is_here, variables
 
 
@@ -96,7 +97,7 @@ def test_cores_are_shared_out_in_halves(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
 def test_xla_starts_no_more_threads_than_there_are_cores_left():
     script = """
-from learner.cores import keep_to, usable
+from common.cores import keep_to, usable
 keep_to(usable()[:1])
 import jax, os, pathlib
 jax.block_until_ready(jax.numpy.ones((512, 512)) @ jax.numpy.ones((512, 512)))

@@ -29,7 +29,8 @@ from runs_for_tests import (
 
 from cluster import doctor
 from cluster.doctor import OK, WARNING, WRONG
-from replay.storage import Place
+from common.project import PACKAGES
+from common.storage import Place
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +49,10 @@ def ailing(folder):
     (other / "numpy-9.9.9.dist-info" / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: numpy\nVersion: 9.9.9\n"
     )
-    for name in ("actors", "cluster", "learner", "replay", "rlhf", "pianist.py"):
+    for name in (*PACKAGES, "pianist.py"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, other / name)
-    with (other / "replay" / "errors.py").open("a") as source:
+    with (other / "common" / "errors.py").open("a") as source:
         source.write("\n# Another state.\n")
     (other / "cluster" / "doctor.py").write_text("raise ImportError('not of this state')\n")
     shared_memory = set(os.listdir("/dev/shm"))

@@ -14,15 +14,15 @@ from note_seq.protobuf import music_pb2
 from robopianist import suite
 from robopianist.music import midi_file
 
-from actors.config import EnvironmentConfig, SongConfig
-from actors.environment import PianoEnvironment
-from actors.piano_model import make_score
-from actors.repertoire import Repertoire
-from actors.song import Song, load_songs
-from actors.stock_environment import StockEnvironment
-from actors.task import transport_reward
+from common.errors import BadInput
 from learner.observation import ObservationLayout, unfold
-from replay.errors import BadInput
+from piano.config import EnvironmentConfig, SongConfig
+from piano.environment import PianoEnvironment
+from piano.piano_model import make_score
+from piano.repertoire import Repertoire
+from piano.song import Song, load_songs
+from piano.stock_environment import StockEnvironment
+from piano.task import transport_reward
 from replay.transition import Observation
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "example_midis"

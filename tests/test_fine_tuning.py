@@ -12,8 +12,8 @@ from collections_for_tests import change_manifest
 from runs_for_tests import StartedError, assert_refused, run, wait_until_nothing_is_left
 from safetensors.numpy import load_file
 
+from common.files import PackedFolder
 from learner import checkpoint
-from replay.files import PackedFolder
 from rlhf.collection import Collection
 from rlhf.ratings import Rater, Ratings
 from rlhf.simulated_raters import QUALITIES, parse_quality, score, smoothness

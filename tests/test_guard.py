@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 import ray
 
-from cluster import guard
-from cluster.guard import Guard, Line
-from rlhf import judge
+from rlhf import guard, judge
+from rlhf.guard import Guard, Line
 from rlhf.player import Audition
 from rlhf.variation import Variation
 

@@ -16,9 +16,9 @@ import pytest
 from runs_for_tests import FLAGS, SCALE, WARM_UP, assert_refused, command, environment_variables
 
 import pianist
-from cluster import addresses, host, ray_session, watchdog
-from replay import light_reverb, proxies
-from replay.errors import BadInput
+from common import addresses, host, proxies, ray_session, watchdog
+from common.errors import BadInput
+from replay import light_reverb
 
 ROOT = pathlib.Path(__file__).parent.parent
 OTHER_USER = 65534
@@ -253,7 +253,7 @@ def test_without_a_short_folder_it_says_so(monkeypatch, tmp_path):
 
 _ENTRYPOINT = """
 import sys
-from cluster import host
+from common import host
 host.prepare()
 from ray._private.utils import get_entrypoint_name
 for text in (get_entrypoint_name(), *sys.argv):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster import interval
-from cluster.interval import Interval
+from training import interval
+from training.interval import Interval
 
 
 def test_rates_are_those_of_the_interval_and_at_its_beginning_of_the_one_before(monkeypatch):

@@ -8,9 +8,9 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import BadInput
+from common.files import PackedFolder
 from replay import journal
-from replay.errors import BadInput
-from replay.files import PackedFolder
 
 SIZE = 3
 

@@ -11,25 +11,25 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from actors.config import EnvironmentConfig, SongConfig
-from actors.environment import PianoEnvironment
-from actors.repertoire import Repertoire
-from actors.song import load_songs
 from benchmarks import reference
+from common.errors import BadInput
+from common.files import PackedFolder
+from common.health import UnhealthyStep
 from learner import learner, sac
 from learner.config import LearnerConfig, SACConfig
-from learner.health import UnhealthyStep
 from learner.learner import Learner, Shape, learner_steps, unfold_batch
 from learner.live_inputs import LiveInputs
 from learner.networks import policy
 from learner.observation import unfold
 from learner.parameters import Published
 from learner.ring import Ring, gather
+from piano.config import EnvironmentConfig, SongConfig
+from piano.environment import PianoEnvironment
+from piano.repertoire import Repertoire
+from piano.song import load_songs
 from replay import journal
 from replay.client import Replay
 from replay.config import ReplayConfig
-from replay.errors import BadInput
-from replay.files import PackedFolder
 from replay.packing import pack_chunk, unpack_batch
 from replay.transition import Step
 

@@ -12,13 +12,14 @@ import imageio_ffmpeg
 import pytest
 from runs_for_tests import assert_refused, command
 
-from actors import graphics, recording
-from actors.config import SongConfig
-from actors.song import load_songs
-from cluster import host, run
-from cluster.config import WandbConfig
-from replay.errors import BadInput
-from replay.storage import Place
+from common import host
+from common.errors import BadInput
+from common.storage import Place
+from piano import graphics, recording
+from piano.config import SongConfig
+from piano.song import load_songs
+from training import run
+from training.config import WandbConfig
 
 EXAMPLE = pathlib.Path(__file__).parent.parent / "example_checkpoints" / "twinkle"
 
@@ -125,7 +126,7 @@ def test_settings_of_jax_are_not_tried_where_nothing_is_computed(tmp_path, argum
     ],
 )
 def test_a_display_that_is_gone_is_not_used(variables, settled):
-    code = "import os, actors; print(os.environ['MUJOCO_GL']); import mujoco"
+    code = "import os, piano; print(os.environ['MUJOCO_GL']); import mujoco"
     result = subprocess.run(
         [sys.executable, "-W", "always", "-c", code],
         env={name: value for name, value in os.environ.items() if name != "DISPLAY"} | variables,
@@ -191,10 +192,10 @@ def no_key(monkeypatch, tmp_path):
 
 _REQUIRE = """
 import sys
-from cluster import run
-from cluster.config import WandbConfig
-from replay.errors import BadInput
-from replay.storage import Place
+from training import run
+from training.config import WandbConfig
+from common.errors import BadInput
+from common.storage import Place
 try:
     run.require_usable(Place.of(sys.argv[1]), WandbConfig(sys.argv[2], project="hands"))
 except BadInput as error:

@@ -9,10 +9,10 @@ import pytest
 import ray
 from runs_for_tests import FLAGS, running, wait_until_nothing_is_left
 
-from cluster import memory
-from learner.memory import RAY_THRESHOLD, free
-from replay.errors import OutOfMemory, PartFailed
-from replay.ray_errors import part_failed
+from common.errors import OutOfMemory, PartFailed
+from common.memory import RAY_THRESHOLD, free
+from common.ray_errors import part_failed
+from training import memory
 
 GB = 1e9
 FAILURE = OutOfMemory("the learner died: its machine is short of memory")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from actors.performance import Performance, notes_of_frames
-from replay.errors import BadInput
+from common.errors import BadInput
+from piano.performance import Performance, notes_of_frames
 from rlhf.passages import Passage, choose, worst_first
 
 STEP = 0.05

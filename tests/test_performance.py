@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from robopianist import wrappers
 
-from actors import recording
-from actors.config import EnvironmentConfig, RecordingConfig, SongConfig
-from actors.environment import PianoEnvironment
-from actors.episode import midi_velocity, play
 from actors.evaluator import mean_metrics
-from actors.metrics import frame_metrics, metrics, note_metrics, velocity_metrics
-from actors.performance import Performance, notes_of_frames
-from actors.repertoire import Repertoire
-from actors.song import load_songs
-from actors.stock_environment import StockEnvironment
-from replay.errors import BadInput
+from common.errors import BadInput
+from piano import recording
+from piano.config import EnvironmentConfig, RecordingConfig, SongConfig
+from piano.environment import PianoEnvironment
+from piano.episode import midi_velocity, play
+from piano.metrics import frame_metrics, metrics, note_metrics, velocity_metrics
+from piano.performance import Performance, notes_of_frames
+from piano.repertoire import Repertoire
+from piano.song import load_songs
+from piano.stock_environment import StockEnvironment
 
 CONFIG = EnvironmentConfig(
     gravity_compensation=True,

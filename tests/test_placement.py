@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from cluster.placement import placement
+from training.placement import placement
 
 
 @pytest.mark.parametrize(

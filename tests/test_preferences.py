@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from replay.errors import BadInput
+from common.errors import BadInput
 from rlhf.preferences import best, pairs, preferences, split
 from rlhf.ratings import Comparison, Rater, Rating
 

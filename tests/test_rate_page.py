@@ -25,7 +25,7 @@ import pytest
 from aiohttp import web
 from collections_for_tests import METRICS, NOISES, make_collection
 
-from replay.errors import BadInput
+from common.errors import BadInput
 from rlhf.collection import Collection
 from rlhf.rate_page.command import RateConfig, next_command, rate
 from rlhf.rate_page.guard import Guard
@@ -218,7 +218,7 @@ def test_where_no_sound_can_be_made_the_notes_are_served(tmp_path, monkeypatch):
     def refuse(*_):
         raise ImportError("no library")
 
-    monkeypatch.setattr("actors.recording.write_sound", refuse)
+    monkeypatch.setattr("piano.recording.write_sound", refuse)
     with serving(make_collection(tmp_path, segments=2, video=False)) as served:
         described = served.ask("/api/segments/0000").json
         assert described["media"] is None

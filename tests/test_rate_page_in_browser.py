@@ -291,7 +291,7 @@ def test_sound_alone_or_notes_alone(tmp_path, open_page, monkeypatch):
         def refuse(*_):
             raise ImportError("no library")
 
-        monkeypatch.setattr("actors.recording.write_sound", refuse)
+        monkeypatch.setattr("piano.recording.write_sound", refuse)
         press(page, "5", "Enter")
         until(page, "document.querySelector('.note').innerText.includes('FluidSynth')")
         assert page.locator("audio, video").count() == 0

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from collections_for_tests import make_plan
 
-from replay.errors import BadInput
+from common.errors import BadInput
 from rlhf.agreement import Answers, agreement, consistency
 from rlhf.asking_order import next_repeat, next_segment, repeats_in, seed_of
 from rlhf.ratings import Comparison, Rater, Rating, Ratings, TakenBack

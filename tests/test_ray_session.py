@@ -21,8 +21,8 @@ from ray._private import services
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from runs_for_tests import command
 
-from cluster import ray_session, waiting
-from replay.errors import BadInput, PartFailed
+from common import ray_session, waiting
+from common.errors import BadInput, PartFailed
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ if any(name.endswith("agent.py") for name in sys.orig_argv) and "dashboard" in s
 START = """
 import pathlib, sys
 import ray
-from cluster import ray_session
+from common import ray_session
 with ray_session.connect(None, pathlib.Path(sys.argv[1])):
     print(ray.get(ray.remote(lambda: "plays").remote()))
 """

@@ -11,17 +11,17 @@ import ray
 from kept_chunks import Kept
 from runs_for_tests import wait_until_nothing_is_left
 
-from cluster import ray_session
-from cluster.parts import start_replay
+from common import ray_session
+from common.errors import BadInput, PartFailed
+from common.files import PackedFolder
 from replay import journal
 from replay import server as server_module
 from replay.config import ReplayConfig
-from replay.errors import BadInput, PartFailed
-from replay.files import PackedFolder
 from replay.pacing import pacing, waiting_chunks
 from replay.packing import CHUNK_ROWS, pack_chunk, packed_size, unpack_batch
 from replay.server import ReplayServer
 from replay.transition import Observation, Step
+from training.parts import start_replay
 
 FRAMES, PROPRIOCEPTION_DIM, ACTION_DIM = 2, 3, 2
 SIZE = packed_size((FRAMES, PROPRIOCEPTION_DIM), ACTION_DIM)

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.performance import Performance
-from cluster.report.charts import DASH, MINUS, round_ticks, short_number, thin
-from cluster.report.key_statuses import find_bars, find_onsets, key_range, note_name
-from cluster.report.page import ReportConfig, report, write_report
-from cluster.report.piano_roll import draw_roll
-from cluster.report.records import read_evaluations, read_logbook
-from cluster.report.velocity_lane import describe_touch
-from cluster.run import RunFolder
-from replay.errors import BadInput
+from common.errors import BadInput
+from piano.performance import Performance
+from report.charts import DASH, MINUS, round_ticks, short_number, thin
+from report.key_statuses import find_bars, find_onsets, key_range, note_name
+from report.page import ReportConfig, report, write_report
+from report.piano_roll import draw_roll
+from report.records import read_evaluations, read_logbook
+from report.velocity_lane import describe_touch
+from training.run import RunFolder
 
 STEP = 0.05
 VOID = {"meta", "br", "hr", "img", "input", "link"}

@@ -24,15 +24,15 @@ from runs_for_tests import (
     wait_until_nothing_is_left,
 )
 
-from actors.config import SongConfig
-from actors.repertoire import Repertoire
-from actors.song import load_songs
-from cluster import resume
-from cluster import run as runs
-from cluster.config import TrainConfig, WandbConfig, to_json
-from cluster.logbook import Logbook
+from common.files import PackedFolder, write_json
+from piano.config import SongConfig
+from piano.repertoire import Repertoire
+from piano.song import load_songs
 from replay import journal
-from replay.files import PackedFolder, write_json
+from training import resume
+from training import run as runs
+from training.config import TrainConfig, WandbConfig, to_json
+from training.logbook import Logbook
 
 SMALL = [
     *FLAGS,

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from collections_for_tests import make_collection
 
-from cluster import rounds
-from cluster.config import TrainConfig
-from cluster.trained_policy import TrainedPolicy
-from replay.errors import BadInput
+from common.errors import BadInput
+from rlhf import earlier_rounds
 from rlhf.ratings import Rater, Ratings
 from rlhf.rounds import read_rated
+from training.config import TrainConfig
+from training.trained_policy import TrainedPolicy
 
 ANNA, BERT = Rater("anna", "person"), Rater("bert", "person")
 
@@ -87,10 +87,10 @@ def start(tmp_path):
 
 
 def test_a_round_goes_on_from_those_of_the_policy_that_it_begins_with(start, capsys):
-    found = rounds.chain(TrainedPolicy(start, TrainConfig(), {"fine_tuned_from": "x"}))
+    found = earlier_rounds.chain(TrainedPolicy(start, TrainConfig(), {"fine_tuned_from": "x"}))
     assert found == [{"run": "one"}, {"run": "run"}]
     assert (
-        rounds.chain(TrainedPolicy(start, TrainConfig(), {})) == []
+        earlier_rounds.chain(TrainedPolicy(start, TrainConfig(), {})) == []
     )  # It was trained, not fine-tuned.
     assert capsys.readouterr().err == ""
 
@@ -109,7 +109,7 @@ def test_a_chain_that_cannot_be_read_is_said(start, capsys, comparison, words):
     file.unlink()
     if comparison is not None:
         file.write_bytes(comparison)
-    assert rounds.chain(TrainedPolicy(start, TrainConfig(), {"fine_tuned_from": "x"})) == []
+    assert earlier_rounds.chain(TrainedPolicy(start, TrainConfig(), {"fine_tuned_from": "x"})) == []
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("the report begins with this round: ")
     assert words in line

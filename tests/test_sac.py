@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.errors import BadInput
 from learner import sac
 from learner.config import LearnerConfig, SACConfig
 from learner.networks import CriticEnsemble, TanhGaussian, critic_values, dropout, policy
-from replay.errors import BadInput
 
 OBSERVATION_DIM, ACTION_DIM, BATCH = 5, 3, 4
 CONFIG = LearnerConfig(

@@ -19,8 +19,8 @@ from runs_for_tests import (
 )
 
 from actors.pool import ActorPool
-from cluster.run import RunFolder
-from cluster.scale import take_request
+from training.run import RunFolder
+from training.scale import take_request
 
 pytestmark = pytest.mark.timeout(2000)
 

@@ -13,26 +13,26 @@ import numpy as np
 import pytest
 from runs_for_tests import SCALE, StartedError, assert_refused, run, wait_until_nothing_is_left
 
-from actors.config import EnvironmentConfig, RecordingConfig, SongConfig
-from actors.environment import PianoEnvironment
-from actors.episode import play
 from actors.evaluator import mean_metrics
-from actors.performance import Performance
-from actors.repertoire import Repertoire
-from actors.song import load_songs
-from cluster.config import to_json
-from cluster.segments import SegmentsConfig, plan
+from common.errors import BadInput
 from learner import checkpoint, sac
 from learner.config import LearnerConfig, SACConfig
 from learner.networks import policy as distribution_of
 from learner.observation import unfold
 from learner.policy import Policy
-from replay.errors import BadInput
+from piano.config import EnvironmentConfig, RecordingConfig, SongConfig
+from piano.environment import PianoEnvironment
+from piano.episode import play
+from piano.performance import Performance
+from piano.repertoire import Repertoire
+from piano.song import load_songs
 from rlhf import starts
 from rlhf.collection import Collection, PlannedSegment
 from rlhf.player import Player
+from rlhf.segments import SegmentsConfig, plan
 from rlhf.simulated_raters import QUALITIES, score
 from rlhf.variation import Variation
+from training.config import to_json
 
 # The run that all look at is trained, and recorded, for the first test that asks for it.
 pytestmark = pytest.mark.timeout(2000)

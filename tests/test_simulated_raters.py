@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from collections_for_tests import make_collection
 
-from actors.performance import Performance
-from replay.errors import BadInput
+from common.errors import BadInput
+from piano.performance import Performance
 from rlhf import simulated_raters
 from rlhf.ratings import LONGEST_NAME, Rater, Ratings
 from rlhf.simulated_raters import QUALITIES, listened_for, parse_quality, rate, score, smoothness

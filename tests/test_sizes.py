@@ -8,13 +8,13 @@ import jax
 import pytest
 from runs_for_tests import FLAGS, assert_refused
 
-from cluster import sizes
-from cluster.config import TrainConfig
+from common.errors import BadInput
 from learner import sac
 from learner.config import LearnerConfig, SACConfig
 from learner.observation import ObservationLayout
 from replay.config import ReplayConfig
-from replay.errors import BadInput
+from training import sizes
+from training.config import TrainConfig
 
 # Of Twinkle, with which a transition takes 872 bytes.
 PIANO: Any = types.SimpleNamespace(layout=ObservationLayout(100, 989, 75), action_dim=39)

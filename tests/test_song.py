@@ -6,9 +6,9 @@ import mido
 import pytest
 from robopianist import music, suite
 
-from actors.config import SongConfig
-from actors.song import LONGEST_SONG_SECONDS, Song, load_songs
-from replay.errors import BadInput
+from common.errors import BadInput
+from piano.config import SongConfig
+from piano.song import LONGEST_SONG_SECONDS, Song, load_songs
 
 EXAMPLES = sorted((pathlib.Path(__file__).parent.parent / "example_midis").glob("*.mid"))
 

@@ -11,8 +11,8 @@ import sys
 import pytest
 from runs_for_tests import ROOT, as_ordinary_user
 
-from cluster.run import Status
-from cluster.status import StatusConfig, status, table
+from training.run import Status
+from training.status import StatusConfig, status, table
 
 
 def write_status(run: pathlib.Path, kind: str, started: float, state: str = "training") -> None:

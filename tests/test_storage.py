@@ -8,9 +8,9 @@ import time
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from replay import storage
-from replay.errors import BadInput
-from replay.storage import Place
+from common import storage
+from common.errors import BadInput
+from common.storage import Place
 
 
 @pytest.fixture(autouse=True)

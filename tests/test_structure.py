@@ -1,34 +1,30 @@
-"""Imports run downwards only, and the front door stays light."""
+"""Imports run downwards only, and the CLI stays light."""
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
+from common.project import PACKAGES
+
 ROOT = pathlib.Path(__file__).parent.parent
-# Each may import those after it: jobs, those of rlhf too, are the cluster's.
-ALLOWED = {
-    "pianist": {"benchmarks", "cluster", "rlhf", "actors", "learner", "replay"},
-    "benchmarks": {"cluster", "rlhf", "actors", "learner", "replay"},
-    "cluster": {"rlhf", "actors", "learner", "replay"},
-    "rlhf": {"actors", "learner", "replay"},
-    "actors": {"learner", "replay"},
-    "learner": {"replay"},
-    "replay": set(),
-}
-# MuJoCo looks for OpenGL when it is first imported, and `actors` has to settle before which.
+CLI = "pianist"
+# MuJoCo looks for OpenGL when it is first imported, and `piano` has to settle before which.
+_SIMULATION = {"robopianist", "mujoco", "dm_control"}
 FOREIGN = {
-    "cluster": {"robopianist", "mujoco", "dm_control"},
-    "rlhf": {"robopianist", "mujoco", "dm_control"},
-    "replay": {"robopianist", "mujoco", "dm_control", "jax", "flax"},
-    "learner": {"robopianist", "mujoco", "dm_control"},
+    "common": _SIMULATION | {"jax", "flax"},
+    "replay": _SIMULATION | {"jax", "flax"},
+    "learner": _SIMULATION,
+    "piano": {"ray"},
+    **dict.fromkeys(("actors", "training", "rlhf", "report", "cluster"), _SIMULATION),
 }
 MODULES = sorted(
     path
-    for room in ALLOWED
-    for path in [ROOT / f"{room}.py", *(ROOT / room).rglob("*.py")]
+    for name in (*PACKAGES, CLI)
+    for path in [ROOT / f"{name}.py", *(ROOT / name).rglob("*.py")]
     # `make peers` keeps an environment of its own in there.
     if path.is_file() and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )
@@ -45,11 +41,18 @@ def imported_packages(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_run_downwards(path):
-    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    package = path.relative_to(ROOT).parts[0].removesuffix(".py")
     imported = set(imported_packages(path))
-    upwards = (imported & set(ALLOWED)) - ALLOWED[room] - {room}
-    assert not upwards, f"{room} must not know {upwards}"
-    assert not imported & FOREIGN.get(room, set())
+    order = (*PACKAGES, CLI)
+    upwards = imported & set(order[order.index(package) + 1 :])
+    assert not upwards, f"{package} must not know {upwards}"
+    assert not imported & FOREIGN.get(package, set())
+
+
+def test_the_packages_are_named_alike_everywhere():
+    installed = re.findall(r'"([a-z]+)\*"', (ROOT / "pyproject.toml").read_text())
+    there = {file.parent.name for file in ROOT.glob("*/__init__.py")}
+    assert set(installed) == there == set(PACKAGES)
 
 
 def test_the_front_door_imports_nothing_heavy():

@@ -18,7 +18,8 @@ import pytest
 from ray_cluster_for_tests import RayCluster, forwarder
 from runs_for_tests import FLAGS, SCALE, assert_refused, command, wait_until_nothing_is_left
 
-from cluster import submit, time_limit
+from cluster import submit
+from common import time_limit
 
 # What the cluster's machines have as `pianist`: jobs named so say something and end quickly, all
 # others are the real command's.

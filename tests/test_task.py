@@ -3,8 +3,8 @@
 import pytest
 from robopianist.suite.tasks.piano_with_shadow_hands import PianoWithShadowHands
 
-from actors.task import check_robopianist
-from replay.errors import BadInput
+from common.errors import BadInput
+from piano.task import check_robopianist
 
 
 def test_the_release_is_taken():

@@ -22,7 +22,7 @@ from runs_for_tests import (
     wait_until_nothing_is_left,
 )
 
-from actors.performance import Performance
+from piano.performance import Performance
 
 
 def logbook(path):
@@ -183,7 +183,7 @@ def test_all_parts_have_the_priority_of_the_command_and_the_evaluator_gives_way(
 CONNECT = """
 import pathlib, subprocess, sys
 import ray
-from cluster import ray_session
+from common import ray_session
 with ray_session.connect(ray_session.cluster_address(), pathlib.Path("logs")):
     print(ray.get_runtime_context().gcs_address, flush=True)
     if sys.argv[1] == "outer":

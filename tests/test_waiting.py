@@ -9,11 +9,10 @@ import psutil
 import pytest
 from runs_for_tests import FLAGS, running, wait_until_nothing_is_left
 
-from cluster import process_logs, waiting
-from cluster.waiting import Patience, said_if_long
-from replay import clock
-from replay.clock import AwakeClock
-from replay.errors import PartFailed
+from common import clock, process_logs, waiting
+from common.clock import AwakeClock
+from common.errors import PartFailed
+from common.waiting import Patience, said_if_long
 
 BUSY = "while True: pass"
 IDLE = "import time; time.sleep(600)"

@@ -6,13 +6,13 @@ import pathlib
 import numpy as np
 import pytest
 
-from actors.config import EnvironmentConfig, SongConfig
-from actors.environment import PianoEnvironment
-from actors.episode import play
-from actors.metrics import metrics, note_metrics
-from actors.performance import cut_notes
-from actors.repertoire import Repertoire
-from actors.song import load_songs
+from piano.config import EnvironmentConfig, SongConfig
+from piano.environment import PianoEnvironment
+from piano.episode import play
+from piano.metrics import metrics, note_metrics
+from piano.performance import cut_notes
+from piano.repertoire import Repertoire
+from piano.song import load_songs
 
 ROOT = pathlib.Path(__file__).parent.parent
 PIECES = sorted(path.stem for path in (ROOT / "example_midis").glob("*.mid"))

@@ -19,8 +19,8 @@ import psutil
 import tyro
 from aiohttp import web
 
-from replay import storage
-from replay.errors import BadInput, require, require_range
+from common import storage
+from common.errors import BadInput, require, require_range
 from rlhf import simulated_raters
 from rlhf.answers_csv import write_csv
 from rlhf.collection import HOLDS_COLLECTION, Collection

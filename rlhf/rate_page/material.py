@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from actors.performance import Performance
-from replay.errors import BadInput
+from common.errors import BadInput
+from piano.performance import Performance
 from rlhf.collection import Segment
 from rlhf.difference import differences
 
@@ -143,7 +143,7 @@ class Material:
         performance = self._performance(segment)
         partial = file.with_suffix(".partial")
         try:
-            from actors.recording import write_sound  # Takes seconds, and is seldom needed.
+            from piano.recording import write_sound
 
             write_sound(performance, "touch", partial)
             partial.replace(file)

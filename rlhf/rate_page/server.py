@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from aiohttp import web
 
-from replay.errors import BadInput, require
+from common.errors import BadInput, require
 from rlhf.collection import Collection, Segment
 from rlhf.rate_page.examples import Examples, examples
 from rlhf.rate_page.guard import Guard, set_headers

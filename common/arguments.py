@@ -1,0 +1,101 @@
+"""Command-line arguments, checked against the settings of a command before they are parsed.
+
+`tyro` accepts a flag for several values with none at all, and reads whole numbers in digits only.
+"""
+
+import dataclasses
+import math
+import pathlib
+import re
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from common.errors import BadInput, require
+
+_SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?")
+
+
+def checked(cls: type, arguments: Sequence[str]) -> list[str]:
+    """Arguments with whole numbers in digits: 1e6 becomes 1000000.
+
+    Args:
+        cls: the command's settings, a dataclass.
+        arguments: of the command.
+
+    Raises:
+        BadInput: a flag lacks its value, a value is not the whole or finite number that it must be,
+            or a file's name is empty.
+    """
+    settings = dict(_settings(cls))
+    written = list(arguments)
+    for i, argument in enumerate(written):
+        if not argument.startswith("--"):
+            continue
+        flag, equals, value = argument.partition("=")
+        hint = settings.get(flag.split(".")[-1].lstrip("-").replace("-", "_"))
+        kinds = set(_leaves(hint))
+        if hint is None or bool in kinds:
+            continue
+        require(
+            bool(value) if equals else i + 1 < len(written) and written[i + 1][:2] != "--",
+            f"{flag} lacks its value",
+        )
+        if equals:
+            written[i] = f"{flag}={_value(kinds, flag, value)}"
+            continue
+        for k in range(i + 1, len(written)):
+            if written[k].startswith("--"):
+                break
+            written[k] = _value(kinds, flag, written[k])
+            if typing.get_origin(hint) is not tuple:
+                break
+    return written
+
+
+def _settings(cls: type) -> Iterator[tuple[str, Any]]:
+    """The names of a command's settings, each with its type."""
+    for name, hint in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            yield from _settings(typing.cast(type, hint))
+        else:
+            yield name, hint
+
+
+def _leaves(hint: Any) -> Iterator[Any]:
+    """The types that a type is made of, without unions and tuples."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType, tuple):
+        for part in typing.get_args(hint):
+            if part is not Ellipsis:
+                yield from _leaves(part)
+    else:
+        yield hint
+
+
+def _value(kinds: set[Any], flag: str, value: str) -> str:
+    """A value of a flag, as it is to be parsed."""
+    if kinds <= {int, type(None)}:
+        return _whole(flag, value)
+    if float in kinds:
+        require(_is_finite(value), f"{flag} is {value}, must be a finite number")
+    # Path("") would be the working folder.
+    require(bool(value) or pathlib.Path not in kinds, f"{flag}: the name of the file is empty")
+    return value
+
+
+def _is_finite(value: str) -> bool:
+    """Whether a number is finite; of what is no number the parser says so."""
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return True
+
+
+def _whole(flag: str, value: str) -> str:
+    """A whole number in digits."""
+    if value == "None" or re.fullmatch(r"[+-]?\d+", value):
+        return value
+    if _SCIENTIFIC.fullmatch(value) and float(value).is_integer():
+        return str(int(float(value)))
+    raise BadInput(f"{flag} is {value}, must be a whole number")

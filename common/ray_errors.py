@@ -1,0 +1,32 @@
+"""What an error of Ray means, in one line."""
+
+import re
+
+import ray
+
+from common.errors import OutOfMemory, PartFailed
+
+_COLOR = re.compile(r"\x1b\[\d+m")
+_USED = re.compile(r"was (\S+) used / (\S+) limit")
+
+
+def part_failed(what: str, error: ray.exceptions.RayError) -> PartFailed:
+    """The exception for a part whose call ended in an error of Ray.
+
+    Args:
+        what: is wrong.
+        error: of Ray.
+
+    Returns:
+        `OutOfMemory` where Ray ended the process for lack of memory, otherwise `PartFailed`.
+    """
+    text = _COLOR.sub("", str(error)).strip()
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        used = _USED.search(text)
+        amount = f" ({used[1]} of {used[2]} used)" if used else ""
+        return OutOfMemory(f"{what}: its machine is short of memory{amount}")
+    first, *_, last = *text.splitlines(), text.splitlines()[-1]
+    if isinstance(error, ray.exceptions.ActorDiedError):
+        # An exception in its constructor comes with its traceback.
+        first = last if "creation task" in first else "its process died"
+    return PartFailed(f"{what}: {first}")

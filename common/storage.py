@@ -1,0 +1,255 @@
+"""Where runs and collections are kept: a folder of this machine, or a URL.
+
+Everything works on a folder of this machine. Of what is kept at a URL that folder is a copy:
+it is fetched before it is read, and what is written to it is uploaded while that goes on. Any
+file system that fsspec knows will do: s3://, gs://, abfs://, sftp://, file://.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import pathlib
+import sys
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+from common.errors import BadInput, require
+from common.files import as_utf8, matching, read_json, write_json
+
+_SECONDS_BETWEEN_UPLOADS = 5.0
+_LAST_UPLOAD_SECONDS = 600.0
+# What else is in a folder is whole once one of these is there, so they go last.
+_LAST = ("checkpoint.json", "segment.json", "collection.json", "status.json")
+_INDEX = ".fetched.json"
+# Set for what Ray runs as a submitted job (ray/dashboard/modules/job/job_supervisor.py).
+_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A folder, and the URL that it is a copy of, if any."""
+
+    path: pathlib.Path
+    url: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> "Place":
+        """The place that a person names.
+
+        The working directory of a submitted job vanishes with the job: there, a relative path
+        is one below the home folder.
+
+        Raises:
+            BadInput: it is empty, a URL that is not UTF-8, or nothing here can read such a URL.
+        """
+        require(bool(text), "the name of a folder or URL is empty")
+        if "://" in text:
+            require(text == as_utf8(text), f"the URL {text!r} must be UTF-8")
+            url = text.rstrip("/")
+            _file_system(url)
+            cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+            return cls(pathlib.Path(cache) / "pianist" / urllib.parse.quote(url, safe=""), url)
+        path = pathlib.Path(text).expanduser()
+        return cls(pathlib.Path.home() / path if _JOB_VARIABLE in os.environ else path)
+
+    def __truediv__(self, name: str) -> "Place":
+        """What is of that name in this place."""
+        return Place(self.path / name, f"{self.url}/{name}" if self.url else "")
+
+    def __str__(self) -> str:
+        """For people."""
+        return self.url or str(self.path)
+
+    def fetch(self, pattern: str = "*") -> pathlib.Path:
+        """Brings the copy up to date with the URL.
+
+        Args:
+            pattern: of names within the place that are wanted, as `fnmatch` has them.
+
+        Returns:
+            The folder.
+
+        Raises:
+            BadInput: the URL cannot be read.
+        """
+        if not self.url:
+            return self.path
+        system, root = _file_system(self.url)
+        index = _read_index(self.path)
+        try:
+            system.invalidate_cache()
+            found = system.find(root, detail=True) if system.exists(root) else {}
+            for remote, facts in found.items():
+                name = remote[len(root) :].lstrip("/")
+                mark = _mark_of(facts)
+                local = self.path / name
+                if not pathlib.PurePath(name).match(pattern) and pattern != "*":
+                    continue
+                if index.get(name, {}).get("remote") == mark and local.is_file():
+                    continue
+                local.parent.mkdir(parents=True, exist_ok=True)
+                partial = local.with_name(f".{local.name}.partial")
+                system.get_file(remote, str(partial))
+                partial.replace(local)
+                index[name] = {"remote": mark, "local": _local_mark(local)}
+        except Exception as error:  # Every file system has errors of its own.
+            raise BadInput(f"{self.url} cannot be read: {_first_line(error)}") from error
+        if index:
+            write_json(self.path / _INDEX, index)
+        return self.path
+
+    @contextlib.contextmanager
+    def uploaded(self) -> Iterator[None]:
+        """Uploads what changes in the folder, every few seconds and at the end of the context.
+
+        Raises:
+            BadInput: the first upload failed, or the last; the folder has everything.
+        """
+        if not self.url:
+            yield
+            return
+        upload = _Upload(self)
+        upload.begin()
+        try:
+            yield
+        finally:
+            upload.end()
+
+
+class _Upload:
+    """The thread that uploads, and what it has uploaded."""
+
+    def __init__(self, place: Place):
+        self._place = place
+        self._system, self._root = _file_system(place.url)
+        self._done = {name: entry["local"] for name, entry in _read_index(place.path).items()}
+        self._ended = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="upload", daemon=True)
+
+    def begin(self) -> None:
+        try:
+            self._upload()
+        except Exception as error:  # Every file system has errors of its own.
+            raise BadInput(f"{self._place.url} cannot be written: {_first_line(error)}") from error
+        self._thread.start()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join(timeout=_LAST_UPLOAD_SECONDS)
+        where = f"{self._place.path} has everything"
+        if self._thread.is_alive():
+            raise BadInput(
+                f"{self._place.url} took no more within {_LAST_UPLOAD_SECONDS:.0f} s; {where}"
+            )
+        if self._error is not None:
+            raise BadInput(
+                f"{self._place.url} cannot be written: {_first_line(self._error)}; {where}"
+            ) from self._error
+
+    def _run(self) -> None:
+        announced = False
+        ended = False
+        while not ended:
+            ended = self._ended.wait(_SECONDS_BETWEEN_UPLOADS)
+            try:
+                self._upload()
+                self._error = None
+            except Exception as error:  # Told at the end, if it lasts until then.
+                self._error = error
+                if not announced:
+                    announced = True
+                    print(
+                        f"{self._place.url} cannot be written: {_first_line(error)}; everything "
+                        f"is kept in {self._place.path}, and uploading is tried again",
+                        file=sys.stderr,
+                    )
+
+    def _upload(self) -> None:
+        there = {
+            str(path.relative_to(self._place.path)): _local_mark(path)
+            for path in self._place.path.rglob("*")
+            if path.is_file() and not _passing(path.relative_to(self._place.path))
+        }
+        changed = [name for name, mark in there.items() if self._done.get(name) != mark]
+        for name in sorted(changed, key=lambda name: (name.endswith(_LAST), name)):
+            remote = f"{self._root}/{name}"
+            self._system.makedirs(remote.rpartition("/")[0], exist_ok=True)
+            try:
+                self._system.put_file(str(self._place.path / name), remote)
+            except FileNotFoundError:
+                if (self._place.path / name).exists():
+                    raise
+                continue  # Removed in the meantime, as old checkpoints are.
+            self._done[name] = there[name]
+        for name in set(self._done) - set(there):
+            remote = f"{self._root}/{name}"
+            if self._system.exists(remote):
+                self._system.rm_file(remote)
+            del self._done[name]
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    try:
+        system, root = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise BadInput(f"{url} cannot be used: {_first_line(error)}") from error
+    return system, root.rstrip("/")
+
+
+def _read_index(folder: pathlib.Path) -> dict[str, Any]:
+    return read_json(folder / _INDEX) if (folder / _INDEX).is_file() else {}
+
+
+def _mark_of(facts: dict[str, Any]) -> str:
+    """Changes when the file at the URL does."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _local_mark(path: pathlib.Path) -> list[int]:
+    facts = path.stat()
+    return [facts.st_mtime_ns, facts.st_size]
+
+
+def _passing(name: pathlib.PurePath) -> bool:
+    """Whether a file is not meant to last."""
+    return any(part.startswith(".") for part in name.parts) or name.name.endswith("-journal")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def find(name: str, root_dir: str, kind: str, *marks: str) -> Place:
+    """The place that a person means: a folder or URL, or a name below `root_dir`.
+
+    Args:
+        name: what the person wrote; it may go on below a run, as in RUN/collections/FIRST.
+        root_dir: folder or URL that holds the runs.
+        kind: of what is looked for, in words.
+        marks: patterns of files, of which the place holds at least one; none if it need only
+            be a folder.
+
+    Raises:
+        BadInput: there is no such place; the message says where it was looked for, and which
+            names there are nearest.
+        OSError: a place may not be read, or `root_dir` is a file.
+    """
+    places = [Place.of(name)]
+    if "://" not in name and not pathlib.Path(name).is_absolute():
+        places.append(Place.of(root_dir) / name)
+    for place in places:
+        folder = place.fetch()
+        if folder.is_dir() and (not marks or any(matching(folder, mark) for mark in marks)):
+            return place
+    there = [path.name for path in matching(Place.of(root_dir).path, "*") if path.is_dir()]
+    near = difflib.get_close_matches(name, there, n=3, cutoff=0.4) or there[-3:]
+    hint = f"{root_dir} holds {', '.join(near)}" if near else f"{root_dir} holds no runs"
+    raise BadInput(f"no {kind} at {name}, nor {name} in {root_dir}; {hint}")

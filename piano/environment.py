@@ -1,0 +1,306 @@
+"""The environment: robopianist's task at the speed of the physics, with the same numbers.
+
+The referee is `piano.stock_environment`, robopianist's own environment under dm_control. For
+the same actions both give the same observations, rewards, discounts and key presses. What is
+saved is everything around `mj_step`: bindings, observables, key colours and MIDI bookkeeping
+ten times a control step, the search for collisions in Python, one further `mj_forward`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import mujoco
+import numpy as np
+from dm_control.utils import rewards
+
+from piano.mechanics import LEFT_FOREARM, RIGHT_FOREARM
+from piano.piano_model import DueStep, PianoModel, Reach
+from piano.task import transport_reward
+from replay.transition import Observation
+
+# As in robopianist's suite/tasks/piano_with_shadow_hands.py and models/piano/piano.py.
+_KEY_THRESHOLD = 0.00872665  # Radians from the bottom at which a key sounds.
+_SUSTAIN_THRESHOLD = 0.5
+_FOREARM_REWARD = 0.5
+# As in mujoco_utils' collision_utils.py.
+_COLLISION_MARGIN = 1e-8
+# dm_control's tolerance is 0.1 at the margin.
+_SCALE = math.sqrt(-2 * math.log(0.1))
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION
+_ONE, _MINUS_ONE = np.float32(1), np.float32(-1)
+_DIVERGED = slice(
+    mujoco.mjtWarning.mjWARN_BADQPOS.value, mujoco.mjtWarning.mjWARN_BADCTRL.value + 1
+)
+# MuJoCo would write them to a file in the working directory; what matters of them is raised.
+mujoco.set_mju_user_warning(lambda _message: None)
+
+
+class DivergedError(ArithmeticError):
+    """The simulation has become unstable.
+
+    Positions, velocities, accelerations or controls were not finite, or too large, and MuJoCo has
+    put the model back to where it begins.
+    """
+
+
+class TimeStep(NamedTuple):
+    """What a control step brings."""
+
+    observation: Observation
+    """proprioception (frames, proprioception dimension) float32, row () int."""
+    reward: float
+    """robopianist's."""
+    learnt_reward: float
+    """What the policy learns from: the same, and what `EnvironmentConfig` adds."""
+    discount: float
+    """0.0 after a wrong press that ends the episode, otherwise 1.0."""
+    last: bool
+    """Whether the episode ends here."""
+
+
+class Snapshot(NamedTuple):
+    """All that an environment goes on from, between two control steps."""
+
+    step: int
+    """Control steps that have been played."""
+    simulator_state: np.ndarray
+    """(numbers,) float64, see `PianoEnvironment.simulator_state`."""
+    frames: np.ndarray
+    """(frames, proprioception dimension) float32, the newest last."""
+    action: np.ndarray
+    """(action dimension,) float32, the last one, in the units of the controls."""
+    sustain: float
+    """Of the pedal, 0 up to 1 down."""
+
+
+class PianoEnvironment:
+    """One piano, two hands, one song.
+
+    Environments of one piano share it and may be stepped on several threads at once.
+
+    Args:
+        piano: of song and configuration.
+    """
+
+    def __init__(self, piano: PianoModel):
+        self.piano = piano
+        self._mechanics = mechanics = piano.mechanics
+        self.data = mujoco.MjData(mechanics.model)
+        """The simulator's state, to be read."""
+        self._frames = np.zeros((piano.layout.frames, piano.layout.proprioception_dim), np.float32)
+        self._action = np.empty(piano.action_dim, np.float32)  # In the units of the controls.
+        # Views of the simulator's memory: each look-up through the bindings costs a microsecond.
+        self._controls = self.data.ctrl
+        self._positions = self.data.qpos
+        self._key_positions = self._positions[mechanics.keys]
+        self._forces = self.data.actuator_force
+        self._velocities = self.data.actuator_velocity
+        self._sites = self.data.site_xpos
+        self._geoms = self.data.geom_xpos
+        self._warnings = self.data.warning.number[_DIVERGED]
+
+    def reset(self) -> TimeStep:
+        """Begins an episode."""
+        mechanics = self._mechanics
+        mujoco.mj_copyData(self.data, mechanics.model, mechanics.first_data)
+        self._step = 0
+        self._frames = np.zeros_like(self._frames)
+        self._action[:] = mechanics.first_action
+        self._sustain = 0.0
+        self.read_keys()
+        return TimeStep(self._observe(reward=0.0), 0.0, 0.0, discount=1.0, last=False)
+
+    def step(self, action: np.ndarray, after_substep: Callable[[], None] | None = None) -> TimeStep:
+        """Holds an action for one control step.
+
+        Args:
+            action: (action dimension,) float32 in [-1, 1].
+            after_substep: called after every physics step, for recordings; without it the
+                physics steps of a control step are one call. The numbers are the same.
+
+        Raises:
+            DivergedError: the episode cannot go on; `reset` begins the next.
+        """
+        self._apply(action)
+        model, data = self._mechanics.model, self.data
+        # dm_control's sequence, which leaves what derives from positions and velocities that
+        # of the last state: (mj_step2, mj_step1) for each physics step.
+        if after_substep is None:
+            mujoco.mj_step2(model, data)
+            mujoco.mj_step(model, data, self._mechanics.substeps - 1)
+            mujoco.mj_step1(model, data)
+        else:
+            for _ in range(self._mechanics.substeps):
+                mujoco.mj_step2(model, data)
+                mujoco.mj_step1(model, data)
+                after_substep()
+        if self._warnings.any():
+            raise DivergedError
+        self.read_keys()
+        return self._conclude()
+
+    def simulator_state(self) -> np.ndarray:
+        """All that the physics goes on from, (numbers,) float64: MuJoCo's mjSTATE_INTEGRATION."""
+        state = np.empty(mujoco.mj_stateSize(self._mechanics.model, _STATE))
+        mujoco.mj_getState(self._mechanics.model, self.data, state, _STATE)
+        return state
+
+    def snapshot(self) -> Snapshot:
+        """What `restore` goes on from."""
+        # Frames are never written to, the action is.
+        return Snapshot(
+            self._step, self.simulator_state(), self._frames, self._action.copy(), self._sustain
+        )
+
+    def restore(self, snapshot: Snapshot) -> TimeStep:
+        """Goes back to a snapshot of an environment of the same piano and song.
+
+        What follows equals to the bit what followed there, if the actions are the same. The
+        reward of the time step that is returned is 0.
+        """
+        self.reset()  # Clears warnings and whatever else is not part of the state.
+        model, data = self._mechanics.model, self.data
+        mujoco.mj_setState(model, data, snapshot.simulator_state, _STATE)
+        mujoco.mj_step1(model, data)
+        self._step = snapshot.step
+        self._frames = snapshot.frames
+        self._action[:] = snapshot.action
+        self._sustain = snapshot.sustain
+        self.read_keys()
+        row = np.int32(self.piano.first_row + self._step)
+        return TimeStep(Observation(self._frames, row), 0.0, 0.0, discount=1.0, last=False)
+
+    def read_keys(self) -> None:
+        """Sets `key_state` (88,), 0 up to 1 down; `keys_down` (88,) bool; `pedal_down`."""
+        lowest, highest = self._mechanics.key_range
+        position = np.minimum(np.maximum(self._key_positions, lowest), highest)
+        self.key_state = position / highest
+        self.keys_down = (highest - position) <= _KEY_THRESHOLD
+        self.pedal_down = self._sustain >= _SUSTAIN_THRESHOLD
+
+    def _apply(self, action: np.ndarray) -> None:
+        # Operation by operation as dm_env_wrappers' CanonicalSpecWrapper, in single precision.
+        raw = self._action
+        if self.piano.config.clip:
+            np.minimum(np.maximum(action, _MINUS_ONE), _ONE, out=raw)
+            raw += _ONE
+        else:
+            np.add(action, _ONE, out=raw)
+        raw *= self._mechanics.half_action_scale
+        raw += self._mechanics.action_minimum
+        self._controls[:] = raw[:-1]
+        self._sustain = float(raw[-1])
+
+    def _conclude(self) -> TimeStep:
+        due = self.piano.steps[self._step]
+        wrong = not due.key_set.issuperset(self.keys_down.nonzero()[0].tolist())
+        nearness = self._nearness(due.now)
+        reward = self._reward(due, wrong, nearness)
+        prepared = 0.0 if due.soon is None else self._nearness(due.soon) - nearness
+        failed = wrong and self.piano.config.wrong_press_termination
+        self._step += 1
+        return TimeStep(
+            observation=self._observe(reward),
+            reward=reward,
+            learnt_reward=reward + prepared,
+            discount=0.0 if failed else 1.0,
+            last=failed or self._step == self.piano.episode_length,
+        )
+
+    def _observe(self, reward: float) -> Observation:
+        piano = self.piano
+        newest = np.empty(piano.layout.proprioception_dim, np.float32)
+        right, left = self._mechanics.hand_joints
+        end = 0
+        if piano.config.action_reward_observation:
+            end = len(self._action)
+            newest[:end] = self._action
+        begin, end = end, end + len(left)
+        newest[begin:end] = self._positions[left]
+        begin, end = end, end + len(self.key_state)
+        newest[begin:end] = self.key_state
+        newest[end] = self._sustain
+        if piano.config.action_reward_observation:
+            newest[end + 1] = reward
+        newest[-len(right) :] = self._positions[right]
+        # A new array each time: the one given out before may be on its way to the replay.
+        self._frames = np.concatenate([self._frames[1:], newest[None]])
+        return Observation(self._frames, np.int32(piano.first_row + self._step))
+
+    # --- Reward, term by term as robopianist's task has it and in its order ----------------
+    #
+    # Few keys are due at a time: for these, plain Python is faster than NumPy.
+
+    def _reward(self, due: DueStep, wrong: bool, nearness: float) -> float:
+        piano = self.piano
+        reward = self._key_press_reward(due, wrong) + _PEDAL_REWARD[due.pedal, self.pedal_down]
+        reward += self._energy_reward()
+        if due.now.fingertips is not None:
+            reward += nearness
+        if not piano.config.disable_forearm_reward:
+            reward += self._forearm_reward()
+        if self._mechanics.fingering_by_transport:
+            reward += nearness
+        return reward
+
+    def _key_press_reward(self, due: DueStep, wrong: bool) -> float:
+        reward = 0.0 if wrong else 0.5
+        if due.keys:
+            closeness = [_closeness(1.0 - self.key_state[key], 0.05) for key in due.keys]
+            reward += 0.5 * sum(closeness) / len(closeness)
+        return reward
+
+    def _energy_reward(self) -> float:
+        # Forces are those of the last physics step, velocities those after it, as the sensors
+        # that robopianist reads have them; where a control step is one physics step, dm_control
+        # brings the forces up to date.
+        if self._mechanics.substeps == 1:
+            mujoco.mj_fwdActuation(self._mechanics.model, self.data)
+        power = np.abs(self._forces * self._velocities)
+        right, left = self._mechanics.hand_controls
+        return -self._mechanics.energy_penalty * float(np.add.reduce(power[right])) - (
+            self._mechanics.energy_penalty * float(np.add.reduce(power[left]))
+        )
+
+    def _nearness(self, reach: Reach) -> float:
+        """The fingering reward for these keys; without annotation they share one assignment."""
+        by_transport = reach.fingertips is None
+        if not len(reach.key_geoms) or (
+            by_transport and not self._mechanics.fingering_by_transport
+        ):
+            return 0.0
+        targets = self._geoms[reach.key_geoms] + reach.targets
+        if by_transport:
+            return transport_reward(self._sites[self._mechanics.fingertips], targets)
+        closeness = [
+            _closeness(math.dist(target, fingertip), 0.01)
+            for target, fingertip in zip(
+                targets.tolist(), self._sites[reach.fingertips].tolist(), strict=True
+            )
+        ]
+        return sum(closeness) / len(closeness)
+
+    def _forearm_reward(self) -> float:
+        if self.data.ncon:
+            contact = self.data.contact
+            sides = self._mechanics.forearm_sides[contact.geom]
+            touching = sides[:, 0] + sides[:, 1] == RIGHT_FOREARM + LEFT_FOREARM
+            if touching.any() and (contact.dist[touching] <= _COLLISION_MARGIN).any():
+                return 0.0
+        return _FOREARM_REWARD
+
+
+def _closeness(distance: float, bound: float) -> float:
+    """dm_control's tolerance: 1 up to the bound, 0.1 ten bounds beyond it."""
+    if distance <= bound:
+        return 1.0
+    return math.exp(-0.5 * ((distance - bound) / (10 * bound) * _SCALE) ** 2)
+
+
+# What the pedal earns when it is (due, down).
+_PEDAL_REWARD = {
+    (due, down): float(rewards.tolerance(float(due) - down, (0, 0.05), margin=0.5))
+    for due in (False, True)
+    for down in (False, True)
+}

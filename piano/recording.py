@@ -1,0 +1,213 @@
+"""From a performance to what people see and hear: MIDI, sound, video."""
+
+import contextlib
+import copy
+import os
+import pathlib
+import signal
+import tempfile
+import wave
+from collections.abc import Iterator
+
+import imageio_ffmpeg
+import mujoco
+import numpy as np
+from note_seq.protobuf import music_pb2
+from robopianist.music import constants, midi_file
+
+from common.files import read_files
+from piano import graphics
+from piano.config import RecordingConfig
+from piano.performance import Performance
+from piano.piano_model import PianoModel
+
+_LOWEST_PITCH = 21
+_SECONDS_AFTER_THE_END = 1.0
+# Okabe and Ito's colours, which colour-blind people can tell apart; the report uses them, too.
+_HIT, _WRONG, _DUE = (0.0, 0.62, 0.45, 1.0), (0.84, 0.37, 0.0, 1.0), (0.34, 0.71, 0.91, 1.0)
+# The colour that lets the material of a key show, as in robopianist's piano.py.
+_PLAIN = (0.5, 0.5, 0.5, 1.0)
+
+
+def what_is_missing() -> list[str]:
+    """One line each for pictures and sound where they cannot be made here."""
+    reasons = [graphics.why_no_pictures()]
+    try:
+        import fluidsynth  # noqa: F401
+    except ImportError:
+        reasons.append("no sound: FluidSynth is not installed; sudo apt-get install libfluidsynth3")
+    except (OSError, AttributeError) as error:  # A library that is damaged, or of another version.
+        reasons.append(
+            f"no sound: FluidSynth does not work here ({error}); "
+            "sudo apt-get install --reinstall libfluidsynth3"
+        )
+    return [reason for reason in reasons if reason]
+
+
+def record(
+    performance: Performance, piano: PianoModel, config: RecordingConfig
+) -> dict[str, bytes]:
+    """The contents of what `write_recordings` makes, by the files' names."""
+    with tempfile.TemporaryDirectory(prefix="pianist-") as folder:
+        place = pathlib.Path(folder)
+        write_recordings(performance, piano, config, place)
+        return read_files(place)
+
+
+def write_recordings(
+    performance: Performance,
+    piano: PianoModel,
+    config: RecordingConfig,
+    folder: pathlib.Path,
+    video: bool = True,
+) -> None:
+    """Makes played.mid and, where OpenGL works, video.mp4.
+
+    Args:
+        performance: to be heard and seen.
+        piano: that it was played on, or one of the same song and settings.
+        config: camera, size, quality and sound.
+        folder: for the files.
+        video: whether to make one.
+    """
+    to_midi(performance, config.velocity).save(folder / "played.mid")
+    if video and graphics.why_no_pictures() is None:
+        write_video(performance, piano, config, folder / "video.mp4")
+
+
+def to_midi(performance: Performance, velocity: str = "touch") -> midi_file.MidiFile:
+    """What was played, in robopianist's form.
+
+    Args:
+        performance: that was played.
+        velocity: "touch" for the velocities of the performance, "fixed" for robopianist's 127.
+    """
+    sequence = music_pb2.NoteSequence()
+    for onset, offset, key, touch in performance.played_notes:
+        sequence.notes.add(
+            start_time=onset,
+            end_time=offset,
+            pitch=int(key) + _LOWEST_PITCH,
+            velocity=int(touch) if velocity == "touch" else 127,
+        )
+    for seconds, down in performance.pedal_changes:
+        sequence.control_changes.add(
+            time=seconds,
+            control_number=constants.SUSTAIN_PEDAL_CC_NUMBER,
+            control_value=127 if down else 0,
+        )
+    sequence.total_time = performance.seconds
+    return midi_file.MidiFile(seq=sequence)
+
+
+def write_sound(performance: Performance, velocity: str, path: pathlib.Path) -> None:
+    """Synthesises what was played into a mono 16-bit WAV file; silence if there was nothing.
+
+    Args:
+        performance: that was played.
+        velocity: as in `to_midi`.
+        path: of the file.
+
+    Raises:
+        ImportError: FluidSynth is not installed.
+    """
+    rate = constants.SAMPLING_RATE
+    samples = np.zeros(int(rate * (performance.seconds + _SECONDS_AFTER_THE_END)))
+    if len(performance.played_notes):
+        sound = to_midi(performance, velocity).synthesize(rate)[: len(samples)]
+        samples[: len(sound)] = sound
+        # pretty_midi brings every piece to full loudness. Soft play shall stay soft: amplitude
+        # goes with the square of the velocity (General MIDI's curve, 40 log10(velocity / 127)).
+        if velocity == "touch":
+            samples *= (performance.played_notes[:, 3].max() / 127) ** 2
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((samples * 32767).astype(np.int16).tobytes())
+
+
+def write_video(
+    performance: Performance,
+    piano: PianoModel,
+    config: RecordingConfig,
+    path: pathlib.Path,
+) -> None:
+    """Renders the performance, with sound where FluidSynth is installed.
+
+    Keys are coloured: hit, wrong, or due and not down.
+
+    Args:
+        performance: to be shown.
+        piano: model of the same song and settings.
+        config: camera, size, quality and sound.
+        path: of the .mp4 file.
+
+    Raises:
+        RuntimeError: OpenGL does not work here.
+        ValueError: there is no such camera.
+    """
+    height, width = config.record_resolution
+    # Beside the video: whoever makes it again after this was broken off takes the sound away, too.
+    sound = path.with_name(f".{path.stem}.wav")
+    with contextlib.ExitStack() as stack:
+        stack.callback(sound.unlink, missing_ok=True)
+        with contextlib.suppress(ImportError):
+            write_sound(performance, config.velocity, sound)
+        frames = imageio_ffmpeg.write_frames(
+            str(path),
+            (width, height),
+            fps=1 / float(performance.control_timestep),
+            quality=7,
+            macro_block_size=2,
+            audio_path=str(sound) if sound.exists() else None,
+            ffmpeg_log_level="error",
+        )
+        stack.callback(frames.close)
+        with _interrupts_kept_from_children():
+            frames.send(None)
+        for frame in _render(performance, piano, config):
+            frames.send(frame)
+
+
+@contextlib.contextmanager
+def _interrupts_kept_from_children() -> Iterator[None]:
+    """Blocks SIGINT in this thread, and so in the ffmpeg that it starts, which ends when we do.
+
+    imageio-ffmpeg would run Python between fork and exec for it, which may hang with JAX's threads.
+    """
+    os.environ["IMAGEIO_FFMPEG_NO_PREVENT_SIGINT"] = "1"
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _render(
+    performance: Performance, piano: PianoModel, config: RecordingConfig
+) -> Iterator[np.ndarray]:
+    """Yields (height, width, 3) uint8 frames, one a control step."""
+    height, width = config.record_resolution
+    model = copy.copy(piano.mechanics.model)  # Others read it; colours and quality change here.
+    data = mujoco.MjData(model)
+    model.vis.global_.offheight = max(height, model.vis.global_.offheight)
+    model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
+    fast = config.render_quality == "fast"
+    if fast:
+        model.vis.quality.offsamples = 0
+    keys = piano.mechanics.key_geoms
+    with mujoco.Renderer(model, height, width) as renderer:
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = not fast
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = not fast
+        for step in range(len(performance.rewards)):
+            due, played = performance.due_keys[step], performance.played_keys[step]
+            model.geom_rgba[keys] = _PLAIN
+            model.geom_rgba[keys[due & played]] = _HIT
+            model.geom_rgba[keys[~due & played]] = _WRONG
+            model.geom_rgba[keys[due & ~played]] = _DUE
+            data.qpos[:] = performance.positions[step + 1]
+            mujoco.mj_kinematics(model, data)
+            mujoco.mj_camlight(model, data)
+            renderer.update_scene(data, camera=config.camera_id)
+            yield renderer.render()

@@ -1,0 +1,408 @@
+"""A song: what is due and when. All reading and refusing of MIDI happens here, once."""
+
+import bisect
+import dataclasses
+import heapq
+import io
+import itertools
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import mido
+from note_seq import sequences_lib
+from note_seq.protobuf import music_pb2
+from robopianist import music, suite
+from robopianist.music import midi_file
+
+from common.errors import BadInput, require
+from common.files import as_utf8
+from piano.config import SongConfig
+
+LONGEST_SONG_SECONDS = 600.0
+_LARGEST_FILE_BYTES = 2_000_000
+_MOST_TICKS = 2**28 - 1  # From one event to the next; the standard has four bytes of seven bits.
+_LOWEST_KEY, _HIGHEST_KEY = 21, 108
+_HIGHEST_VELOCITY = 127
+_FINGERS = 10
+_SHORTEST_NOTE_SECONDS = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Song:
+    """A piece as robopianist plays it.
+
+    Attributes:
+        title: for people.
+        midi: robopianist's own form, stretched, transposed and trimmed.
+        mended: what was wrong with the file and is put right, one line each.
+    """
+
+    title: str
+    midi: midi_file.MidiFile
+    mended: tuple[str, ...] = ()
+
+    @property
+    def has_fingering(self) -> bool:
+        """Whether every note says which finger plays it."""
+        return self.midi.has_fingering()
+
+    def trajectory(self, control_timestep: float) -> midi_file.NoteTrajectory:
+        """Keys and pedal due at each control step."""
+        return midi_file.NoteTrajectory.from_midi(self.midi, control_timestep)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of the song as JSON values; see `from_json`."""
+        return {
+            "title": self.title,
+            "seconds": self.midi.seq.total_time,
+            "notes": [
+                [note.start_time, note.end_time, note.pitch, note.velocity, note.part]
+                for note in self.midi.seq.notes
+            ],
+            "pedal": [
+                [change.time, change.control_value]
+                for change in self.midi.seq.control_changes
+                if change.control_number == 64
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Song":
+        """The song that `to_json` described.
+
+        Raises:
+            BadInput: the description is damaged.
+        """
+        sequence = music_pb2.NoteSequence()
+        try:
+            for start, end, pitch, velocity, part in values["notes"]:
+                sequence.notes.add(
+                    start_time=start, end_time=end, pitch=pitch, velocity=velocity, part=part
+                )
+            for time, value in values["pedal"]:
+                sequence.control_changes.add(time=time, control_number=64, control_value=value)
+            sequence.total_time = values["seconds"]
+            title = str(values["title"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"the song's description is damaged: {error!r}") from error
+        _check_playable(sequence, title)
+        return cls(title=title, midi=midi_file.MidiFile(seq=sequence))
+
+
+def load_songs(config: SongConfig) -> list[Song]:
+    """The songs that the flags name.
+
+    Raises:
+        BadInput: there is no such piece or file, it cannot be played, or is named twice.
+    """
+    if not config.midi_file:
+        return [_arrange(_named_piece(config.environment_name), config)]
+    songs = [_arrange(_read_midi_file(path), config) for path in config.midi_file]
+    titles = [song.title for song in songs]
+    for title in titles:
+        require(titles.count(title) == 1, f"--midi-file names {title} twice")
+    return songs
+
+
+def _arrange(song: Song, config: SongConfig) -> Song:
+    """The song stretched, transposed and trimmed."""
+    midi = song.midi.stretch(config.stretch_factor).transpose(config.shift_factor)
+    require(
+        len(midi.seq.notes) > 0,
+        f"no note of {song.title} is left on the keyboard after --shift-factor "
+        f"{config.shift_factor}",
+    )
+    if config.trim_silence:
+        # robopianist's own method ends with the note listed last, which in a file with several
+        # tracks need not be the one that sounds last; its named pieces keep its habit.
+        midi = _trim_silence(midi) if config.midi_file else midi.trim_silence()
+    _check_playable(midi.seq, song.title)
+    return dataclasses.replace(song, midi=midi)
+
+
+def _trim_silence(midi: midi_file.MidiFile) -> midi_file.MidiFile:
+    notes = midi.seq.notes
+    return midi_file.MidiFile(
+        seq=sequences_lib.extract_subsequence(
+            midi.seq,
+            start_time=min(note.start_time for note in notes),
+            end_time=max(note.end_time for note in notes),
+        )
+    )
+
+
+def _named_piece(name: str) -> Song:
+    if name not in suite.ALL:
+        close = [known for known in suite.ALL if name.lower() in known.lower()][:3]
+        raise BadInput(
+            f"unknown --environment-name {name}: robopianist has {len(suite.ALL)} pieces"
+            + (f", such as {', '.join(close or suite.DEBUG)}")
+        )
+    piece = name.removesuffix("-v0").rpartition("-")[2]
+    if piece not in music.ALL:
+        here = [
+            known
+            for known in suite.ALL
+            if known.removesuffix("-v0").rpartition("-")[2] in music.ALL
+        ]
+        raise BadInput(
+            f"--environment-name {name} needs the PIG data set, which robopianist may not "
+            f"distribute: its package holds {', '.join(here)}. A MIDI file of the piece can be "
+            "played with --midi-file"
+        )
+    midi = music.load(piece)
+    return Song(title=midi.title or piece, midi=midi)
+
+
+def _check_playable(sequence: music_pb2.NoteSequence, title: str) -> None:
+    """Refuses what would need endless memory or has nothing to play."""
+    numbers = [sequence.total_time]
+    numbers += [time for note in sequence.notes for time in (note.start_time, note.end_time)]
+    require(
+        all(math.isfinite(number) and number >= 0 for number in numbers),
+        f"{title} has times that are no numbers",
+    )
+    require(len(sequence.notes) > 0, f"{title} has no note on the 88 keys of a piano")
+    require(
+        all(_LOWEST_KEY <= note.pitch <= _HIGHEST_KEY for note in sequence.notes),
+        f"{title} has notes off the keyboard",
+    )
+    require(
+        all(1 <= note.velocity <= _HIGHEST_VELOCITY for note in sequence.notes),
+        f"{title} has MIDI velocities outside 1 to {_HIGHEST_VELOCITY}",
+    )
+    seconds = max(numbers)
+    require(
+        seconds <= LONGEST_SONG_SECONDS,
+        f"{title} lasts {seconds:.0f} s, longer than the limit of {LONGEST_SONG_SECONDS:.0f} s",
+    )
+
+
+# --- MIDI files -------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class _Note:
+    start: int  # Ticks.
+    end: int
+    pitch: int
+    velocity: int
+
+
+class _Clock:
+    """Seconds, and bars for people, of a tick.
+
+    Args:
+        ticks_per_beat: of the file.
+        tempi: microseconds a beat, from a tick on.
+        meters: beats (quarter notes) a bar, from a tick on.
+    """
+
+    def __init__(self, ticks_per_beat: int, tempi: dict[int, int], meters: dict[int, float]):
+        self._tempi = _Rates({0: 500_000} | tempi, scale=1e-6 / ticks_per_beat)
+        self._meters = _Rates(
+            {tick: 1 / beats for tick, beats in ({0: 4.0} | meters).items()},
+            scale=1 / ticks_per_beat,
+        )
+
+    def seconds(self, tick: int) -> float:
+        """Time of a tick in seconds."""
+        return self._tempi.total(tick)
+
+    def place(self, tick: int) -> str:
+        """Bar and time of a tick, such as "bar 3, 4.50 s"."""
+        return f"bar {int(self._meters.total(tick) + 1e-9) + 1}, {self.seconds(tick):.2f} s"
+
+
+class _Rates:
+    """What a rate that changes at some ticks has added up to."""
+
+    def __init__(self, rates: Mapping[int, float], scale: float):
+        self._begins = sorted(rates)
+        self._rates = [rates[begin] * scale for begin in self._begins]
+        self._totals = [0.0]
+        for i in range(1, len(self._begins)):
+            length = self._begins[i] - self._begins[i - 1]
+            self._totals.append(self._totals[-1] + length * self._rates[i - 1])
+
+    def total(self, tick: int) -> float:
+        i = bisect.bisect_right(self._begins, tick) - 1
+        return self._totals[i] + (tick - self._begins[i]) * self._rates[i]
+
+
+def _read_midi_file(path: pathlib.Path) -> Song:
+    file = _open_midi_file(path)
+    tracks = [_with_ticks(track) for track in file.tracks]
+    messages = sorted((pair for track in tracks for pair in track), key=lambda pair: pair[0])
+    clock = _Clock(
+        file.ticks_per_beat,
+        {tick: message.tempo for tick, message in messages if message.type == "set_tempo"},
+        {
+            tick: message.numerator * 4 / message.denominator
+            for tick, message in messages
+            if message.type == "time_signature"
+            and 1 <= message.numerator <= 64 >= message.denominator
+        },
+    )
+    last_tick = messages[-1][0] if messages else 0
+    require(
+        clock.seconds(last_tick) <= LONGEST_SONG_SECONDS,
+        f"{path} lasts {clock.seconds(last_tick):.0f} s, longer than the limit of "
+        f"{LONGEST_SONG_SECONDS:.0f} s",
+    )
+    mended: list[str] = []
+    notes = [note for track in tracks for note in _pair_notes(track, clock, mended)]
+    notes = _keep_on_keyboard(notes, clock, mended)
+    notes = _separate_overlaps(notes, clock, mended)
+    notes = _keep_ten_at_once(notes, clock, mended)
+    require(bool(notes), f"{path} has no note on the 88 keys of a piano")
+    sequence = _to_sequence(notes, messages, clock)
+    return Song(
+        title=as_utf8(path.stem).replace("_", " "),
+        midi=midi_file.MidiFile(seq=sequence),
+        mended=tuple(f"{path.name}: {line}" for line in mended),
+    )
+
+
+def _open_midi_file(path: pathlib.Path) -> mido.MidiFile:
+    require(path.exists(), f"no MIDI file at {path}")
+    require(path.is_file(), f"{path} is a folder, not a MIDI file")
+    size = path.stat().st_size
+    require(size > 0, f"{path} is empty")
+    require(
+        size <= _LARGEST_FILE_BYTES,
+        f"{path} has {size} bytes, more than the limit of {_LARGEST_FILE_BYTES}",
+    )
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        file = mido.MidiFile(file=io.BytesIO(contents), clip=True)
+    except Exception as error:
+        # mido raises whatever its parser trips over: OSError, IndexError, ValueError, ...
+        raise BadInput(f"{path} is not a MIDI file, or is damaged: {error!r}") from error
+    require(
+        file.ticks_per_beat > 0 and file.type in (0, 1),
+        f"{path} counts time in a way that is not supported (SMPTE, or a type 2 file): "
+        "export it as a type 1 file with a tempo",
+    )
+    require(
+        all(message.time <= _MOST_TICKS for track in file.tracks for message in track),
+        f"{path} is damaged: an event comes later than a MIDI file can say",
+    )
+    return file
+
+
+def _with_ticks(track: mido.MidiTrack) -> list[tuple[int, mido.Message]]:
+    """Messages with their absolute times in ticks."""
+    tick, messages = 0, []
+    for message in track:
+        tick += message.time
+        messages.append((tick, message))
+    return messages
+
+
+def _pair_notes(
+    track: list[tuple[int, mido.Message]], clock: _Clock, mended: list[str]
+) -> list[_Note]:
+    """Note-ons with their note-offs; mends what has no partner.
+
+    Each note-off ends the earliest sounding note of its channel and pitch.
+    """
+    notes: list[_Note] = []
+    sounding: dict[tuple[int, int], list[_Note]] = {}
+    without_on: list[int] = []
+    for tick, message in track:
+        if message.type not in ("note_on", "note_off"):
+            continue
+        key = (message.channel, message.note)
+        if message.type == "note_on" and message.velocity > 0:
+            note = _Note(tick, tick, message.note, message.velocity)
+            notes.append(note)
+            sounding.setdefault(key, []).append(note)
+        elif sounding.get(key):
+            sounding[key].pop(0).end = tick
+        else:
+            without_on.append(tick)
+    without_off = [note for stack in sounding.values() for note in stack]
+    for note in without_off:
+        note.end = track[-1][0]
+    _report(mended, clock, without_on, "note-off(s) without a note ignored")
+    _report(
+        mended,
+        clock,
+        [note.start for note in without_off],
+        "note(s) that never end now end with their track",
+    )
+    return notes
+
+
+def _keep_on_keyboard(notes: list[_Note], clock: _Clock, mended: list[str]) -> list[_Note]:
+    off = [note for note in notes if not _LOWEST_KEY <= note.pitch <= _HIGHEST_KEY]
+    _report(mended, clock, [note.start for note in off], "note(s) off the keyboard left out")
+    return [note for note in notes if _LOWEST_KEY <= note.pitch <= _HIGHEST_KEY]
+
+
+def _separate_overlaps(notes: list[_Note], clock: _Clock, mended: list[str]) -> list[_Note]:
+    """One key sounds once at a time: a new onset ends the note before it."""
+    kept: list[_Note] = []
+    latest: dict[int, _Note] = {}
+    overlaps: list[int] = []
+    for note in sorted(notes, key=lambda note: (note.start, note.end)):
+        before = latest.get(note.pitch)
+        if before is not None and note.start < before.end:
+            overlaps.append(note.start)
+            if note.start == before.start:  # Doubled: the longer one, at the louder velocity.
+                before.end = max(before.end, note.end)
+                before.velocity = max(before.velocity, note.velocity)
+                continue
+            before.end = note.start
+        latest[note.pitch] = note
+        kept.append(note)
+    _report(mended, clock, overlaps, "overlapping note(s) of one key separated")
+    return kept
+
+
+def _keep_ten_at_once(notes: list[_Note], clock: _Clock, mended: list[str]) -> list[_Note]:
+    """Two hands have ten fingers: of more notes at once the softest new ones are left out."""
+    kept: list[_Note] = []
+    left_out: list[int] = []
+    held: list[int] = []  # A heap of the ends of the notes that sound.
+    for start, group in itertools.groupby(notes, key=lambda note: note.start):
+        while held and held[0] <= start:
+            heapq.heappop(held)
+        new = sorted(group, key=lambda note: -note.velocity)
+        room = _FINGERS - len(held)
+        for note in new[:room]:
+            heapq.heappush(held, note.end)
+        kept += new[:room]
+        left_out += [start] * len(new[room:])
+    _report(mended, clock, left_out, "note(s) beyond ten at once left out")
+    return kept
+
+
+def _report(mended: list[str], clock: _Clock, ticks: list[int], what: str) -> None:
+    if ticks:
+        mended.append(f"{len(ticks)} {what}, first at {clock.place(min(ticks))}")
+
+
+def _to_sequence(
+    notes: list[_Note], messages: list[tuple[int, mido.Message]], clock: _Clock
+) -> music_pb2.NoteSequence:
+    """robopianist's form, times in seconds."""
+    sequence = music_pb2.NoteSequence()
+    for note in sorted(notes, key=lambda note: (note.start, note.pitch)):
+        start = clock.seconds(note.start)
+        end = max(clock.seconds(note.end), start + _SHORTEST_NOTE_SECONDS)
+        sequence.notes.add(start_time=start, end_time=end, pitch=note.pitch, velocity=note.velocity)
+    for tick, message in messages:
+        if message.type == "control_change" and message.control == 64:
+            sequence.control_changes.add(
+                time=clock.seconds(tick), control_number=64, control_value=message.value
+            )
+    ends = [note.end_time for note in sequence.notes]
+    sequence.total_time = max(ends + [change.time for change in sequence.control_changes])
+    return sequence

@@ -1,0 +1,142 @@
+"""Draws how a run has learned so far, as one small chart for each quantity."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from report.charts import Curve, draw_chart
+from report.records import Evaluation, Record, Steps, numbers
+
+
+class _Chart(NamedTuple):
+    title: str
+    words: str
+    curves: dict[str, str]
+    """Label by the name of a value: of the logbook with a slash, of an evaluation without."""
+    colours: tuple[str, str] = ("hit", "second")
+    limits: tuple[float, float] | None = None
+    logarithmic: bool = False
+    by_time: bool = False
+
+
+_F1 = {"note_f1": "note F1", "f1": "frame F1"}
+_PERFECT = "1 is a perfect performance"
+_CHARTS = (
+    _Chart("F1 by steps", _PERFECT, _F1, limits=(0, 1)),
+    _Chart("F1 by time", _PERFECT, _F1, limits=(0, 1), by_time=True),
+    _Chart(
+        "Notes missed and wrong",
+        "Of the piece, in one performance",
+        {"missed_notes": "missed", "wrong_notes": "wrong"},
+        colours=("missed", "wrong"),
+    ),
+    _Chart(
+        "Touch",
+        "MIDI velocities of the notes played",
+        {"mean_velocity": "mean", "velocity_spread": "spread"},
+    ),
+    _Chart(
+        "Return",
+        "Sum of rewards of an episode",
+        {"train/episode_return": "training", "episode_return": "evaluation"},
+        colours=("second", "hit"),
+    ),
+    _Chart(
+        "Preference loss",
+        "How far the policy is from what was preferred",
+        {
+            "cpl/training/preference_loss": "training",
+            "cpl/validation/preference_loss": "validation",
+        },
+        logarithmic=True,
+    ),
+    _Chart(
+        "Preference accuracy",
+        "Share of preferences the policy agrees with",
+        {
+            "cpl/training/preference_accuracy": "training",
+            "cpl/validation/preference_accuracy": "validation",
+        },
+        limits=(0, 1),
+    ),
+    _Chart(
+        "Conservative loss",
+        "How far the policy has gone from where it began",
+        {"cpl/conservative_loss": "conservative"},
+        logarithmic=True,
+    ),
+    _Chart(
+        "Behaviour cloning loss",
+        "Lower: actions of the best segments are likelier",
+        {"cpl/behaviour_cloning_loss": "behaviour cloning"},
+    ),
+    _Chart(
+        "Gradient norm",
+        "Before it is cut off at its greatest allowed size",
+        {"cpl/gradient_norm": "norm"},
+        logarithmic=True,
+    ),
+    _Chart("Q", "What the critic expects of the future", {"learner/q": "Q"}),
+    _Chart("Entropy", "How freely the hands still try things", {"learner/entropy": "entropy"}),
+    _Chart(
+        "Temperature",
+        "What entropy is worth",
+        {"learner/temperature": "temperature"},
+        logarithmic=True,
+    ),
+    _Chart(
+        "Critic loss",
+        "Error of that expectation, squared",
+        {"learner/critic_loss": "critic"},
+        logarithmic=True,
+    ),
+    _Chart("Actor loss", "Lower: actions the critic prefers", {"learner/actor_loss": "actor"}),
+    _Chart(
+        "Temperature loss",
+        "Drives entropy towards its target",
+        {"learner/temperature_loss": "temperature"},
+    ),
+    _Chart(
+        "Speed",
+        "Per second",
+        {
+            "train/environment_steps_per_second": "environment steps",
+            "learner/updates_per_second": "updates",
+        },
+    ),
+    _Chart(
+        "Learner waiting for data",
+        "Share of its time",
+        {"learner/waiting_fraction": "waiting"},
+        limits=(0, 1),
+    ),
+    _Chart("Policy lag", "Age of the actors' policy in updates", {"actors/policy_lag": "lag"}),
+)
+
+
+def draw_curves(records: Sequence[Record], evaluations: Sequence[Evaluation], steps: Steps) -> str:
+    """Draws the section of curves; a plain sentence where there is nothing to draw yet."""
+    lines = [*records, *(evaluation.metrics for evaluation in evaluations)]
+    counts, minutes = numbers(lines, steps.name), numbers(lines, "seconds") / 60
+    charts = "".join(
+        draw_chart(
+            chart.title,
+            chart.words,
+            [
+                Curve(
+                    label,
+                    minutes if chart.by_time else counts,
+                    numbers(lines, name),
+                    colour,
+                    dots="/" not in name,
+                )
+                for (name, label), colour in zip(chart.curves.items(), chart.colours, strict=False)
+            ],
+            "minutes" if chart.by_time else steps.words,
+            chart.limits,
+            chart.logarithmic,
+        )
+        for chart in _CHARTS
+    )
+    if not charts:
+        return '<h2>Curves</h2><p class="note">The logbook holds no curve yet.</p>'
+    return f'<h2>Curves</h2><div class="charts">{charts}</div>'

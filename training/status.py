@@ -1,0 +1,82 @@
+"""What runs, how fast, since when."""
+
+import dataclasses
+import time
+from typing import Any
+
+import tyro
+
+from training.run import ACTIVE, UNKNOWN, find, read_status, read_statuses
+
+
+@dataclasses.dataclass(frozen=True)
+class StatusConfig:
+    """Shows what runs, how fast, since when."""
+
+    run: tyro.conf.Positional[str | None] = None
+    """One run only: its folder or URL, or its name below --root-dir."""
+    root_dir: str = "runs"
+    """Folder or URL that holds the runs."""
+
+
+def status(config: StatusConfig) -> dict[str, Any]:
+    """The runs' statuses, oldest first, each as in `training.run.Status`.
+
+    Raises:
+        BadInput: there is no such run.
+        OSError: it may not be read; or the folder of the runs is none, or may not be read.
+    """
+    if config.run is not None:
+        return {"runs": [read_status(find(config.run, config.root_dir))]}
+    return {"runs": read_statuses(config.root_dir)}
+
+
+def table(answer: dict[str, Any]) -> str:
+    """The same for people: one line a run."""
+    if not answer["runs"]:
+        return "no runs here: pianist train begins one, --root-dir says where to look"
+    head = "RUN", "KIND", "STATE", "STEPS", "STEPS/S", "UPDATES/S", "ACTORS", "NOTE F1", "SINCE"
+    rows = [head]
+    for run in answer["runs"]:
+        note_f1 = run["note_f1"]
+        active = run["state"] in ACTIVE
+        is_unknown = run["state"] in UNKNOWN
+        plays = active and run["kind"] != "cpl"  # A fine-tuning only learns: its steps are updates.
+        steps = run["learner_steps" if run["kind"] == "cpl" else "environment_steps"]
+        rows.append(
+            (
+                run["name"],
+                run["kind"],
+                run["state"],
+                "-" if is_unknown else f"{steps}/{run['max_steps']}",
+                f"{run['environment_steps_per_second']:.0f}" if plays else "-",
+                f"{run['updates_per_second']:.1f}" if active else "-",
+                f"{run['actors_running']}/{run['actors_wanted']}" if plays else "-",
+                "-" if note_f1 is None else f"{note_f1:.2f}",
+                "-"
+                if is_unknown
+                else time.strftime("%Y-%m-%d %H:%M", time.localtime(run["started"])),
+            )
+        )
+    waiting = [
+        f"{run['name']}: {run['actors_pending']} of {run['actors_wanted']} actors wait: "
+        f"{run['actors_pending_because']}"
+        for run in answer["runs"]
+        if run["actors_pending"] and run["state"] in ("starting", "training")
+    ]
+    waiting += [
+        f"{run['name']}: permission denied, only its owner may read it"
+        for run in answer["runs"]
+        if run["state"] == "unreadable"
+    ]
+    waiting += [
+        f"{run['name']} was broken off: pianist train --resume {run['name']} goes on with it"
+        for run in answer["runs"]
+        if run["state"] == "lost" and run["kind"] == "train"
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join(lines + waiting)
