@@ -19,7 +19,7 @@ CONSTRAINTS = $(VENV)/bin/python -c \
 
 # Tests that start neither Ray nor a browser.
 UNIT_TESTS = $(addprefix tests/test_,$(addsuffix .py,actor checkpoint collection cpl device judge \
-	environment example_midis guard hostile_inputs imitation interval journal learner libraries metal \
+	environment example_midis guard hostile_inputs imitation journal learner libraries metal metrics_window \
 	performance preferences ratings report rounds sac simulated_raters song status storage structure \
 	style task variation varied_policy))
 # How `make newer` tries a run: two minutes, the start included.

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from common.cores import ONE_THREAD, Processors, keep_to
+from common.cores import ONE_THREAD, Processors, pin_to
 from learner.config import SACConfig
 from learner.numpy_policy import NumpyPolicy
-from learner.observation import live_goals
+from learner.observation import active_goals
 from learner.parameters import Arrived, ParameterSubscription
 from piano.environment import DivergedError, PianoEnvironment
 from piano.repertoire import Repertoire
@@ -186,7 +186,7 @@ class Actor:
         parameter_server: Any,
         processors: Processors = ONE_THREAD,
     ):
-        keep_to(processors.cores)
+        pin_to(processors.cores)
         # Each of these threads is to be on one core, whatever OMP_NUM_THREADS says: where actors
         # are on all cores, those that BLAS starts take half of their time.
         threadpool_limits(limits=1)
@@ -205,8 +205,8 @@ class Actor:
             _Share(rollouts[i::threads], seed + 1000 * (number + 1) + i) for i in range(threads)
         ]
         # The learner publishes the weights of these inputs alone.
-        live = live_goals(pianos[0].layout, repertoire.table)
-        self._policy_parts = (agent_config, live.layout, live.table)
+        active = active_goals(pianos[0].layout, repertoire.table)
+        self._policy_parts = (agent_config, active.layout, active.table)
         self._acting: tuple[NumpyPolicy | None, Arrived | None] = (None, None)
         self._parameters = ParameterSubscription(parameter_server)
         self._lock = threading.Lock()

@@ -16,7 +16,7 @@ class BenchConfig:
         Literal["environment", "learner", "replay", "end-to-end", "render", "scale", "gpu-box"]
     ]
     """environment: control steps a second; learner: milliseconds an update; replay: transitions a
-    second; end-to-end: a whole training beside the straightforward loop; render: seconds for a
+    second; end-to-end: a whole training beside the single-process baseline; render: seconds for a
     video; scale: how many actors one replay server, one parameter server and one learner carry;
     gpu-box: what a GPU and all cores beside it do in a training."""
     rounds: int = 5

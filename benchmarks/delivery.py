@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks.rounds import Figures
 from benchmarks.work import Work, own_processor_seconds, processor_seconds
-from common.waiting import answer
+from common.waiting import get_result
 from learner.ring import Ring
 from replay.client import Replay
 from replay.packing import transitions_in
@@ -122,7 +122,7 @@ def deliver(
 def process_of(server: Any) -> psutil.Process:
     """The process of a replay server, given its handle."""
     number = server.__ray_call__.remote(lambda _: os.getpid())
-    return psutil.Process(answer(number, "ReplayServer", "the replay server did not answer"))
+    return psutil.Process(get_result(number, "ReplayServer", "the replay server did not answer"))
 
 
 def _loopback_bytes() -> int:

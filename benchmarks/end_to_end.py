@@ -1,4 +1,4 @@
-"""A whole training beside the straightforward loop: steps, updates, waiting and memory."""
+"""A whole training beside the single-process baseline: steps of both kinds, waiting, memory."""
 
 import pathlib
 import statistics
@@ -12,12 +12,12 @@ import ray
 
 from actors.actor import CollectReport
 from actors.config import ActorConfig
-from benchmarks import reference
+from benchmarks import baseline
 from benchmarks.rounds import Figures, alternate, announce, machine
 from benchmarks.twinkle import CONFIG, SONG, load_repertoire, played_episode
 from benchmarks.written_episode import write_episodes
 from common import ray_session
-from common.waiting import answer
+from common.waiting import get_result
 from piano.repertoire import Repertoire
 from replay.config import ReplayConfig
 from training import parts
@@ -37,7 +37,7 @@ def measure(rounds: int, seconds: float, replay_size: int) -> dict[str, Any]:
         replay_size: transitions in the replay while memory is measured.
 
     Returns:
-        Environment steps and updates a second of both; of ours also `learner_waiting`, the share
+        Environment and learner steps a second of both; of ours also `learner_waiting`, the share
         of the learner's time without data, `parameter_delay_ms` from publication to first use,
         and `megabytes`, the memory of all its processes, what they share counted once.
     """
@@ -58,16 +58,16 @@ def measure(rounds: int, seconds: float, replay_size: int) -> dict[str, Any]:
         parts.running(config, 1, repertoire, False, announce) as training,
     ):
         driver_bytes = psutil.Process().memory_full_info().pss  # Without the loop below.
-        loop = reference.loop(
+        loop = baseline.loop(
             repertoire.songs[0], CONFIG, config.learner, seed=0, warm_up_steps=_WARM_UP
         )
         while next(loop).learner_steps < 10:  # Compiled, and warm.
             pass
-        while not _ours(training, parts.SLICE_SECONDS)["updates_per_second"]:
+        while not _ours(training, parts.SLICE_SECONDS)["learner_steps_per_second"]:
             announce("warming up")
         measured = alternate(
             {
-                "reference": lambda: _reference(loop, seconds),
+                "baseline": lambda: _baseline(loop, seconds),
                 "ours": lambda: _ours(training, seconds),
             },
             rounds,
@@ -84,14 +84,14 @@ def measure(rounds: int, seconds: float, replay_size: int) -> dict[str, Any]:
     }
 
 
-def _reference(loop: Any, seconds: float) -> Figures:
+def _baseline(loop: Any, seconds: float) -> Figures:
     started, number = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - started) < seconds:
         next(loop)
         number += 1
     return {
         "environment_steps_per_second": number / elapsed,
-        "updates_per_second": number / elapsed,
+        "learner_steps_per_second": number / elapsed,
     }
 
 
@@ -104,13 +104,13 @@ def _ours(training: parts.Parts, seconds: float) -> Figures:
     while (elapsed := time.monotonic() - started) < seconds or not reports:
         ray.wait([*training.pool.futures, learning], timeout=parts.SLICE_SECONDS)
         reports += training.pool.reports()
-    learnt = answer(learning, "Learner", "the learner died", 60 + 10 * seconds)
+    learnt = get_result(learning, "Learner", "the learner died", 60 + 10 * seconds)
     futures = training.pool.futures
     ray.wait(futures, num_returns=len(futures), timeout=60)
     delays = [delay for report in reports for delay in report.parameter_delays]
     return {
         "environment_steps_per_second": sum(report.steps for report in reports) / elapsed,
-        "updates_per_second": learnt.steps / learnt.seconds,
+        "learner_steps_per_second": learnt.steps / learnt.seconds,
         "learner_waiting": learnt.waiting_seconds / learnt.seconds,
         "parameter_delay_ms": 1000 * statistics.median(delays) if delays else 0.0,
     }
@@ -125,7 +125,7 @@ def _fill(training: parts.Parts, repertoire: Repertoire, transitions: int) -> No
         while not is_written:  # The learner reads while it learns; once more at the end.
             is_written = written.done()
             learning = training.learner.learn.remote(parts.SLICE_SECONDS)
-            answer(learning, "Learner", "the learner died")
+            get_result(learning, "Learner", "the learner died")
         written.result()
     for server in training.replay.servers:
         while ray.get(server.take_new.remote(_JOURNAL_ENTRY, 0), timeout=60) is not None:

@@ -21,16 +21,16 @@ from benchmarks.delivery import receiving
 from benchmarks.rounds import Figures, alternate, machine
 from benchmarks.twinkle import CONFIG, load_repertoire, wandering_actions
 from common import ray_session
-from common.cores import Processors, usable
+from common.cores import Processors, available_cores
+from learner.active_inputs import ActiveInputs
 from learner.config import LearnerConfig
-from learner.live_inputs import LiveInputs
 from learner.parameters import ParameterServer, Published
 from learner.ring import ring_bytes
 from learner.sac import initial_state
 from piano.environment import PianoEnvironment
-from piano.piano_model import PianoModel
+from piano.reference_environment import ReferenceEnvironment
 from piano.repertoire import Repertoire
-from piano.stock_environment import StockEnvironment
+from piano.task_spec import TaskSpec
 from replay.config import ReplayConfig
 from replay.packing import packed_size
 from training.parts import remote, start_replay
@@ -52,22 +52,22 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     """
     repertoire = load_repertoire()
     piano = repertoire.piano(0)
-    mechanics = piano.mechanics
-    stock = StockEnvironment(repertoire.songs[0], CONFIG)
-    cores = usable()
+    scene = piano.scene
+    reference = ReferenceEnvironment(repertoire.songs[0], CONFIG)
+    cores = available_cores()
     environments = [PianoEnvironment(piano) for _ in cores]
     actions = wandering_actions(piano)
 
     # Bare physics gets the controls that come of the actions, and the model as robopianist
     # has it, sensors and all.
     controls = _controls(environments[0], actions)
-    stock_model = copy.copy(mechanics.model)
-    stock_model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
+    reference_model = copy.copy(scene.model)
+    reference_model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
 
-    def play_stock() -> None:
-        stock.reset()
+    def play_reference() -> None:
+        reference.reset()
         for action in actions:
-            stock.step(action)
+            reference.step(action)
 
     def play_fast(environment: PianoEnvironment) -> None:
         environment.reset()
@@ -75,21 +75,21 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
             environment.step(action)
 
     def play_physics(data: mujoco.MjData) -> None:
-        mujoco.mj_copyData(data, stock_model, mechanics.first_data)
+        mujoco.mj_copyData(data, reference_model, scene.first_data)
         for control in controls:
             data.ctrl[:] = control
-            mujoco.mj_step(stock_model, data, mechanics.substeps)
+            mujoco.mj_step(reference_model, data, scene.substeps)
 
     def rate(episodes: Sequence[Callable[[], None]]) -> Callable[[], Figures]:
         return lambda: {_UNIT: _rate(episodes, len(actions), seconds)}
 
-    stock_side = rate([play_stock])
+    reference_side = rate([play_reference])
     fast = [functools.partial(play_fast, environment) for environment in environments]
-    physics = [functools.partial(play_physics, mujoco.MjData(stock_model)) for _ in cores]
+    physics = [functools.partial(play_physics, mujoco.MjData(reference_model)) for _ in cores]
     with _actor(len(cores), repertoire) as actor_rate:
         sides = alternate(
             {
-                "stock": _on_one_core(cores, stock_side),
+                "reference": _on_one_core(cores, reference_side),
                 "fast": _on_one_core(cores, rate(fast[:1])),
                 "physics": _on_one_core(cores, rate(physics[:1])),
                 "fast_all_cores": rate(fast),
@@ -101,7 +101,7 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     steps = {name: figures[_UNIT] for name, figures in sides.items()}
     return {
         "fast_over_physics": steps["fast"] / steps["physics"],
-        "fast_over_stock": steps["fast"] / steps["stock"],
+        "fast_over_reference": steps["fast"] / steps["reference"],
         "all_cores_over_one_core": steps["fast_all_cores"] / steps["fast"],
         "actor_over_physics": steps["actor"] / steps["physics_all_cores"],
         "bytes_per_transition": _bytes_per_transition(piano),
@@ -115,7 +115,7 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
 def whole_actor_per_second(rounds: int, seconds: float) -> float:
     """Control steps a second of a real actor that has one core and is waited for by none."""
     repertoire = load_repertoire()
-    cores = usable()
+    cores = available_cores()
     os.sched_setaffinity(0, cores[-1:])  # Of Ray and of all that it starts.
     try:
         with _actor(1, repertoire) as rate:
@@ -176,9 +176,7 @@ def _actor(cores: int, repertoire: Repertoire) -> Iterator[Callable[[float], flo
         replay = start_replay(ReplayConfig(update_to_data_ratio="free", replay_capacity=_KEPT))
         server = remote(ParameterServer, num_cpus=0).remote()
         whole = initial_state(config, piano.layout.observation_dim, piano.action_dim, seed=0)
-        parameters = jax.device_get(
-            LiveInputs(piano.layout, repertoire.table).restrict(whole).actor
-        )
+        parameters = jax.device_get(ActiveInputs(piano.layout, repertoire.table).prune(whole).actor)
         ray.get(server.publish.remote(Published(0, time.time(), [ray.put(parameters)])))
         actor = remote(Actor, num_cpus=1).remote(
             repertoire,
@@ -202,7 +200,7 @@ def _actor(cores: int, repertoire: Repertoire) -> Iterator[Callable[[float], flo
             ray.kill(handle)
 
 
-def _bytes_per_transition(piano: PianoModel) -> int:
+def _bytes_per_transition(piano: TaskSpec) -> int:
     """What a transition takes in the replay, where chunks are full."""
     layout, capacity = piano.layout, ReplayConfig().most_kept
     size = packed_size((layout.frames, layout.proprioception_dim), piano.action_dim)

@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import peers, reference
+from benchmarks import baseline, peers
 from benchmarks.rounds import Figures, alternate, machine
 from benchmarks.twinkle import load_repertoire, played_episode
 from learner import sac
+from learner.active_inputs import ActiveInputs
 from learner.config import LearnerConfig
-from learner.learner import Shape, compile_steps, unfold_batch, updates_at_once
-from learner.live_inputs import LiveInputs
+from learner.learner import Shape, assemble_batch, compile_steps, updates_at_once
 from learner.ring import Ring, draw, gather
-from piano.piano_model import PianoModel
 from piano.repertoire import Repertoire
+from piano.task_spec import TaskSpec
 from replay.packing import pack_chunk, packed_size
 
 _BATCH_SIZE = 256
@@ -35,7 +35,7 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
         seconds: of each measurement.
 
     Returns:
-        Milliseconds an update of every side, and their ratios: `reference_over_ours`;
+        Milliseconds an update of every side, and their ratios: `baseline_over_ours`;
         `share_of_floor`, the time of the plain update's bare matrix products over ours (above 1
         where inputs that are never other than zero are left out of them); the same of the
         products that are left; SBX's over ours.
@@ -43,24 +43,24 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     repertoire, config = load_repertoire(), LearnerConfig()
     piano = repertoire.piano(0)
     layout, action_dim = piano.layout, piano.action_dim
-    live = LiveInputs(layout, repertoire.table)
+    active = ActiveInputs(layout, repertoire.table)
     ring = _full_ring(piano)
     ours = _ours(repertoire, ring, seconds)
     places = draw(ring.window, _CAPACITY, (_BATCH_SIZE,), jax.random.PRNGKey(0))
     steps = np.asarray(gather(ring.rings, places))
-    batch = unfold_batch(steps, repertoire.table, layout)
+    batch = assemble_batch(steps, repertoire.table, layout)
     plain = _repeat(
-        lambda state: reference.update(state, batch, config)[0],
-        reference.initial_state(config, layout.observation_dim, action_dim, seed=0),
+        lambda state: baseline.update(state, batch, config)[0],
+        baseline.initial_state(config, layout.observation_dim, action_dim, seed=0),
         seconds,
     )
     with contextlib.ExitStack() as stack:
         sides: dict[str, Callable[[], Figures]] = {
             "ours": ours,
-            "reference": plain,
+            "baseline": plain,
             "products": _products(config, layout.observation_dim, action_dim, seconds),
-            "products_of_live_inputs": _products(
-                config, live.layout.observation_dim, action_dim, seconds
+            "products_of_active_inputs": _products(
+                config, active.layout.observation_dim, action_dim, seconds
             ),
         }
         if peers.installed():
@@ -73,16 +73,16 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     mine = milliseconds["ours"]
     return {
         "milliseconds": milliseconds,
-        "reference_over_ours": milliseconds["reference"] / mine,
+        "baseline_over_ours": milliseconds["baseline"] / mine,
         "share_of_floor": milliseconds["products"] / mine,
-        "share_of_floor_of_live_inputs": milliseconds["products_of_live_inputs"] / mine,
+        "share_of_floor_of_active_inputs": milliseconds["products_of_active_inputs"] / mine,
         **{
             f"{name}_over_ours": value / mine
             for name, value in milliseconds.items()
             if name.startswith("sbx")
         },
         "inputs": layout.observation_dim,
-        "live_inputs": live.layout.observation_dim,
+        "active_inputs": active.layout.observation_dim,
         "batch_size": _BATCH_SIZE,
         "rounds": rounds,
         "machine": machine(),
@@ -99,11 +99,11 @@ def step_milliseconds(rounds: int, seconds: float) -> float:
 def _ours(repertoire: Repertoire, ring: Ring, seconds: float) -> Callable[[], Figures]:
     """The learner step as a training takes it, from a full replay."""
     config, piano = LearnerConfig(), repertoire.piano(0)
-    live = LiveInputs(piano.layout, repertoire.table)
+    active = ActiveInputs(piano.layout, repertoire.table)
     whole = sac.initial_state(config, piano.layout.observation_dim, piano.action_dim, seed=0)
-    begun = live.restrict(whole)
-    shape = Shape(config, live.layout, updates_at_once(), _BATCH_SIZE)
-    table = jax.device_put(live.table)
+    begun = active.prune(whole)
+    shape = Shape(config, active.layout, updates_at_once(), _BATCH_SIZE)
+    table = jax.device_put(active.table)
     update = compile_steps(begun, ring.rings, table, shape)
     return _repeat(
         lambda state: update(state, ring.rings, ring.window, table, np.float32(1))[0],
@@ -113,7 +113,7 @@ def _ours(repertoire: Repertoire, ring: Ring, seconds: float) -> Callable[[], Fi
     )
 
 
-def _full_ring(piano: PianoModel) -> Ring:
+def _full_ring(piano: TaskSpec) -> Ring:
     """Full of the transitions of a played episode, again and again."""
     layout, episode = piano.layout, played_episode(piano)
     chunk = pack_chunk(episode, episode[0].observation)

@@ -24,7 +24,7 @@ Curve = dict[str, np.ndarray]
 
 
 def read(folder: pathlib.Path) -> Curve:
-    """The evaluations of a run or of a reference run, in their order."""
+    """The evaluations of a run or of a baseline run, in their order."""
     lines = [json.loads(line) for line in (folder / "logbook.jsonl").open()]
     rows = [line for line in lines if "eval/f1" in line]
     names = ("seconds", "environment_steps", *_MEASURES)
@@ -43,18 +43,18 @@ def seconds_to(curve: Curve, name: str, value: float) -> float:
     return float(curve["seconds"][reached[0]]) if len(reached) else float("inf")
 
 
-def compare(ours: Curve, reference: Curve) -> dict[str, dict[str, float]]:
-    """Of each measure: what both reach, and how much sooner ours has what the reference reaches."""
+def compare(ours: Curve, baseline: Curve) -> dict[str, dict[str, float]]:
+    """Of each measure: what both reach, and how much sooner ours has what the baseline reaches."""
     rows = {}
     for name, title in _MEASURES.items():
-        end = float(smoothed(reference, name)[-1])
-        times = seconds_to(reference, name, end), seconds_to(ours, name, end)
+        end = float(smoothed(baseline, name)[-1])
+        times = seconds_to(baseline, name, end), seconds_to(ours, name, end)
         rows[title] = {
-            "reference_at_end": end,
+            "baseline_at_end": end,
             "ours_at_end": float(smoothed(ours, name)[-1]),
-            "reference_seconds": times[0],
+            "baseline_seconds": times[0],
             "ours_seconds": times[1],
-            "reference_over_ours": times[0] / times[1],
+            "baseline_over_ours": times[0] / times[1],
         }
     return rows
 
@@ -106,9 +106,9 @@ def main(folder: pathlib.Path, output: pathlib.Path) -> dict[str, Any]:
     curves: dict[str, dict[str, Any]] = {}
     if known.is_file():
         curves = json.loads(known.read_text())["curves"]
-    for path in folder.glob("reference-*/done.json"):
-        seed = path.parent.name.removeprefix("reference-")
-        sides = {"ours": folder / f"ours-{seed}", "reference": path.parent}
+    for path in folder.glob("baseline-*/done.json"):
+        seed = path.parent.name.removeprefix("baseline-")
+        sides = {"ours": folder / f"ours-{seed}", "baseline": path.parent}
         curves[seed] = {
             side: {name: np.round(values, 4).tolist() for name, values in read(place).items()}
             for side, place in sides.items()
@@ -117,12 +117,12 @@ def main(folder: pathlib.Path, output: pathlib.Path) -> dict[str, Any]:
         seed: {side: _as_arrays(curve) for side, curve in curves[seed].items()}
         for seed in sorted(curves)
     }
-    answer = {seed: compare(pair["ours"], pair["reference"]) for seed, pair in pairs.items()}
+    answer = {seed: compare(pair["ours"], pair["baseline"]) for seed, pair in pairs.items()}
     known.write_text(json.dumps({"comparisons": answer, "curves": curves}) + "\n")
     draw(
         {
             "ours": [pair["ours"] for pair in pairs.values()],
-            "straightforward loop": [pair["reference"] for pair in pairs.values()],
+            "single-process baseline": [pair["baseline"] for pair in pairs.values()],
         },
         output.with_suffix(".png"),
     )

@@ -17,11 +17,11 @@ from piano.config import RecordingConfig
 from piano.environment import PianoEnvironment
 from piano.episode import play
 from piano.recording import record, what_is_missing
-from piano.stock_environment import StockEnvironment
+from piano.reference_environment import ReferenceEnvironment
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Measures both in alternating rounds; the stock one takes minutes without a GPU.
+    """Measures both in alternating rounds; the reference one takes minutes without a GPU.
 
     Raises:
         BadInput: pictures or sound cannot be made here.
@@ -43,39 +43,42 @@ def measure(rounds: int) -> dict[str, Any]:
         record(performance, piano, RecordingConfig())
         return time.perf_counter() - started
 
-    def stock() -> float:
+    def reference() -> float:
         # Not before `actors`, which settles what OpenGL is used.
         from robopianist.wrappers import PianoSoundVideoWrapper
 
-        playing = _stock_seconds(StockEnvironment(song, CONFIG).composer, actions)
+        playing = _reference_seconds(ReferenceEnvironment(song, CONFIG).composer, actions)
         with tempfile.TemporaryDirectory() as folder:
             # robopianist calls an ffmpeg on the path; it gets the one that ours uses.
             (pathlib.Path(folder) / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
             os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
             recorded = PianoSoundVideoWrapper(
-                StockEnvironment(song, CONFIG).composer,
+                ReferenceEnvironment(song, CONFIG).composer,
                 record_dir=folder,
                 record_every=1,
                 camera_id="piano/back",
                 height=480,
                 width=640,
             )
-            return _stock_seconds(recorded, actions) - playing
+            return _reference_seconds(recorded, actions) - playing
 
     sides = alternate(
-        {"render": lambda: {"seconds": ours()}, "stock_render": lambda: {"seconds": stock()}},
+        {
+            "render": lambda: {"seconds": ours()},
+            "reference_render": lambda: {"seconds": reference()},
+        },
         rounds,
     )
     return {
         "render_seconds": sides["render"]["seconds"],
-        "stock_render_seconds": sides["stock_render"]["seconds"],
+        "reference_render_seconds": sides["reference_render"]["seconds"],
         "video_seconds": performance.seconds,
         "rounds": rounds,
         "machine": machine(),
     }
 
 
-def _stock_seconds(environment: Any, actions: np.ndarray) -> float:
+def _reference_seconds(environment: Any, actions: np.ndarray) -> float:
     environment = dm_env_wrappers.CanonicalSpecWrapper(environment, clip=True)
     started = time.perf_counter()
     environment.reset()

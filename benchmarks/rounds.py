@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from common.cores import usable
+from common.cores import available_cores
 
 Figures = dict[str, float]
 
@@ -45,4 +45,4 @@ def machine() -> dict[str, Any]:
         if line.startswith("model name"):
             model = line.partition(":")[2].strip()
             break
-    return {"processor": model, "cores": len(usable())}
+    return {"processor": model, "cores": len(available_cores())}

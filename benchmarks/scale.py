@@ -22,10 +22,10 @@ from benchmarks.subscriber import Subscriber
 from benchmarks.twinkle import load_repertoire, played_episode
 from benchmarks.written_episode import write_episodes
 from common import ray_session
-from common.waiting import answer
+from common.waiting import get_result
+from learner.active_inputs import ActiveInputs
 from learner.config import LearnerConfig
 from learner.learner import Learner
-from learner.live_inputs import LiveInputs
 from learner.parameters import ParameterServer, Published
 from learner.ring import Ring
 from learner.sac import initial_state
@@ -136,8 +136,8 @@ def _parameters(repertoire: Repertoire, rounds: int, actors: Sequence[int]) -> d
     """Seconds from the learner's `put` until the actors have the parameters."""
     piano = repertoire.piano(0)
     whole = initial_state(LearnerConfig(), piano.layout.observation_dim, piano.action_dim, 0)
-    live = LiveInputs(piano.layout, repertoire.table)
-    parameters = jax.device_get(live.restrict(whole).actor)
+    active = ActiveInputs(piano.layout, repertoire.table)
+    parameters = jax.device_get(active.prune(whole).actor)
     server = remote(ParameterServer, num_cpus=0).remote()
     start = remote(Subscriber, num_cpus=0).remote
     subscribers: list[Any] = []
@@ -149,7 +149,7 @@ def _parameters(repertoire: Repertoire, rounds: int, actors: Sequence[int]) -> d
             count = min(_SUBSCRIBERS_AT_ONCE, wanted - len(subscribers))
             more = [start(server) for _ in range(count)]
             for one in more:
-                answer(
+                get_result(
                     one.__ray_ready__.remote(),
                     "Subscriber",
                     "an actor did not start",
@@ -206,11 +206,13 @@ def _learner(repertoire: Repertoire, rounds: int, seconds: float) -> dict[str, A
         _CONFIG,
         server,
     )
-    learns = answer(learner.start.remote(), "Learner", "the learner did not start", _START_SECONDS)
+    learns = get_result(
+        learner.start.remote(), "Learner", "the learner did not start", _START_SECONDS
+    )
     write_episodes(replay.writer(), played_episode(piano), 2 * _CONFIG.warmstart_steps)
 
     def learn() -> Figures:
-        report = answer(
+        report = get_result(
             learner.learn.remote(seconds), "Learner", "no learner step", 60 + 10 * seconds
         )
         return {"steps_per_second": report.steps / report.seconds}

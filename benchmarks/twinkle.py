@@ -4,9 +4,9 @@ import numpy as np
 
 from piano.config import EnvironmentConfig, SongConfig
 from piano.environment import PianoEnvironment
-from piano.piano_model import PianoModel
 from piano.repertoire import Repertoire
 from piano.song import load_songs
+from piano.task_spec import TaskSpec
 from replay.transition import Step
 
 SONG = SongConfig(trim_silence=True)
@@ -23,13 +23,13 @@ def load_repertoire() -> Repertoire:
     return Repertoire(load_songs(SONG), CONFIG)
 
 
-def wandering_actions(piano: PianoModel) -> np.ndarray:
+def wandering_actions(piano: TaskSpec) -> np.ndarray:
     """(control steps, action dimension) float32: a random walk within the range of actions."""
     walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
     return np.sin(np.cumsum(walk, axis=0)).astype(np.float32)
 
 
-def played_episode(piano: PianoModel) -> list[Step]:
+def played_episode(piano: TaskSpec) -> list[Step]:
     """An episode of the real environment, with actions that wander about."""
     environment = PianoEnvironment(piano)
     observation, steps = environment.reset().observation, []

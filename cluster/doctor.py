@@ -34,13 +34,13 @@ import tqdm
 import yaml
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.submit import gist
+from cluster.submit import summarize_error
 from common import host, ray_session
 from common.errors import BadInput, require, require_range
 from common.files import nearest
 from common.project import PACKAGES
 from common.storage import Place
-from common.time_limit import within
+from common.time_limit import call_with_timeout
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 
@@ -65,8 +65,8 @@ _REPLAY = """
 import importlib.util, json
 there = importlib.util.find_spec("reverb") is not None
 if there:
-    from replay import light_reverb
-    light_reverb.load()
+    from replay import reverb_without_tensorflow
+    reverb_without_tensorflow.load()
 print(json.dumps(there))
 """
 _LEARNING = """
@@ -138,7 +138,7 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
     address = ray_session.cluster_address()
     logs = pathlib.Path(tempfile.gettempdir()) / f"pianist-doctor-logs-{os.getuid()}"
     with ray_session.connect(address, logs):
-        nodes = [node for node in within(_CONNECT_SECONDS, ray.nodes) if node["Alive"]]
+        nodes = [node for node in call_with_timeout(_CONNECT_SECONDS, ray.nodes) if node["Alive"]]
         here = ray.get_runtime_context().get_node_id()
         nodes.sort(key=lambda node: (node["NodeID"] != here, node["NodeManagerAddress"]))
         server = next((node for node in nodes if "learner" in node["Resources"]), nodes[0])
@@ -279,9 +279,9 @@ def _answer(future: ray.ObjectRef) -> dict[str, Any]:
     try:
         return dict(ray.get(future, timeout=1))
     except ray.exceptions.RayTaskError as error:
-        return {"error": gist(error.cause)}
+        return {"error": summarize_error(error.cause)}
     except Exception as error:  # Ray has many, for nodes and processes that are gone.
-        return {"error": gist(error)}
+        return {"error": summarize_error(error)}
 
 
 # --- On a node --------------------------------------------------------------------------
@@ -652,10 +652,10 @@ def check_environment(said: Sequence[str]) -> Finding:
 def check_storage(place: Place) -> Finding:
     """Whether runs can be kept there: writes, reads and removes a small file."""
     try:
-        return within(_STORAGE_SECONDS, _try_url if place.url else _try_folder, place)
+        return call_with_timeout(_STORAGE_SECONDS, _try_url if place.url else _try_folder, place)
     except Exception as error:  # Every file system has errors of its own.
         mend = "give this user the right to write there, or choose another --root-dir"
-        return Finding(WRONG, f"{place} cannot be written: {gist(error)}", mend)
+        return Finding(WRONG, f"{place} cannot be written: {summarize_error(error)}", mend)
 
 
 def _try_folder(place: Place) -> Finding:
@@ -753,7 +753,7 @@ def _workers_of(file: pathlib.Path) -> dict[str, str]:
     except OSError as error:
         raise BadInput(f"--cluster-file {file} cannot be read: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"--cluster-file {file} is not YAML: {gist(error)}") from error
+        raise BadInput(f"--cluster-file {file} is not YAML: {summarize_error(error)}") from error
     provider = content.get("provider") if isinstance(content, dict) else None
     names = provider.get("worker_ips") if isinstance(provider, dict) else None
     require(
@@ -766,7 +766,7 @@ def _workers_of(file: pathlib.Path) -> dict[str, str]:
 
 def _address_of(name: str) -> str:
     with contextlib.suppress(OSError, TimeoutError):
-        return within(_REACH_SECONDS, socket.gethostbyname, name)
+        return call_with_timeout(_REACH_SECONDS, socket.gethostbyname, name)
     return name
 
 

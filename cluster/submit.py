@@ -27,7 +27,7 @@ import tyro
 from common import addresses, proxies
 from common.errors import BadInput, require
 from common.files import as_utf8
-from common.time_limit import within
+from common.time_limit import call_with_timeout
 
 if TYPE_CHECKING:  # Ray takes a second to import, and bad flags are refused without it.
     from ray.job_submission import JobSubmissionClient
@@ -77,7 +77,7 @@ class SubmitConfig:
     in RAY_API_SERVER_ADDRESS or RAY_ADDRESS, else the cluster that runs on this machine."""
     wait: bool = True
     """Follow the job's logs until it ends; with --no-wait it is left alone at once."""
-    pass_on: str = ""
+    env_vars: str = ""
     """Further environment variables to pass on: their names, with commas between them."""
 
 
@@ -120,7 +120,7 @@ def submit(arguments: Sequence[str], parse: Parse) -> dict[str, Any]:
     )
 
 
-def gist(error: object) -> str:
+def summarize_error(error: object) -> str:
     """The line of an error that says what is wrong: of a traceback the last, else the first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
@@ -145,7 +145,7 @@ class _Planned(NamedTuple):
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The options of `pianist submit`, wherever they stand, and all the rest."""
-    with_value = {"--address": True, "--pass-on": True, "--wait": False, "--no-wait": False}
+    with_value = {"--address": True, "--env-vars": True, "--wait": False, "--no-wait": False}
     own: list[str] = []
     others: list[str] = []
     rest = iter(arguments)
@@ -252,9 +252,9 @@ def _root_dir_of(job: Any, folder: pathlib.Path) -> list[str]:
 
 def _variables(environment: Mapping[str, str], config: SubmitConfig, job: Any) -> dict[str, str]:
     """Environment variables of the job."""
-    further = [name for name in config.pass_on.split(",") if name]
+    further = [name for name in config.env_vars.split(",") if name]
     absent = [name for name in further if name not in environment]
-    require(not absent, f"--pass-on: {', '.join(absent)} is not set here")
+    require(not absent, f"--env-vars: {', '.join(absent)} is not set here")
     passed = {name: value for name, value in environment.items() if _PASSED_ON.fullmatch(name)}
     wandb = getattr(job, "wandb", None)  # Recording segments has no use for it.
     online = wandb is not None and wandb.mode == "online"
@@ -364,7 +364,7 @@ def _connect(address: str) -> "JobSubmissionClient":
         raise BadInput(f"RAY_JOB_HEADERS is not JSON: {error}") from error
     try:
         _knock(address)
-        return within(
+        return call_with_timeout(
             _CONNECT_SECONDS,
             lambda: JobSubmissionClient(address, create_cluster_if_needed=True, headers=headers),
         )
@@ -374,7 +374,7 @@ def _connect(address: str) -> "JobSubmissionClient":
             "have the cluster's token in ~/.ray/auth_token, or in RAY_AUTH_TOKEN"
         ) from error
     except Exception as error:  # Ray's client lets through what its libraries raise.
-        raise BadInput(f"no Ray cluster answers at {shown}: {gist(error)}") from error
+        raise BadInput(f"no Ray cluster answers at {shown}: {summarize_error(error)}") from error
 
 
 def _knock(address: str) -> None:
@@ -447,7 +447,7 @@ class _Job:
         if planned.command == "segments":
             wanted += time.strftime("-segments-%Y%m%d-%H%M%S")
         try:
-            return within(
+            return call_with_timeout(
                 _SEND_SECONDS,
                 lambda: self._client.submit_job(
                     entrypoint=shlex.join(["pianist", planned.command, *planned.arguments]),
@@ -460,7 +460,8 @@ class _Job:
             raise
         except Exception as error:
             raise BadInput(
-                f"the cluster at {_without_user(self._address)} did not take the job: {gist(error)}"
+                f"the cluster at {_without_user(self._address)} did not take the job: "
+                f"{summarize_error(error)}"
             ) from error
 
     def _free_id(self, wanted: str) -> str:
@@ -507,10 +508,12 @@ class _Job:
                 time.sleep(1.0)
         # What came when the tail had been broken off already.
         with contextlib.suppress(Exception):  # The cluster has just gone: this is all there is.
-            logs = within(_ANSWER_SECONDS, self._client.get_job_logs, self._id)
+            logs = call_with_timeout(_ANSWER_SECONDS, self._client.get_job_logs, self._id)
             self._show(logs[self._shown :])
         if self._status == "FAILED":
-            _say(gist(self._message or "the job failed").partition(", last available")[0])
+            _say(
+                summarize_error(self._message or "the job failed").partition(", last available")[0]
+            )
 
     def _show(self, text: str) -> None:
         self._shown += len(text)
@@ -523,7 +526,7 @@ class _Job:
             ConnectionError: as in `_follow`.
         """
         try:
-            info = within(_ANSWER_SECONDS, self._client.get_job_info, self._id)
+            info = call_with_timeout(_ANSWER_SECONDS, self._client.get_job_info, self._id)
         except Exception as error:
             silence = time.monotonic() - self._heard
             if silence > _AWAY_SECONDS:

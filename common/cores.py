@@ -22,14 +22,14 @@ class Processors(NamedTuple):
 ONE_THREAD = Processors()
 
 
-def usable() -> list[int]:
+def available_cores() -> list[int]:
     """Cores that this thread may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))  # macOS does not say.
 
 
-def keep_to(cores: Collection[int]) -> None:
+def pin_to(cores: Collection[int]) -> None:
     """Keeps this thread, and all that it starts from now on, to these cores; none means all.
 
     It has to come before JAX is used: XLA starts as many threads as there are usable cores.
@@ -45,12 +45,12 @@ def actors_here(learns_on_cpu: bool) -> int:
         learns_on_cpu: whether the learner takes its half of the cores. On a GPU it needs one, as
             do replay server and evaluator.
     """
-    cores = len(usable())
+    cores = len(available_cores())
     return max(1, cores // 2 if learns_on_cpu else cores - 2)
 
 
-def shared_out() -> tuple[list[int], list[int]]:
+def split_cores() -> tuple[list[int], list[int]]:
     """The usable cores in two halves, the learner's and the actors'; empty if there is but one."""
-    cores = usable()
+    cores = available_cores()
     half = (len(cores) + 1) // 2
     return (cores[:half], cores[half:]) if len(cores) > 1 else ([], [])

@@ -27,7 +27,7 @@ from common import host, patient_ray, process_logs, watchdog
 from common.errors import BadInput, PartFailed, require
 from common.memory import RAY_THRESHOLD
 from common.terminal import ENDING_SIGNALS
-from common.time_limit import within
+from common.time_limit import call_with_timeout
 from common.waiting import said_if_long, to_standard_error
 
 _OBJECT_STORE_BYTES = 300_000_000
@@ -144,7 +144,7 @@ def _join(address: str) -> None:
     """
     try:
         with said_if_long(f"the Ray cluster at {address} to answer"), _working_folder_of("/"):
-            within(
+            call_with_timeout(
                 _JOIN_SECONDS,
                 lambda: ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR),
             )
@@ -171,7 +171,7 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
         finally:
             # What a cluster that is gone leaves open ends with this process.
             with contextlib.suppress(TimeoutError):
-                within(_JOIN_SECONDS, ray.shutdown)
+                call_with_timeout(_JOIN_SECONDS, ray.shutdown)
         return
     # Nobody has been asked whether Ray may report how it is used.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

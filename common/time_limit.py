@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 Value = TypeVar("Value")
 
 
-def within(seconds: float, call: Callable[..., Value], *arguments: Any) -> Value:
+def call_with_timeout(seconds: float, call: Callable[..., Value], *arguments: Any) -> Value:
     """What `call(*arguments)` returns or raises, if it does so in time.
 
     After that a late call continues in a background thread, and its result is dropped.

@@ -175,7 +175,7 @@ def _never() -> bool:
     return False
 
 
-def answer(
+def get_result(
     future: ray.ObjectRef,
     part: str,
     what: str,

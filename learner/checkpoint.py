@@ -1,7 +1,7 @@
 """Checkpoints: one folder a learner step, written atomically, without pickle.
 
     step_000012345/
-        training_state.safetensors   networks, targets, temperature, optimisers, random state
+        training_state.safetensors   networks, targets, temperature, optimizers, random state
         checkpoint.json              step counts, configuration, song: all else that is needed
         SHA256SUMS                   of these two
 
@@ -26,6 +26,8 @@ from learner.networks import Parameters
 from learner.sac import TrainingState
 
 _STATE, _DESCRIPTION = "training_state.safetensors", "checkpoint.json"
+_OLD_SPELLING = "optimiser", "optimizer"
+"""In names of arrays."""
 _ACTOR, _ACTOR_EMA, _STEP = ".actor", ".actor_ema", ".step"  # Names in the state.
 _FOLDER_NAME = re.compile(r"step_(\d{9,})")
 
@@ -215,7 +217,7 @@ def _arrays(saved: PackedFolder) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = safetensors.numpy.load(saved.files[_STATE])
     except (KeyError, SafetensorError) as error:
         raise BadInput(f"checkpoint {saved.origin} is damaged: {_STATE}: {error}") from error
-    return arrays
+    return {name.replace(*_OLD_SPELLING): array for name, array in arrays.items()}
 
 
 def _part(part: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

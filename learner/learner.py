@@ -10,15 +10,15 @@ import jax
 import numpy as np
 import ray
 
-from common.cores import keep_to, usable
+from common.cores import available_cores, pin_to
 from common.errors import BadInput, require
 from common.files import PackedFolder
 from common.health import UnhealthyStep
 from learner import checkpoint, sac
+from learner.active_inputs import ActiveInputs
 from learner.config import LearnerConfig
 from learner.device import compile_here, device_name, free_memory
-from learner.live_inputs import LiveInputs
-from learner.observation import Array, ObservationLayout, unfold
+from learner.observation import Array, ObservationLayout, assemble
 from learner.parameters import Published
 from learner.ring import Ring, Rings, Window, draw, gather, ring_bytes
 from replay import journal
@@ -113,15 +113,15 @@ class _Stopwatch:
         self.seconds[what] += time.monotonic() - started
 
 
-def unfold_batch(steps: Array, table: Array, layout: ObservationLayout) -> sac.Batch:
+def assemble_batch(steps: Array, table: Array, layout: ObservationLayout) -> sac.Batch:
     """A batch of the replay, (batch, 2, packed size) float32, as `sac` wants it."""
-    folded = unpack_batch(steps, layout.frames, layout.proprioception_dim)
+    factored = unpack_batch(steps, layout.frames, layout.proprioception_dim)
     return sac.Batch(
-        observation=unfold(layout, table, folded.observation),
-        action=folded.action,
-        reward=folded.reward,
-        discount=folded.discount,
-        next_observation=unfold(layout, table, folded.next_observation),
+        observation=assemble(layout, table, factored.observation),
+        action=factored.action,
+        reward=factored.reward,
+        discount=factored.discount,
+        next_observation=assemble(layout, table, factored.next_observation),
     )
 
 
@@ -155,7 +155,7 @@ def learner_steps(
         state: given away; use the one returned.
         rings: the replay, see `learner.ring`.
         window: what of it is whole.
-        table: (rows, features) uint8, see `learner.observation.unfold`.
+        table: (rows, features) uint8, see `learner.observation.assemble`.
         annealing: () float32, see `sac.update`.
         shape: how many updates of which kind.
 
@@ -167,7 +167,7 @@ def learner_steps(
     places = draw(window, len(rings.starts), (shape.updates, shape.batch_size), key)
 
     def update(state: sac.TrainingState, drawn: jax.Array) -> tuple[sac.TrainingState, sac.Metrics]:
-        batch = unfold_batch(gather(rings, drawn), table, shape.layout)
+        batch = assemble_batch(gather(rings, drawn), table, shape.layout)
         return sac.update(state, batch, shape.config, annealing)
 
     if shape.updates == 1:  # No loop.
@@ -192,7 +192,7 @@ def compile_steps(state: sac.TrainingState, rings: Rings, table: Array, shape: S
     """
     window = Window(np.int32(0), np.int32(1))
     lowered = learner_steps.lower(state, rings, window, table, np.float32(1), shape)
-    return compile_here(lowered, len(usable()))
+    return compile_here(lowered, len(available_cores()))
 
 
 class Learner:
@@ -226,7 +226,7 @@ class Learner:
         parameter_server: Any,
     ):
         self._config = config
-        self._live = LiveInputs(layout, table)
+        self._active = ActiveInputs(layout, table)
         self._dimensions = (layout.observation_dim, action_dim)
         self._seed = seed
         self._replay = replay
@@ -255,17 +255,17 @@ class Learner:
             BadInput: there is no device of the platform that was asked for, or it has no room
                 for the replay; or the checkpoint is damaged or of another network.
         """
-        keep_to(cores)
+        pin_to(cores)
         device = device_name()
         whole = sac.initial_state(self._config, *self._dimensions, self._seed)
         if saved is not None:
             whole = checkpoint.load_state(saved, whole)
         self._step = int(whole.step)
-        self._state = jax.device_put(self._live.restrict(whole))
+        self._state = jax.device_put(self._active.prune(whole))
         self._whole = jax.device_get(whole)
-        self._table = jax.device_put(self._live.table)
+        self._table = jax.device_put(self._active.table)
         self._updates_at_once = updates_at_once()
-        config, layout = self._replay_config, self._live.layout
+        config, layout = self._replay_config, self._active.layout
         self._packed_size = packed_size(
             (layout.frames, layout.proprioception_dim), self._dimensions[1]
         )
@@ -380,7 +380,7 @@ class Learner:
             description: see `learner.checkpoint.pack`; the number of learner steps is added.
         """
         with self._watch.on("checkpointing"):
-            whole = self._live.restore(self._state, self._whole)
+            whole = self._active.unprune(self._state, self._whole)
             return checkpoint.pack(whole, description | {"learner_steps": self._step})
 
     def _take_in(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from learner.config import LOG_STD_RANGE, SACConfig
-from learner.observation import ObservationLayout, unfold
+from learner.observation import ObservationLayout, assemble
 from learner.parameters import Parameters
 from replay.transition import Observation
 
@@ -38,12 +38,12 @@ _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class NumpyPolicy:
-    """Maps a batch of folded observations to a batch of actions that are drawn.
+    """Maps a batch of factored observations to a batch of actions that are drawn.
 
     Args:
         config: of the agent; decides the network.
         layout: of the observations.
-        table: (rows, features) uint8, see `learner.observation.unfold`.
+        table: (rows, features) uint8, see `learner.observation.assemble`.
         parameters: of `learner.networks.Actor`, as NumPy's arrays.
     """
 
@@ -71,7 +71,7 @@ class NumpyPolicy:
         Returns:
             (batch, action dimension) float32 each.
         """
-        hidden = unfold(self._layout, self._table, observation)
+        hidden = assemble(self._layout, self._table, observation)
         for kernel, bias in self._hidden:
             hidden = self._activation(hidden @ kernel + bias)
         mean, log_std = (hidden @ kernel + bias for kernel, bias in self._heads)

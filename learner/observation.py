@@ -1,4 +1,4 @@
-"""Observations, folded and unfolded.
+"""Observations, factored and assembled.
 
 Most of an observation is a function of time alone: what is due now and soon. It is kept once,
 as a table with a row a control step; what is stored and sent of an observation is the rest,
@@ -40,37 +40,37 @@ class ObservationLayout:
         return self.frames * (self.before + self.features + self.after)
 
 
-class LiveGoals(NamedTuple):
+class ActiveGoals(NamedTuple):
     """The columns of a table of goals that are not zero in every row."""
 
     layout: ObservationLayout
     """Of observations without the other columns."""
     table: np.ndarray
-    """(rows, live features) uint8."""
+    """(rows, active features) uint8."""
     features: np.ndarray
-    """(live features,) int64, the numbers of these columns."""
+    """(active features,) int64, the numbers of these columns."""
 
 
-def live_goals(layout: ObservationLayout, table: np.ndarray) -> LiveGoals:
+def active_goals(layout: ObservationLayout, table: np.ndarray) -> ActiveGoals:
     """What a piece uses of its table: a few of the 88 keys.
 
     Args:
         layout: of whole observations.
-        table: (rows, features) uint8, see `unfold`.
+        table: (rows, features) uint8, see `assemble`.
     """
     features = np.flatnonzero(table.any(axis=0))
-    live = dataclasses.replace(layout, features=len(features))
-    return LiveGoals(live, np.ascontiguousarray(table[:, features]), features)
+    active = dataclasses.replace(layout, features=len(features))
+    return ActiveGoals(active, np.ascontiguousarray(table[:, features]), features)
 
 
-def unfold(layout: ObservationLayout, table: Array, observation: Observation) -> Array:
+def assemble(layout: ObservationLayout, table: Array, observation: Observation) -> Array:
     """The observations that the environment means, (..., observation dimension) float32.
 
     Args:
         layout: of the observations.
         table: (rows, features) uint8. Each song's rows follow `frames - 1` rows of zeros, which
             belong to the empty frames before an episode begins.
-        observation: folded; its arrays are NumPy's or JAX's, and so is the result.
+        observation: factored; its arrays are NumPy's or JAX's, and so is the result.
     """
     if isinstance(observation.proprioception, np.ndarray):
         numpy: Any = np

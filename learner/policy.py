@@ -18,7 +18,7 @@ from learner.networks import (
     policy,
     policy_and_hidden,
 )
-from learner.observation import ObservationLayout, unfold
+from learner.observation import ObservationLayout, assemble
 from replay.transition import Observation
 
 
@@ -30,7 +30,7 @@ def _mode(
     parameters: Parameters,
     observation: Observation,
 ) -> jax.Array:
-    return policy(config, parameters, unfold(layout, table, observation)).mode()
+    return policy(config, parameters, assemble(layout, table, observation)).mode()
 
 
 class Perturbation(NamedTuple):
@@ -79,8 +79,8 @@ def _perturbed(
     how: Perturbation,
 ) -> tuple[Perturbed, jax.Array]:
     key, policy_key, noise_key = jax.random.split(key, 3)
-    unfolded = unfold(layout, table, observation)
-    distribution, hidden = policy_and_hidden(config, parameters, unfolded)
+    assembled = assemble(layout, table, observation)
+    distribution, hidden = policy_and_hidden(config, parameters, assembled)
     own = TanhGaussian(distribution.mean[0], distribution.log_std[0])
     change = how.offset + hidden[0] @ how.weights / jnp.maximum(jnp.linalg.norm(hidden[0]), 1e-6)
     mean = how.amplitude * jnp.sum(how.mix[:, None] * distribution.mean, axis=0)
@@ -97,12 +97,12 @@ def _perturbed(
 
 
 class Policy:
-    """Maps a batch of folded observations to a batch of actions.
+    """Maps a batch of factored observations to a batch of actions.
 
     Args:
         config: of the agent; decides the network.
         layout: of the observations.
-        table: (rows, features) uint8, see `learner.observation.unfold`.
+        table: (rows, features) uint8, see `learner.observation.assemble`.
         parameters: of the actor network.
     """
 

@@ -29,9 +29,9 @@ class TrainingState(NamedTuple):
     target_critic: Parameters
     log_temperature: jax.Array
     """() float32."""
-    actor_optimiser: Any
-    critic_optimiser: Any
-    temperature_optimiser: Any
+    actor_optimizer: Any
+    critic_optimizer: Any
+    temperature_optimizer: Any
     key: jax.Array
     """(2,) uint32, the random state."""
     step: jax.Array
@@ -39,7 +39,7 @@ class TrainingState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Transitions with their observations unfolded."""
+    """Transitions with their observations assembled."""
 
     observation: jax.Array
     """(batch, observation dimension) float32."""
@@ -56,17 +56,17 @@ class Batch(NamedTuple):
 # Adam treats every number alike: as one vector, all parameters take one pass instead of one each.
 
 
-def actor_optimiser(config: LearnerConfig) -> optax.GradientTransformation:
+def actor_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
     """Optimiser of the actor."""
     return optax.flatten(optax.adam(config.agent_config.actor_lr))
 
 
-def critic_optimiser(config: LearnerConfig) -> optax.GradientTransformation:
+def critic_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
     """Optimiser of the critics."""
     return optax.flatten(optax.adam(config.agent_config.critic_lr))
 
 
-def temperature_optimiser(config: LearnerConfig) -> optax.GradientTransformation:
+def temperature_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
     """Optimiser of the logarithm of the temperature."""
     return optax.adam(config.agent_config.temp_lr)
 
@@ -97,9 +97,9 @@ def initial_state(
         critic=critic,
         target_critic=jax.tree.map(jnp.copy, critic),
         log_temperature=log_temperature,
-        actor_optimiser=actor_optimiser(config).init(actor),
-        critic_optimiser=critic_optimiser(config).init(critic),
-        temperature_optimiser=temperature_optimiser(config).init(log_temperature),
+        actor_optimizer=actor_optimizer(config).init(actor),
+        critic_optimizer=critic_optimizer(config).init(critic),
+        temperature_optimizer=temperature_optimizer(config).init(log_temperature),
         key=key,
         step=jnp.int32(0),
     )
@@ -201,8 +201,8 @@ def update(
     critic_gradient, critic_metrics = jax.grad(critic_loss, has_aux=True)(
         state.critic, config, batch, target, critic_key
     )
-    critic, critic_optimiser_state = _apply(
-        critic_optimiser(config), critic_gradient, state.critic_optimiser, state.critic, annealing
+    critic, critic_optimizer_state = _apply(
+        critic_optimizer(config), critic_gradient, state.critic_optimizer, state.critic, annealing
     )
     target_critic = optax.incremental_update(critic, state.target_critic, config.agent_config.tau)
     state = state._replace(critic=critic, target_critic=target_critic)
@@ -210,8 +210,8 @@ def update(
     actor_gradient, actor_metrics = jax.grad(actor_loss, has_aux=True)(
         state.actor, config, state, batch, actor_key
     )
-    actor, actor_optimiser_state = _apply(
-        actor_optimiser(config), actor_gradient, state.actor_optimiser, state.actor, annealing
+    actor, actor_optimizer_state = _apply(
+        actor_optimizer(config), actor_gradient, state.actor_optimizer, state.actor, annealing
     )
     actor_ema = state.actor_ema
     if actor_ema is not None:
@@ -222,17 +222,17 @@ def update(
         actor_metrics["entropy"],
         target_entropy(config, batch.action.shape[-1]),
     )
-    log_temperature, temperature_optimiser_state = _apply(
-        temperature_optimiser(config), gradient, state.temperature_optimiser, state.log_temperature
+    log_temperature, temperature_optimizer_state = _apply(
+        temperature_optimizer(config), gradient, state.temperature_optimizer, state.log_temperature
     )
 
     state = state._replace(
         actor=actor,
         actor_ema=actor_ema,
         log_temperature=log_temperature,
-        actor_optimiser=actor_optimiser_state,
-        critic_optimiser=critic_optimiser_state,
-        temperature_optimiser=temperature_optimiser_state,
+        actor_optimizer=actor_optimizer_state,
+        critic_optimizer=critic_optimizer_state,
+        temperature_optimizer=temperature_optimizer_state,
         key=key,
         step=state.step + 1,
     )
@@ -273,12 +273,12 @@ def healthy(metrics: Metrics, state: TrainingState) -> jax.Array:
 
 
 def _apply(
-    optimiser: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
     gradient: Parameters,
-    optimiser_state: Any,
+    optimizer_state: Any,
     parameters: Parameters,
     annealing: jax.Array | float = 1.0,
 ) -> tuple[Parameters, Any]:
-    updates, optimiser_state = optimiser.update(gradient, optimiser_state, parameters)
+    updates, optimizer_state = optimizer.update(gradient, optimizer_state, parameters)
     updates = optax.tree.scale(annealing, updates)
-    return optax.apply_updates(parameters, updates), optimiser_state
+    return optax.apply_updates(parameters, updates), optimizer_state

@@ -4,7 +4,7 @@ Knows nothing of Ray.
 """
 
 from piano import graphics as _graphics
-from piano import light_imports as _light_imports
+from piano import lazy_imports as _lazy_imports
 
-_graphics.settle()
-_light_imports.settle()
+_graphics.configure_opengl()
+_lazy_imports.install()

@@ -1,6 +1,6 @@
 """The environment: robopianist's task at the speed of the physics, with the same numbers.
 
-The referee is `piano.stock_environment`, robopianist's own environment under dm_control. For
+The referee is `piano.reference_environment`, robopianist's own environment under dm_control. For
 the same actions both give the same observations, rewards, discounts and key presses. What is
 saved is everything around `mj_step`: bindings, observables, key colours and MIDI bookkeeping
 ten times a control step, the search for collisions in Python, one further `mj_forward`.
@@ -14,9 +14,9 @@ import mujoco
 import numpy as np
 from dm_control.utils import rewards
 
-from piano.mechanics import LEFT_FOREARM, RIGHT_FOREARM
-from piano.piano_model import DueStep, PianoModel, Reach
+from piano.scene import LEFT_FOREARM, RIGHT_FOREARM
 from piano.task import transport_reward
+from piano.task_spec import DueStep, Reach, TaskSpec
 from replay.transition import Observation
 
 # As in robopianist's suite/tasks/piano_with_shadow_hands.py and models/piano/piano.py.
@@ -83,17 +83,17 @@ class PianoEnvironment:
         piano: of song and configuration.
     """
 
-    def __init__(self, piano: PianoModel):
+    def __init__(self, piano: TaskSpec):
         self.piano = piano
-        self._mechanics = mechanics = piano.mechanics
-        self.data = mujoco.MjData(mechanics.model)
+        self._scene = scene = piano.scene
+        self.data = mujoco.MjData(scene.model)
         """The simulator's state, to be read."""
         self._frames = np.zeros((piano.layout.frames, piano.layout.proprioception_dim), np.float32)
         self._action = np.empty(piano.action_dim, np.float32)  # In the units of the controls.
         # Views of the simulator's memory: each look-up through the bindings costs a microsecond.
         self._controls = self.data.ctrl
         self._positions = self.data.qpos
-        self._key_positions = self._positions[mechanics.keys]
+        self._key_positions = self._positions[scene.keys]
         self._forces = self.data.actuator_force
         self._velocities = self.data.actuator_velocity
         self._sites = self.data.site_xpos
@@ -102,11 +102,11 @@ class PianoEnvironment:
 
     def reset(self) -> TimeStep:
         """Begins an episode."""
-        mechanics = self._mechanics
-        mujoco.mj_copyData(self.data, mechanics.model, mechanics.first_data)
+        scene = self._scene
+        mujoco.mj_copyData(self.data, scene.model, scene.first_data)
         self._step = 0
         self._frames = np.zeros_like(self._frames)
-        self._action[:] = mechanics.first_action
+        self._action[:] = scene.first_action
         self._sustain = 0.0
         self.read_keys()
         return TimeStep(self._observe(reward=0.0), 0.0, 0.0, discount=1.0, last=False)
@@ -123,15 +123,15 @@ class PianoEnvironment:
             DivergedError: the episode cannot go on; `reset` begins the next.
         """
         self._apply(action)
-        model, data = self._mechanics.model, self.data
+        model, data = self._scene.model, self.data
         # dm_control's sequence, which leaves what derives from positions and velocities that
         # of the last state: (mj_step2, mj_step1) for each physics step.
         if after_substep is None:
             mujoco.mj_step2(model, data)
-            mujoco.mj_step(model, data, self._mechanics.substeps - 1)
+            mujoco.mj_step(model, data, self._scene.substeps - 1)
             mujoco.mj_step1(model, data)
         else:
-            for _ in range(self._mechanics.substeps):
+            for _ in range(self._scene.substeps):
                 mujoco.mj_step2(model, data)
                 mujoco.mj_step1(model, data)
                 after_substep()
@@ -142,8 +142,8 @@ class PianoEnvironment:
 
     def simulator_state(self) -> np.ndarray:
         """All that the physics goes on from, (numbers,) float64: MuJoCo's mjSTATE_INTEGRATION."""
-        state = np.empty(mujoco.mj_stateSize(self._mechanics.model, _STATE))
-        mujoco.mj_getState(self._mechanics.model, self.data, state, _STATE)
+        state = np.empty(mujoco.mj_stateSize(self._scene.model, _STATE))
+        mujoco.mj_getState(self._scene.model, self.data, state, _STATE)
         return state
 
     def snapshot(self) -> Snapshot:
@@ -160,7 +160,7 @@ class PianoEnvironment:
         reward of the time step that is returned is 0.
         """
         self.reset()  # Clears warnings and whatever else is not part of the state.
-        model, data = self._mechanics.model, self.data
+        model, data = self._scene.model, self.data
         mujoco.mj_setState(model, data, snapshot.simulator_state, _STATE)
         mujoco.mj_step1(model, data)
         self._step = snapshot.step
@@ -173,7 +173,7 @@ class PianoEnvironment:
 
     def read_keys(self) -> None:
         """Sets `key_state` (88,), 0 up to 1 down; `keys_down` (88,) bool; `pedal_down`."""
-        lowest, highest = self._mechanics.key_range
+        lowest, highest = self._scene.key_range
         position = np.minimum(np.maximum(self._key_positions, lowest), highest)
         self.key_state = position / highest
         self.keys_down = (highest - position) <= _KEY_THRESHOLD
@@ -187,8 +187,8 @@ class PianoEnvironment:
             raw += _ONE
         else:
             np.add(action, _ONE, out=raw)
-        raw *= self._mechanics.half_action_scale
-        raw += self._mechanics.action_minimum
+        raw *= self._scene.half_action_scale
+        raw += self._scene.action_minimum
         self._controls[:] = raw[:-1]
         self._sustain = float(raw[-1])
 
@@ -211,7 +211,7 @@ class PianoEnvironment:
     def _observe(self, reward: float) -> Observation:
         piano = self.piano
         newest = np.empty(piano.layout.proprioception_dim, np.float32)
-        right, left = self._mechanics.hand_joints
+        right, left = self._scene.hand_joints
         end = 0
         if piano.config.action_reward_observation:
             end = len(self._action)
@@ -240,7 +240,7 @@ class PianoEnvironment:
             reward += nearness
         if not piano.config.disable_forearm_reward:
             reward += self._forearm_reward()
-        if self._mechanics.fingering_by_transport:
+        if self._scene.fingering_by_transport:
             reward += nearness
         return reward
 
@@ -255,24 +255,22 @@ class PianoEnvironment:
         # Forces are those of the last physics step, velocities those after it, as the sensors
         # that robopianist reads have them; where a control step is one physics step, dm_control
         # brings the forces up to date.
-        if self._mechanics.substeps == 1:
-            mujoco.mj_fwdActuation(self._mechanics.model, self.data)
+        if self._scene.substeps == 1:
+            mujoco.mj_fwdActuation(self._scene.model, self.data)
         power = np.abs(self._forces * self._velocities)
-        right, left = self._mechanics.hand_controls
-        return -self._mechanics.energy_penalty * float(np.add.reduce(power[right])) - (
-            self._mechanics.energy_penalty * float(np.add.reduce(power[left]))
+        right, left = self._scene.hand_controls
+        return -self._scene.energy_penalty * float(np.add.reduce(power[right])) - (
+            self._scene.energy_penalty * float(np.add.reduce(power[left]))
         )
 
     def _nearness(self, reach: Reach) -> float:
         """The fingering reward for these keys; without annotation they share one assignment."""
         by_transport = reach.fingertips is None
-        if not len(reach.key_geoms) or (
-            by_transport and not self._mechanics.fingering_by_transport
-        ):
+        if not len(reach.key_geoms) or (by_transport and not self._scene.fingering_by_transport):
             return 0.0
         targets = self._geoms[reach.key_geoms] + reach.targets
         if by_transport:
-            return transport_reward(self._sites[self._mechanics.fingertips], targets)
+            return transport_reward(self._sites[self._scene.fingertips], targets)
         closeness = [
             _closeness(math.dist(target, fingertip), 0.01)
             for target, fingertip in zip(
@@ -284,7 +282,7 @@ class PianoEnvironment:
     def _forearm_reward(self) -> float:
         if self.data.ncon:
             contact = self.data.contact
-            sides = self._mechanics.forearm_sides[contact.geom]
+            sides = self._scene.forearm_sides[contact.geom]
             touching = sides[:, 0] + sides[:, 1] == RIGHT_FOREARM + LEFT_FOREARM
             if touching.any() and (contact.dist[touching] <= _COLLISION_MARGIN).any():
                 return 0.0

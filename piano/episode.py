@@ -89,7 +89,7 @@ class _Listener:
         environment = self._environment
         environment.read_keys()
         seconds = environment.data.time
-        speeds = environment.data.qvel[environment.piano.mechanics.key_velocities]
+        speeds = environment.data.qvel[environment.piano.scene.key_velocities]
         for key in np.flatnonzero(environment.keys_down & ~self._down):
             note = [seconds, math.inf, float(key), midi_velocity(speeds[key])]
             self._sounding[key] = note

@@ -10,7 +10,7 @@ _WINDOWS = "glfw"
 _LIBRARIES = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6")}
 
 
-def settle() -> None:
+def configure_opengl() -> None:
     """Sets MUJOCO_GL to what works here: as it is, else a window system, EGL, OSMesa, or nothing.
 
     MuJoCo's import fails where MUJOCO_GL names a library that is not installed, and training

@@ -19,7 +19,7 @@ from common.files import read_files
 from piano import graphics
 from piano.config import RecordingConfig
 from piano.performance import Performance
-from piano.piano_model import PianoModel
+from piano.task_spec import TaskSpec
 
 _LOWEST_PITCH = 21
 _SECONDS_AFTER_THE_END = 1.0
@@ -44,9 +44,7 @@ def what_is_missing() -> list[str]:
     return [reason for reason in reasons if reason]
 
 
-def record(
-    performance: Performance, piano: PianoModel, config: RecordingConfig
-) -> dict[str, bytes]:
+def record(performance: Performance, piano: TaskSpec, config: RecordingConfig) -> dict[str, bytes]:
     """The contents of what `write_recordings` makes, by the files' names."""
     with tempfile.TemporaryDirectory(prefix="pianist-") as folder:
         place = pathlib.Path(folder)
@@ -56,7 +54,7 @@ def record(
 
 def write_recordings(
     performance: Performance,
-    piano: PianoModel,
+    piano: TaskSpec,
     config: RecordingConfig,
     folder: pathlib.Path,
     video: bool = True,
@@ -129,7 +127,7 @@ def write_sound(performance: Performance, velocity: str, path: pathlib.Path) -> 
 
 def write_video(
     performance: Performance,
-    piano: PianoModel,
+    piano: TaskSpec,
     config: RecordingConfig,
     path: pathlib.Path,
 ) -> None:
@@ -185,18 +183,18 @@ def _interrupts_kept_from_children() -> Iterator[None]:
 
 
 def _render(
-    performance: Performance, piano: PianoModel, config: RecordingConfig
+    performance: Performance, piano: TaskSpec, config: RecordingConfig
 ) -> Iterator[np.ndarray]:
     """Yields (height, width, 3) uint8 frames, one a control step."""
     height, width = config.record_resolution
-    model = copy.copy(piano.mechanics.model)  # Others read it; colours and quality change here.
+    model = copy.copy(piano.scene.model)  # Others read it; colours and quality change here.
     data = mujoco.MjData(model)
     model.vis.global_.offheight = max(height, model.vis.global_.offheight)
     model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
     fast = config.render_quality == "fast"
     if fast:
         model.vis.quality.offsamples = 0
-    keys = piano.mechanics.key_geoms
+    keys = piano.scene.key_geoms
     with mujoco.Renderer(model, height, width) as renderer:
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = not fast
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = not fast

@@ -8,9 +8,9 @@ import numpy as np
 
 from common.errors import require
 from piano.config import EnvironmentConfig
-from piano.mechanics import Mechanics
-from piano.piano_model import PianoModel, Score, make_score
+from piano.scene import Scene
 from piano.song import Song
+from piano.task_spec import Score, TaskSpec, make_score
 
 
 class Repertoire:
@@ -36,7 +36,7 @@ class Repertoire:
                 "has annotated fingering; --disable-fingering-reward makes them alike",
             )
         self.table = self._table(scores)
-        """(rows, features) uint8, see `learner.observation.unfold`; a block a song."""
+        """(rows, features) uint8, see `learner.observation.assemble`; a block a song."""
         ends = np.cumsum([config.frame_stack - 1 + len(score.features) for score in scores])
         self._first_rows = [
             int(end) - len(score.features) for end, score in zip(ends, scores, strict=True)
@@ -61,17 +61,15 @@ class Repertoire:
         return " + ".join(song.title for song in self.songs)
 
     @functools.cached_property
-    def mechanics(self) -> Mechanics:
+    def scene(self) -> Scene:
         """Of hands and piano, the same for all songs; built when first asked for."""
-        return Mechanics(self.songs[0], self._config)
+        return Scene(self.songs[0], self._config)
 
     def __getstate__(self) -> dict[str, Any]:
-        """With the mechanics, so that no process has to build them that this is sent to."""
-        return self.__dict__ | {"mechanics": self.mechanics}
+        """With the scene, so that no process has to build them that this is sent to."""
+        return self.__dict__ | {"scene": self.scene}
 
-    def piano(self, number: int) -> PianoModel:
+    def piano(self, number: int) -> TaskSpec:
         """The model of a song; numbers beyond the last song begin again with the first."""
         number %= len(self.songs)
-        return PianoModel(
-            self.mechanics, self._scores[number], self._config, self._first_rows[number]
-        )
+        return TaskSpec(self.scene, self._scores[number], self._config, self._first_rows[number])

@@ -36,12 +36,12 @@ class Song:
     Attributes:
         title: for people.
         midi: robopianist's own form, stretched, transposed and trimmed.
-        mended: what was wrong with the file and is put right, one line each.
+        repairs: what was wrong with the file and is put right, one line each.
     """
 
     title: str
     midi: midi_file.MidiFile
-    mended: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
 
     @property
     def has_fingering(self) -> bool:
@@ -211,7 +211,7 @@ class _Clock:
         """Time of a tick in seconds."""
         return self._tempi.total(tick)
 
-    def place(self, tick: int) -> str:
+    def bar_and_time(self, tick: int) -> str:
         """Bar and time of a tick, such as "bar 3, 4.50 s"."""
         return f"bar {int(self._meters.total(tick) + 1e-9) + 1}, {self.seconds(tick):.2f} s"
 
@@ -252,17 +252,17 @@ def _read_midi_file(path: pathlib.Path) -> Song:
         f"{path} lasts {clock.seconds(last_tick):.0f} s, longer than the limit of "
         f"{LONGEST_SONG_SECONDS:.0f} s",
     )
-    mended: list[str] = []
-    notes = [note for track in tracks for note in _pair_notes(track, clock, mended)]
-    notes = _keep_on_keyboard(notes, clock, mended)
-    notes = _separate_overlaps(notes, clock, mended)
-    notes = _keep_ten_at_once(notes, clock, mended)
+    repairs: list[str] = []
+    notes = [note for track in tracks for note in _pair_notes(track, clock, repairs)]
+    notes = _keep_on_keyboard(notes, clock, repairs)
+    notes = _separate_overlaps(notes, clock, repairs)
+    notes = _keep_ten_at_once(notes, clock, repairs)
     require(bool(notes), f"{path} has no note on the 88 keys of a piano")
     sequence = _to_sequence(notes, messages, clock)
     return Song(
         title=as_utf8(path.stem).replace("_", " "),
         midi=midi_file.MidiFile(seq=sequence),
-        mended=tuple(f"{path.name}: {line}" for line in mended),
+        repairs=tuple(f"{path.name}: {line}" for line in repairs),
     )
 
 
@@ -306,7 +306,7 @@ def _with_ticks(track: mido.MidiTrack) -> list[tuple[int, mido.Message]]:
 
 
 def _pair_notes(
-    track: list[tuple[int, mido.Message]], clock: _Clock, mended: list[str]
+    track: list[tuple[int, mido.Message]], clock: _Clock, repairs: list[str]
 ) -> list[_Note]:
     """Note-ons with their note-offs; mends what has no partner.
 
@@ -330,9 +330,9 @@ def _pair_notes(
     without_off = [note for stack in sounding.values() for note in stack]
     for note in without_off:
         note.end = track[-1][0]
-    _report(mended, clock, without_on, "note-off(s) without a note ignored")
+    _report(repairs, clock, without_on, "note-off(s) without a note ignored")
     _report(
-        mended,
+        repairs,
         clock,
         [note.start for note in without_off],
         "note(s) that never end now end with their track",
@@ -340,13 +340,13 @@ def _pair_notes(
     return notes
 
 
-def _keep_on_keyboard(notes: list[_Note], clock: _Clock, mended: list[str]) -> list[_Note]:
+def _keep_on_keyboard(notes: list[_Note], clock: _Clock, repairs: list[str]) -> list[_Note]:
     off = [note for note in notes if not _LOWEST_KEY <= note.pitch <= _HIGHEST_KEY]
-    _report(mended, clock, [note.start for note in off], "note(s) off the keyboard left out")
+    _report(repairs, clock, [note.start for note in off], "note(s) off the keyboard left out")
     return [note for note in notes if _LOWEST_KEY <= note.pitch <= _HIGHEST_KEY]
 
 
-def _separate_overlaps(notes: list[_Note], clock: _Clock, mended: list[str]) -> list[_Note]:
+def _separate_overlaps(notes: list[_Note], clock: _Clock, repairs: list[str]) -> list[_Note]:
     """One key sounds once at a time: a new onset ends the note before it."""
     kept: list[_Note] = []
     latest: dict[int, _Note] = {}
@@ -362,11 +362,11 @@ def _separate_overlaps(notes: list[_Note], clock: _Clock, mended: list[str]) -> 
             before.end = note.start
         latest[note.pitch] = note
         kept.append(note)
-    _report(mended, clock, overlaps, "overlapping note(s) of one key separated")
+    _report(repairs, clock, overlaps, "overlapping note(s) of one key separated")
     return kept
 
 
-def _keep_ten_at_once(notes: list[_Note], clock: _Clock, mended: list[str]) -> list[_Note]:
+def _keep_ten_at_once(notes: list[_Note], clock: _Clock, repairs: list[str]) -> list[_Note]:
     """Two hands have ten fingers: of more notes at once the softest new ones are left out."""
     kept: list[_Note] = []
     left_out: list[int] = []
@@ -380,13 +380,13 @@ def _keep_ten_at_once(notes: list[_Note], clock: _Clock, mended: list[str]) -> l
             heapq.heappush(held, note.end)
         kept += new[:room]
         left_out += [start] * len(new[room:])
-    _report(mended, clock, left_out, "note(s) beyond ten at once left out")
+    _report(repairs, clock, left_out, "note(s) beyond ten at once left out")
     return kept
 
 
-def _report(mended: list[str], clock: _Clock, ticks: list[int], what: str) -> None:
+def _report(repairs: list[str], clock: _Clock, ticks: list[int], what: str) -> None:
     if ticks:
-        mended.append(f"{len(ticks)} {what}, first at {clock.place(min(ticks))}")
+        repairs.append(f"{len(ticks)} {what}, first at {clock.bar_and_time(min(ticks))}")
 
 
 def _to_sequence(

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from replay.light_reverb import load
 from replay.packing import CHUNK_ROWS
+from replay.reverb_without_tensorflow import load
 from replay.unjournaled import Unjournaled
 from replay.writer import ChunkWriter
 

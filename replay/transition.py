@@ -11,7 +11,7 @@ is the version of the parameters that chose a[t] (the learner step at which they
 published, -1 for uniformly random actions).
 
 Most of an observation is a function of time alone: what is due now and soon. It is stored
-nowhere but in a table that the learner holds; an observation in the replay is folded into
+nowhere but in a table that the learner holds; an observation in the replay is factored into
 the rest of it, which the simulation decides, and the number of its row.
 """
 
@@ -23,7 +23,7 @@ Array = Any  # NumPy's in this package, JAX's in the learner.
 
 
 class Observation(NamedTuple):
-    """A folded observation, or a batch of them along leading axes."""
+    """A factored observation, or a batch of them along leading axes."""
 
     proprioception: Array
     """(..., frames, proprioception dimension) float32: what the simulation decides."""

@@ -100,7 +100,7 @@ _CHARTS = (
         "Per second",
         {
             "train/environment_steps_per_second": "environment steps",
-            "learner/updates_per_second": "updates",
+            "learner/steps_per_second": "learner steps",
         },
     ),
     _Chart(
@@ -109,7 +109,9 @@ _CHARTS = (
         {"learner/waiting_fraction": "waiting"},
         limits=(0, 1),
     ),
-    _Chart("Policy lag", "Age of the actors' policy in updates", {"actors/policy_lag": "lag"}),
+    _Chart(
+        "Policy lag", "Age of the actors' policy in learner steps", {"actors/policy_lag": "lag"}
+    ),
 )
 
 

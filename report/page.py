@@ -163,7 +163,7 @@ def _progress(records: Sequence[Record], evaluations: Sequence[Evaluation], step
     main = {steps.name: steps.words}
     counts = "".join(
         f" · {charts.short_number(greatest(name))} {words}"
-        for name, words in (main | {"learner_steps": "updates"} | main).items()
+        for name, words in (main | {"learner_steps": "learner steps"} | main).items()
     )
     hours, minutes = divmod(round(greatest("seconds") / 60), 60)
     times = "once" if len(evaluations) == 1 else f"{len(evaluations)} times"

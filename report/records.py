@@ -34,6 +34,8 @@ class Steps(NamedTuple):
 
 _TRAINING = Steps("environment_steps", "environment steps")
 _FINE_TUNING = Steps("learner_steps", "fine-tuning steps")
+_OLD_NAMES = {"learner/updates_per_second": "learner/steps_per_second"}
+"""What logbooks of before version 0.1.0 have, by what it is now."""
 
 
 def steps_of(config: Record) -> Steps:
@@ -58,14 +60,15 @@ def read_logbook(path: pathlib.Path) -> tuple[list[Record], int]:
     Returns:
         Its lines, and the number of further lines that cannot be read.
     """
-    records, damaged = [], 0
+    records: list[Record] = []
+    damaged = 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             record = None
         if isinstance(record, dict):
-            records.append(record)
+            records.append({_OLD_NAMES.get(name, name): value for name, value in record.items()})
         else:
             damaged += 1
     return records, damaged

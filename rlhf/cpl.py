@@ -44,7 +44,7 @@ import optax
 from common.errors import require
 from learner.config import SACConfig
 from learner.networks import Parameters, TanhGaussian, policy
-from learner.observation import ObservationLayout, unfold
+from learner.observation import ObservationLayout, assemble
 from replay.transition import Observation
 from rlhf import preferences
 from rlhf.collection import Trajectory
@@ -165,7 +165,7 @@ class Problem(NamedTuple):
     reference: TanhGaussian
     """The outputs of the policy that each segment is scored relative to, leading axes (N, T)."""
     table: jax.Array
-    """(rows, features) uint8, see `learner.observation.unfold`."""
+    """(rows, features) uint8, see `learner.observation.assemble`."""
     pairs: jax.Array
     """(P, 2) int32: what batches are drawn from; the preferred segment first."""
     weight: jax.Array
@@ -234,7 +234,7 @@ def outputs(
     layout: ObservationLayout,
 ) -> TanhGaussian:
     """Distributions of actions at every control step, leading axes (N, T)."""
-    return policy(agent_config, parameters, unfold(layout, table, segments.observation))
+    return policy(agent_config, parameters, assemble(layout, table, segments.observation))
 
 
 def segment_log_probability(

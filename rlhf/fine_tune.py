@@ -18,7 +18,7 @@ from actors.evaluator import Evaluation, Evaluator
 from common import ray_session, storage
 from common.errors import require, require_range
 from common.files import PackedFolder, write_json
-from common.waiting import answer, said_if_long
+from common.waiting import get_result, said_if_long
 from learner.config import Platform
 from piano.config import RecordingConfig
 from piano.repertoire import Repertoire
@@ -73,7 +73,7 @@ class FineTuneConfig:
     steps learn the answers by heart, which costs notes."""
     eval_interval: int = 250
     """Steps between evaluations; each is of a checkpoint saved for it."""
-    auditions: int = 24
+    eval_episodes: int = 24
     """Performances of the start and of the result that are compared in the end, lightly varied and
     with seeds that took no part in any choice."""
     guard_performances: int = 12
@@ -106,7 +106,7 @@ class FineTuneConfig:
         """
         require(bool(self.collections), "COLLECTION is missing: name a rated one, or several")
         require_range(self, "max_steps", "eval_interval", least=1)
-        require_range(self, "auditions", "guard_performances", least=0, most=1000)
+        require_range(self, "eval_episodes", "guard_performances", least=0, most=1000)
         require(
             0 <= self.validation_fraction < 1,
             f"--validation-fraction is {self.validation_fraction}, must be 0 or more, below 1",
@@ -295,14 +295,14 @@ class _FineTuning:
         self._guard = Guard(
             self._players,
             tuple(dict.fromkeys([*learnt_from, *QUALITIES])),
-            self._config.auditions,
+            self._config.eval_episodes,
             self._config.guard_performances,
         )
         self._episode_lengths = [
             repertoire.piano(song).episode_length for song in range(len(repertoire.songs))
         ]
         with said_if_long("the fine-tuner to start"):
-            begun: Loaded = answer(
+            begun: Loaded = get_result(
                 self._tuner.load.remote(),
                 "FineTuner",
                 "the fine-tuner did not start",
@@ -328,18 +328,18 @@ class _FineTuning:
             while step < config.max_steps:
                 until_evaluation = config.eval_interval - step % config.eval_interval
                 steps = min(_SLICE_STEPS, until_evaluation, config.max_steps - step)
-                report: TuneReport = answer(
+                report: TuneReport = get_result(
                     self._tuner.tune.remote(steps),
                     "FineTuner",
                     "the fine-tuning broke down",
                     _SLICE_SECONDS,
                 )
                 step = self._status.learner_steps = report.step
-                self._status.updates_per_second = report.steps_per_second
+                self._status.learner_steps_per_second = report.steps_per_second
                 self._status.write(self._folder.status)
                 self._log(
                     {f"cpl/{name}": value for name, value in report.metrics.items()}
-                    | {"learner/updates_per_second": report.steps_per_second}
+                    | {"learner/steps_per_second": report.steps_per_second}
                 )
                 bar.update(step - bar.n)
                 bar.set_postfix_str(
@@ -354,14 +354,16 @@ class _FineTuning:
                 self._recordings.end(seconds=0)
 
     def _log(self, values: Mapping[str, float]) -> None:
-        measured = self._measured[self._status.learner_steps] = answer(
+        measured = self._measured[self._status.learner_steps] = get_result(
             self._tuner.measure.remote(), "FineTuner", "the fine-tuner died", _SLICE_SECONDS
         )
         self._write({f"cpl/{name}": value for name, value in measured.items()} | dict(values))
 
     def _stop(self, weights: dict[str, np.ndarray]) -> dict[str, Any]:
         """Returns to the step at which the held-out loss was least, and tells what was learnt."""
-        best = answer(self._tuner.stop.remote(), "FineTuner", "the fine-tuner died", _SLICE_SECONDS)
+        best = get_result(
+            self._tuner.stop.remote(), "FineTuner", "the fine-tuner died", _SLICE_SECONDS
+        )
         step = self._status.learner_steps if best is None else best
         counts = {name: len(preferences.pairs(weight)) for name, weight in weights.items()}
         if best is None:
@@ -393,7 +395,7 @@ class _FineTuning:
 
     def _packed(self, share: float) -> PackedFolder:
         packed = self._tuner.checkpoint.remote(self._description, share)
-        given: PackedFolder = answer(packed, "FineTuner", "the fine-tuner gave no checkpoint")
+        given: PackedFolder = get_result(packed, "FineTuner", "the fine-tuner gave no checkpoint")
         return given
 
     # --- Evaluation -------------------------------------------------------------------------
@@ -401,7 +403,7 @@ class _FineTuning:
     def _evaluate(self, saved: pathlib.Path) -> dict[str, Any]:
         """Plays the central performance, and has it recorded: checkpoint, folder and metrics."""
         with said_if_long("an evaluation"):
-            evaluation: Evaluation = answer(
+            evaluation: Evaluation = get_result(
                 self._evaluator.evaluate.remote(PackedFolder.pack(saved)),
                 "Evaluator",
                 "the evaluation failed",
@@ -442,10 +444,12 @@ class _FineTuning:
             shown = [
                 one
                 for future in futures
-                for one in answer(future, "Player", "a demonstration failed", _EVALUATION_SECONDS)
+                for one in get_result(
+                    future, "Player", "a demonstration failed", _EVALUATION_SECONDS
+                )
             ]
             description = {"share": share, "style": dataclasses.asdict(variation)}
-            packed, (first, last) = answer(
+            packed, (first, last) = get_result(
                 self._tuner.imitate.remote(shown, self._description | description),
                 "FineTuner",
                 "the imitation broke down",

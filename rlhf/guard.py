@@ -14,7 +14,7 @@ import tqdm
 from ray.actor import ActorHandle
 
 from common.files import PackedFolder
-from common.waiting import answer, said_if_long
+from common.waiting import get_result, said_if_long
 from rlhf import judge
 from rlhf.player import Audition
 from rlhf.variation import Variation
@@ -55,7 +55,7 @@ class Guard:
     Args:
         players: Ray actors of `rlhf.player.Player`.
         raters: What simulated raters listen for, to tell what performances are like.
-        auditions: Number of fresh performances, which have the last word.
+        fresh: Number of fresh performances, which have the last word.
         performances: Number by which each candidate is judged; 0 judges none.
     """
 
@@ -63,12 +63,12 @@ class Guard:
         self,
         players: Sequence[ActorHandle],
         raters: Sequence[str],
-        auditions: int,
+        fresh: int,
         performances: int,
     ):
         self._players = players
         self._raters = tuple(raters)
-        self._auditions = auditions
+        self._fresh = fresh
         self._performances = performances
         self._begun: judge.Candidate | None = None
         self._candidates: list[dict[str, Any]] = []
@@ -84,11 +84,11 @@ class Guard:
             self._player(number).audition.remote(
                 shared, judge.JUDGED, _LAST_SEED + number, self._raters
             )
-            for number in range(self._auditions)
+            for number in range(self._fresh)
         ]
         with said_if_long("performances to be rated"):
             central, *drawn = (
-                answer(future, "Player", "an audition failed", _SECONDS) for future in futures
+                get_result(future, "Player", "an audition failed", _SECONDS) for future in futures
             )
         performances = [performance for played in drawn for performance in played]
         return {
@@ -167,7 +167,9 @@ class Guard:
             self._player(number).audition.remote(shared, variation, _GUARD_SEED + number, ())
             for number in range(self._performances)
         ]
-        played = [answer(future, "Player", "a performance failed", _SECONDS) for future in futures]
+        played = [
+            get_result(future, "Player", "a performance failed", _SECONDS) for future in futures
+        ]
         note_f1 = [[one.metrics["note_f1"] or 0.0 for one in songs] for songs in played]
         candidate = judge.Candidate(share, tuple(float(np.mean(songs)) for songs in note_f1))
         self._candidates.append(

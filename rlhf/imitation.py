@@ -21,7 +21,7 @@ import optax
 
 from learner.config import SACConfig
 from learner.networks import Parameters, policy
-from learner.observation import ObservationLayout, unfold
+from learner.observation import ObservationLayout, assemble
 from replay.transition import Observation
 
 STEPS = 300
@@ -64,7 +64,7 @@ def imitate(
     Args:
         parameters: of the policy that was made to play.
         demonstrations: At least one.
-        table: (rows, features) uint8, see `learner.observation.unfold`.
+        table: (rows, features) uint8, see `learner.observation.assemble`.
         agent_config: of the network.
         layout: of the observations.
         seed: of the batches.
@@ -89,10 +89,10 @@ def _imitate(
 
     def loss(parameters: Parameters, index: jax.Array) -> jax.Array:
         observation = Observation(shown.proprioception[index], shown.row[index])
-        unfolded = unfold(layout, table, observation)
+        assembled = assemble(layout, table, observation)
         now, before = (
-            policy(agent_config, parameters, unfolded),
-            policy(agent_config, start, unfolded),
+            policy(agent_config, parameters, assembled),
+            policy(agent_config, start, assembled),
         )
         inside = jnp.clip(shown.intended[index], -1 + _EDGE, 1 - _EDGE)
         wanted = 0.5 * (jnp.log1p(inside) - jnp.log1p(-inside))

@@ -17,7 +17,7 @@ from common import ray_session
 from common.errors import BadInput, require, require_range
 from common.files import PackedFolder, matching
 from common.ray_errors import part_failed
-from common.waiting import Patience, answer, said_if_long
+from common.waiting import Patience, get_result, said_if_long
 from learner import checkpoint
 from piano import graphics, recording
 from piano.config import RecordingConfig
@@ -195,7 +195,7 @@ def _rehearse(collection: Collection, players: list[Any]) -> list[tuple[PlannedS
     }
     with said_if_long("players to start and to play"):
         rehearsals: dict[int, Rehearsal] = {
-            song: answer(
+            song: get_result(
                 future, "Player", "the newest checkpoint could not be played", _SECONDS, _SECONDS
             )
             for song, future in futures.items()

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Twinkle Twinkle for 40 minutes, two seeds, ours and the straightforward loop, one at a time.
+# Twinkle Twinkle for 40 minutes, two seeds, ours and the single-process baseline, one at a time.
 # Begun again, it goes on with what is not complete. Nothing else should run beside it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,9 +14,9 @@ for seed in ${SEEDS:-1 2}; do
             --gravity-compensation --reduced-action-space --control-timestep 0.05 \
             --n-steps-lookahead 10 --action-reward-observation --primitive-fingertip-collisions
     fi
-    if [[ ! -e $folder/reference-$seed/done.json ]]; then
-        .venv/bin/python -m benchmarks.reference_run --minutes "$minutes" --seed "$seed" \
-            --folder $folder/reference-"$seed"
+    if [[ ! -e $folder/baseline-$seed/done.json ]]; then
+        .venv/bin/python -m benchmarks.baseline_run --minutes "$minutes" --seed "$seed" \
+            --folder $folder/baseline-"$seed"
     fi
 done
 .venv/bin/python -m benchmarks.learning_evidence $folder docs/learning

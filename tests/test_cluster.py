@@ -38,7 +38,7 @@ ADDED = {
     # With noise, so that hardly any two are equal: the policy cannot play yet.
     "pianist rate": "--simulate smoothness --simulated-noise 3",
     "pianist submit cpl": (
-        "--raters 'simulated smoothness' --max-steps 10 --eval-interval 5 --auditions 2 "
+        "--raters 'simulated smoothness' --max-steps 10 --eval-interval 5 --eval-episodes 2 "
         "--record-resolution 48 64"
     ),
 }
@@ -237,8 +237,12 @@ def tunnel(cluster):
     cluster.follow(". .venv/bin/activate")
     with cluster.follow_elsewhere("ray dashboard") as process:
         cluster.follow("export RAY_AUTH_MODE")
-        knock = "(exec 3<>/dev/tcp/127.0.0.1/8265) 2>/dev/null && echo open"
-        wait_for(lambda: "open" in cluster.type(knock, check=False), PATIENCE, lambda: "the tunnel")
+        check_reachable = "(exec 3<>/dev/tcp/127.0.0.1/8265) 2>/dev/null && echo open"
+        wait_for(
+            lambda: "open" in cluster.type(check_reachable, check=False),
+            PATIENCE,
+            lambda: "the tunnel",
+        )
         cluster.tunnel = process
         yield cluster
         end(process)
@@ -368,9 +372,9 @@ def test_nobody_gets_in_without_the_token(tunnel):
 
 def test_the_dashboard_is_reached_through_the_tunnel_only(tunnel):
     worker = tunnel.hosts[1]
-    knock = f"exec 3<>/dev/tcp/{tunnel.head.address}/"
-    worker.run(f"{knock}6379")
-    assert "refused" in worker.run(f"{knock}8265", check=False)
+    check_reachable = f"exec 3<>/dev/tcp/{tunnel.head.address}/"
+    worker.run(f"{check_reachable}6379")
+    assert "refused" in worker.run(f"{check_reachable}8265", check=False)
 
 
 def test_a_job_outlives_whoever_submitted_it(training):
@@ -411,7 +415,7 @@ def test_a_host_that_answers_again_is_taken_back(taken_back):
 def test_the_counts_of_a_run_never_go_back(stopped):
     lines = [json.loads(line) for line in (stopped.run.path / "logbook.jsonl").open()]
     # An evaluation is written down when it has ended, with the counts of its checkpoint.
-    lines = [line for line in lines if "learner/updates_per_second" in line]
+    lines = [line for line in lines if "learner/steps_per_second" in line]
     assert len(lines) > 10
     for counts in (lines, [status for _, status in stopped.run.samples]):
         for name in ("environment_steps", "learner_steps"):

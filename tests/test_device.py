@@ -82,26 +82,26 @@ def test_a_gpu_that_jax_cannot_use_does_not_count(nvidia, monkeypatch):
     ("there", "on_cpu", "on_gpu"), [(1, 1, 1), (2, 1, 1), (4, 2, 2), (5, 2, 3), (16, 8, 14)]
 )
 def test_an_actor_for_each_core_that_the_learner_leaves(monkeypatch, there, on_cpu, on_gpu):
-    monkeypatch.setattr(cores, "usable", lambda: list(range(there)))
+    monkeypatch.setattr(cores, "available_cores", lambda: list(range(there)))
     assert cores.actors_here(learns_on_cpu=True) == on_cpu
     assert cores.actors_here(learns_on_cpu=False) == on_gpu
 
 
 def test_cores_are_shared_out_in_halves(monkeypatch):
-    monkeypatch.setattr(cores, "usable", lambda: [0, 1, 2, 5, 6])
-    assert cores.shared_out() == ([0, 1, 2], [5, 6])
-    monkeypatch.setattr(cores, "usable", lambda: [3])
-    assert cores.shared_out() == ([], [])
+    monkeypatch.setattr(cores, "available_cores", lambda: [0, 1, 2, 5, 6])
+    assert cores.split_cores() == ([0, 1, 2], [5, 6])
+    monkeypatch.setattr(cores, "available_cores", lambda: [3])
+    assert cores.split_cores() == ([], [])
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
 def test_xla_starts_no_more_threads_than_there_are_cores_left():
     script = """
-from common.cores import keep_to, usable
-keep_to(usable()[:1])
+from common.cores import pin_to, available_cores
+pin_to(available_cores()[:1])
 import jax, os, pathlib
 jax.block_until_ready(jax.numpy.ones((512, 512)) @ jax.numpy.ones((512, 512)))
-print(len(usable()))
+print(len(available_cores()))
 names = [path.read_text() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
 print(sum("XLAEigen" in name for name in names))
 """

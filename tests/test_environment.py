@@ -15,14 +15,14 @@ from robopianist import suite
 from robopianist.music import midi_file
 
 from common.errors import BadInput
-from learner.observation import ObservationLayout, unfold
+from learner.observation import ObservationLayout, assemble
 from piano.config import EnvironmentConfig, SongConfig
 from piano.environment import PianoEnvironment
-from piano.piano_model import make_score
+from piano.reference_environment import ReferenceEnvironment
 from piano.repertoire import Repertoire
 from piano.song import Song, load_songs
-from piano.stock_environment import StockEnvironment
 from piano.task import transport_reward
+from piano.task_spec import make_score
 from replay.transition import Observation
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "example_midis"
@@ -53,29 +53,29 @@ def action_sequences(steps, dimension, seed):
 
 def assert_same(song, config, seed=0, most_steps=None):
     """Plays two episodes side by side."""
-    stock = StockEnvironment(song, config)
+    reference = ReferenceEnvironment(song, config)
     repertoire = Repertoire([song], config)
     piano, table = repertoire.piano(0), repertoire.table
     fast = PianoEnvironment(piano)
     presses = 0
     for actions in action_sequences(piano.episode_length, piano.action_dim, seed):
-        theirs, ours = stock.reset(), fast.reset()
+        theirs, ours = reference.reset(), fast.reset()
         for action in actions[:most_steps]:
             np.testing.assert_array_equal(
-                unfold(piano.layout, table, ours.observation), theirs.observation
+                assemble(piano.layout, table, ours.observation), theirs.observation
             )
-            theirs, ours = stock.step(action), fast.step(action)
+            theirs, ours = reference.step(action), fast.step(action)
             assert ours.reward == pytest.approx(float(theirs.reward), abs=1e-6)
             assert ours.discount == theirs.discount
             assert ours.last == theirs.last()
-            np.testing.assert_array_equal(fast.keys_down, stock.task.piano.activation)
-            assert fast.pedal_down == stock.task.piano.sustain_activation[0]
-            np.testing.assert_array_equal(fast.data.qpos, stock.composer.physics.data.qpos)
+            np.testing.assert_array_equal(fast.keys_down, reference.task.piano.activation)
+            assert fast.pedal_down == reference.task.piano.sustain_activation[0]
+            np.testing.assert_array_equal(fast.data.qpos, reference.composer.physics.data.qpos)
             presses += int(fast.keys_down.sum())
             if ours.last:
                 break
         np.testing.assert_array_equal(
-            unfold(piano.layout, table, ours.observation), theirs.observation
+            assemble(piano.layout, table, ours.observation), theirs.observation
         )
     assert piano.layout.observation_dim == theirs.observation.size
     return presses
@@ -166,8 +166,8 @@ def test_same_numbers_for_generated_songs(notes, pedal, annotated):
 
 
 def test_referee_is_the_published_environment():
-    """`suite.load`, wrapped by hand, gives what our stock environment gives."""
-    stock = suite.load(
+    """`suite.load`, wrapped by hand, gives what our reference environment gives."""
+    reference = suite.load(
         "RoboPianist-debug-TwinkleTwinkleRousseau-v0",
         seed=0,
         task_kwargs={
@@ -184,14 +184,14 @@ def test_referee_is_the_published_environment():
         dm_env_wrappers.ConcatObservationWrapper,
         lambda env: dm_env_wrappers.CanonicalSpecWrapper(env, clip=True),
     ):
-        stock = wrapper(stock)
-    ours = StockEnvironment(load_songs(TWINKLE)[0], KNOWN)
-    ours_step, stock_step = ours.reset(), stock.reset()
+        reference = wrapper(reference)
+    ours = ReferenceEnvironment(load_songs(TWINKLE)[0], KNOWN)
+    ours_step, reference_step = ours.reset(), reference.reset()
     for action in next(action_sequences(40, 39, seed=1)):
         # NumPy 2 refuses the last wrapper, SinglePrecisionWrapper; this is what it does.
-        np.testing.assert_array_equal(ours_step.observation, np.float32(stock_step.observation))
-        ours_step, stock_step = ours.step(action), stock.step(action)
-        assert ours_step.reward == np.float32(stock_step.reward)
+        np.testing.assert_array_equal(ours_step.observation, np.float32(reference_step.observation))
+        ours_step, reference_step = ours.step(action), reference.step(action)
+        assert ours_step.reward == np.float32(reference_step.reward)
     assert ours_step.observation.dtype == np.float32
     assert ours_step.observation.size == 1164
 
@@ -227,7 +227,7 @@ def test_environments_of_one_model_do_not_disturb_each_other():
 def test_what_is_sent_to_another_process_plays_the_same():
     repertoire = Repertoire(load_songs(TWINKLE), KNOWN)
     sent = pickle.loads(pickle.dumps(repertoire))
-    assert "mechanics" in vars(sent)  # Nobody has to build it again.
+    assert "scene" in vars(sent)  # Nobody has to build it again.
     here, there = PianoEnvironment(repertoire.piano(0)), PianoEnvironment(sent.piano(0))
     here.reset(), there.reset()
     for action in list(action_sequences(60, here.piano.action_dim, seed=4))[1]:
@@ -277,7 +277,7 @@ def test_unfolding_by_hand():
     rows = np.array([2, 1], np.int32)
     # Frames are [before, features, after]; of each number the older frame comes first.
     np.testing.assert_array_equal(
-        unfold(layout, table, Observation(proprioception, rows)),
+        assemble(layout, table, Observation(proprioception, rows)),
         [[1, 3, 10, 20, 11, 21, 2, 4], [0, 5, 0, 10, 0, 11, 0, 6]],
     )
 
@@ -291,14 +291,17 @@ def test_several_songs_share_one_table(frame_stack):
     repertoire = Repertoire(songs, config)
     for number, song in enumerate(songs):
         ours = PianoEnvironment(repertoire.piano(number))
-        stock = StockEnvironment(song, config)
-        observation, expected = ours.reset().observation, stock.reset().observation
+        reference = ReferenceEnvironment(song, config)
+        observation, expected = ours.reset().observation, reference.reset().observation
         _, smooth = action_sequences(100, ours.piano.action_dim, seed=number)
         for action in smooth:
             np.testing.assert_array_equal(
-                unfold(ours.piano.layout, repertoire.table, observation), expected
+                assemble(ours.piano.layout, repertoire.table, observation), expected
             )
-            observation, expected = ours.step(action).observation, stock.step(action).observation
+            observation, expected = (
+                ours.step(action).observation,
+                reference.step(action).observation,
+            )
     assert repertoire.piano(4).first_row == repertoire.piano(1).first_row
 
 
@@ -340,7 +343,7 @@ def test_fingers_are_rewarded_for_being_near_the_next_keys_too(config):
     song = load_songs(config)[0]
     piano = Repertoire([song], dataclasses.replace(KNOWN, preparation_steps=4)).piano(0)
     environment, score = PianoEnvironment(piano), piano.score
-    mechanics, data = piano.mechanics, environment.data
+    scene, data = piano.scene, environment.data
     environment.reset()
     differences = []
     _, smooth = action_sequences(60, piano.action_dim, seed=3)
@@ -359,8 +362,8 @@ def test_fingers_are_rewarded_for_being_near_the_next_keys_too(config):
         def closeness(keys, fingers):
             if not keys:
                 return 0.0
-            targets = data.geom_xpos[mechanics.key_geoms[keys]] + mechanics.key_targets[keys]
-            tips = data.site_xpos[mechanics.fingertips]
+            targets = data.geom_xpos[scene.key_geoms[keys]] + scene.key_targets[keys]
+            tips = data.site_xpos[scene.fingertips]
             if fingers is None:
                 return transport_reward(tips, targets)
             distance = np.linalg.norm(targets - tips[fingers], axis=1)

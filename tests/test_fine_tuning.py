@@ -25,7 +25,7 @@ ANNA = Rater("anna", "person")
 SMOOTH = "simulated smoothness"
 SMOOTH_AND_SOFT = "smoothness:0.75,softness:0.25"
 QUICK = (
-    *("--max-steps", 60, "--eval-interval", 40, "--auditions", 2, "--guard-performances", 2),
+    *("--max-steps", 60, "--eval-interval", 40, "--eval-episodes", 2, "--guard-performances", 2),
     *("--record-resolution", 48, 64),
 )
 
@@ -205,7 +205,7 @@ def test_the_logbook_follows_the_preferences(tuned):
         "cpl/training/preference_accuracy",
         "cpl/validation/preference_loss",
         "cpl/validation/preference_accuracy",
-        "learner/updates_per_second",
+        "learner/steps_per_second",
         "eval/note_f1",
     ):
         assert any(line.get(name) is not None for line in lines), name
@@ -399,7 +399,7 @@ def no_manifest(collection):
         (rated(10, 20), ["--name", "../elsewhere"], ["--name is"]),
         (rated(10, 20), ["--max-steps", 0], ["--max-steps is 0"]),
         (rated(10, 20), ["--eval-interval", 0], ["--eval-interval is 0"]),
-        (rated(10, 20), ["--auditions", -1], ["--auditions is -1"]),
+        (rated(10, 20), ["--eval-episodes", -1], ["--eval-episodes is -1"]),
         (rated(10, 20), ["--validation-fraction", 1], ["--validation-fraction is 1.0"]),
         (rated(10, 20), ["--seed", -1], ["--seed is -1"]),
         (rated(10, 20), ["--alpha", 0], ["--alpha is 0.0"]),

@@ -45,11 +45,11 @@ def settle(monkeypatch):
     monkeypatch.setattr(ray, "put", lambda packed: packed)
     monkeypatch.setattr(guard, "answer", lambda future, *_: future)
 
-    def settled(few, many=None, performances=12, auditions=24, between=None):
+    def settled(few, many=None, performances=12, fresh=24, between=None):
         few = {0.0: START} | few
         all_few = few | (between or {})
         player: Any = Plays(all_few, all_few | (many or {}))
-        judging = Guard([player, player], ("softness",), auditions, performances)
+        judging = Guard([player, player], ("softness",), fresh, performances)
         start: Any = 0.0
         heard = judging.hear(start)
         shares = [share for share in few if share]
@@ -131,7 +131,7 @@ def test_without_a_guard_the_whole_way_is_gone(settle):
 
 
 def test_without_fresh_performances_the_few_decide(settle):
-    found, _, _ = settle({0.5: 0.94}, auditions=0)
+    found, _, _ = settle({0.5: 0.94}, fresh=0)
     assert (found.share, found.heard["drawn"]) == (0.5, None)
 
 

@@ -18,7 +18,7 @@ from runs_for_tests import FLAGS, SCALE, WARM_UP, assert_refused, command, envir
 import pianist
 from common import addresses, host, proxies, ray_session, watchdog
 from common.errors import BadInput
-from replay import light_reverb
+from replay import reverb_without_tensorflow
 
 ROOT = pathlib.Path(__file__).parent.parent
 OTHER_USER = 65534
@@ -98,7 +98,7 @@ def test_without_a_proxy_nothing_is_set():
 def test_on_a_node_reverb_uses_no_proxy(monkeypatch):
     monkeypatch.setenv("http_proxy", DEAD)
     pytest.importorskip("reverb")
-    light_reverb.load()
+    reverb_without_tensorflow.load()
     assert os.environ[proxies.NO_PROXY]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from learner.config import SACConfig
 from learner.networks import Actor, policy
-from learner.observation import ObservationLayout, unfold
+from learner.observation import ObservationLayout, assemble
 from replay.transition import Observation
 from rlhf import imitation
 
@@ -23,7 +23,7 @@ def parameters():
 
 def outputs(parameters, shown):
     observation = Observation(shown.proprioception, shown.row)
-    return policy(CONFIG, parameters, unfold(LAYOUT, TABLE, observation))
+    return policy(CONFIG, parameters, assemble(LAYOUT, TABLE, observation))
 
 
 def demonstrate(parameters, gain, seed=0):

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from benchmarks import reference
+from benchmarks import baseline
 from common.errors import BadInput
 from common.files import PackedFolder
 from common.health import UnhealthyStep
 from learner import learner, sac
+from learner.active_inputs import ActiveInputs
 from learner.config import LearnerConfig, SACConfig
-from learner.learner import Learner, Shape, learner_steps, unfold_batch
-from learner.live_inputs import LiveInputs
+from learner.learner import Learner, Shape, assemble_batch, learner_steps
 from learner.networks import policy
-from learner.observation import unfold
+from learner.observation import assemble
 from learner.parameters import Published
 from learner.ring import Ring, gather
 from piano.config import EnvironmentConfig, SongConfig
@@ -103,44 +103,44 @@ def as_reference(state):
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_steps_on_live_inputs_are_the_plain_ones_on_whole_observations(
+def test_steps_on_active_inputs_are_the_plain_ones_on_whole_observations(
     repertoire, ring, monkeypatch, cores
 ):
-    monkeypatch.setattr(learner, "usable", lambda: range(cores))
+    monkeypatch.setattr(learner, "available_cores", lambda: range(cores))
     layout, action_dim = repertoire.piano(0).layout, repertoire.piano(0).action_dim
-    live = LiveInputs(layout, repertoire.table)
-    assert live.layout.observation_dim < 0.4 * layout.observation_dim
+    active = ActiveInputs(layout, repertoire.table)
+    assert active.layout.observation_dim < 0.4 * layout.observation_dim
     whole = sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3)
     before = jax.device_get(whole)
 
     actor, critic, target, log_temperature = as_reference(before)
-    plain = reference.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3)._replace(
+    plain = baseline.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3)._replace(
         actor=actor,
         critic=critic,
         target_critic=target,
         log_temperature=log_temperature,
         key=before.key,
     )
-    state = live.restrict(whole)
-    update = learner.compile_steps(state, ring.rings, live.table, shape_of(live.layout))
+    state = active.prune(whole)
+    update = learner.compile_steps(state, ring.rings, active.table, shape_of(active.layout))
     for _ in range(5):
         state, metrics, healthy, places = update(
-            state, ring.rings, ring.window, live.table, np.float32(1)
+            state, ring.rings, ring.window, active.table, np.float32(1)
         )
         assert healthy
         steps = np.asarray(gather(ring.rings, places[0]))
         batch = unpack_batch(steps, layout.frames, layout.proprioception_dim)
         plain_batch = sac.Batch(
-            unfold(layout, repertoire.table, batch.observation),
+            assemble(layout, repertoire.table, batch.observation),
             batch.action,
             batch.reward,
             batch.discount,
-            unfold(layout, repertoire.table, batch.next_observation),
+            assemble(layout, repertoire.table, batch.next_observation),
         )
-        plain, plain_metrics = reference.update(plain, plain_batch, CONFIG)
+        plain, plain_metrics = baseline.update(plain, plain_batch, CONFIG)
         for name, value in plain_metrics.items():
             assert float(metrics[name]) == pytest.approx(float(value), rel=1e-4, abs=1e-5), name
-    after = live.restore(state, before)
+    after = active.unprune(state, before)
     moved = []
     for name, ours, theirs, first in zip(
         ("actor", "critic", "target", "temperature"),
@@ -158,42 +158,42 @@ def test_steps_on_live_inputs_are_the_plain_ones_on_whole_observations(
 
 def test_whole_states_come_back_to_the_bit(repertoire, ring):
     layout, action_dim = repertoire.piano(0).layout, repertoire.piano(0).action_dim
-    live = LiveInputs(layout, repertoire.table)
+    active = ActiveInputs(layout, repertoire.table)
     whole = jax.device_get(sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3))
     # Restricting copies: the step below gives its input away.
     state, *_ = learner_steps(
-        live.restrict(whole),
+        active.prune(whole),
         ring.rings,
         ring.window,
-        live.table,
+        active.table,
         np.float32(1),
-        shape_of(live.layout),
+        shape_of(active.layout),
     )
     state = jax.device_get(state)
-    once = live.restore(state, whole)
+    once = active.unprune(state, whole)
     assert jax.tree.structure(once) == jax.tree.structure(whole)
     for ours, theirs in zip(jax.tree.leaves(once), jax.tree.leaves(whole), strict=True):
         assert np.shape(ours) == np.shape(theirs)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(live.restrict(once)), state)
-    jax.tree.map(np.testing.assert_array_equal, live.restore(live.restrict(once), whole), once)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(active.prune(once)), state)
+    jax.tree.map(np.testing.assert_array_equal, active.unprune(active.prune(once), whole), once)
 
 
 def test_several_updates_in_one_dispatch_are_those_of_the_batches_that_were_drawn(repertoire, ring):
     layout, action_dim = repertoire.piano(0).layout, repertoire.piano(0).action_dim
-    live = LiveInputs(layout, repertoire.table)
+    active = ActiveInputs(layout, repertoire.table)
     whole = jax.device_get(sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3))
     together, metrics, healthy, places = learner_steps(
-        live.restrict(whole),
+        active.prune(whole),
         ring.rings,
         ring.window,
-        live.table,
+        active.table,
         np.float32(1),
-        shape_of(live.layout, updates=5),
+        shape_of(active.layout, updates=5),
     )
-    state = live.restrict(whole)
+    state = active.prune(whole)
     assert places.shape == (5, BATCH)
     for drawn in places:
-        batch = unfold_batch(gather(ring.rings, drawn), live.table, live.layout)
+        batch = assemble_batch(gather(ring.rings, drawn), active.table, active.layout)
         state, last = sac.update(state, batch, CONFIG)
     assert healthy
     assert int(together.step) == int(state.step) == 5
@@ -202,14 +202,16 @@ def test_several_updates_in_one_dispatch_are_those_of_the_batches_that_were_draw
     assert float(metrics["q"]) == pytest.approx(float(last["q"]), rel=1e-4)
 
 
-def test_a_policy_on_live_inputs_is_the_whole_one(repertoire, batches):
+def test_a_policy_on_active_inputs_is_the_whole_one(repertoire, batches):
     layout, action_dim = repertoire.piano(0).layout, repertoire.piano(0).action_dim
-    live = LiveInputs(layout, repertoire.table)
+    active = ActiveInputs(layout, repertoire.table)
     whole = sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3)
     observation = unpack_batch(batches[0], layout.frames, layout.proprioception_dim).observation
     agent = CONFIG.agent_config
-    theirs = policy(agent, whole.actor, unfold(layout, repertoire.table, observation))
-    ours = policy(agent, live.restrict(whole).actor, unfold(live.layout, live.table, observation))
+    theirs = policy(agent, whole.actor, assemble(layout, repertoire.table, observation))
+    ours = policy(
+        agent, active.prune(whole).actor, assemble(active.layout, active.table, observation)
+    )
     np.testing.assert_allclose(ours.mean, theirs.mean, atol=1e-5)
     np.testing.assert_allclose(ours.log_std, theirs.log_std, atol=1e-5)
     assert jnp.ptp(theirs.mean) > 0.1

@@ -30,25 +30,25 @@ def test_the_smoothed_curve_is_the_mean_of_the_last_five():
 def test_how_much_sooner_is_the_ratio_of_wall_clock_times(tmp_path):
     for seed in (1, 2):
         write(tmp_path / f"ours-{seed}", seconds_a_step=2, until=100)
-        write(tmp_path / f"reference-{seed}", seconds_a_step=10, until=50)
-        (tmp_path / f"reference-{seed}" / "done.json").write_text("{}")
-    write(tmp_path / "reference-3", seconds_a_step=10, until=5)  # Not complete.
+        write(tmp_path / f"baseline-{seed}", seconds_a_step=10, until=50)
+        (tmp_path / f"baseline-{seed}" / "done.json").write_text("{}")
+    write(tmp_path / "baseline-3", seconds_a_step=10, until=5)  # Not complete.
     answer = main(tmp_path, tmp_path / "learning")
     assert set(answer) == {"1", "2"}
     for row in answer["1"].values():
-        assert row["reference_over_ours"] == pytest.approx(5)
-        assert row["ours_at_end"] > row["reference_at_end"]
-    assert answer["1"]["frame F1"]["reference_at_end"] == pytest.approx(0.47)
+        assert row["baseline_over_ours"] == pytest.approx(5)
+        assert row["ours_at_end"] > row["baseline_at_end"]
+    assert answer["1"]["frame F1"]["baseline_at_end"] == pytest.approx(0.47)
     assert json.loads((tmp_path / "learning.json").read_text())["comparisons"] == answer
     assert (tmp_path / "learning.png").stat().st_size > 10_000
     # Without the runs, what was published stays; a further seed comes to it.
     write(tmp_path / "others" / "ours-7", seconds_a_step=2, until=100)
-    write(tmp_path / "others" / "reference-7", seconds_a_step=8, until=50)
-    (tmp_path / "others" / "reference-7" / "done.json").write_text("{}")
+    write(tmp_path / "others" / "baseline-7", seconds_a_step=8, until=50)
+    (tmp_path / "others" / "baseline-7" / "done.json").write_text("{}")
     more = main(tmp_path / "others", tmp_path / "learning")
     assert set(more) == {"1", "2", "7"}
     assert more["1"] == answer["1"]
-    assert more["7"]["return"]["reference_over_ours"] == pytest.approx(4)
+    assert more["7"]["return"]["baseline_over_ours"] == pytest.approx(4)
 
 
 def test_what_is_never_reached_is_said_to_take_for_ever():
@@ -58,6 +58,6 @@ def test_what_is_never_reached_is_said_to_take_for_ever():
         measures = ("eval/episode_return", "eval/f1", "eval/note_f1")
         return dict.fromkeys(names, np.arange(1.0, len(array) + 1)) | dict.fromkeys(measures, array)
 
-    row = compare(ours=curve([0, 0]), reference=curve([1, 1]))["frame F1"]
+    row = compare(ours=curve([0, 0]), baseline=curve([1, 1]))["frame F1"]
     assert row["ours_seconds"] == float("inf")
-    assert row["reference_over_ours"] == 0
+    assert row["baseline_over_ours"] == 0

@@ -10,7 +10,7 @@ import pytest
 from learner.config import SACConfig
 from learner.networks import Actor, policy
 from learner.numpy_policy import NumpyPolicy
-from learner.observation import ObservationLayout, live_goals, unfold
+from learner.observation import ObservationLayout, active_goals, assemble
 from replay.transition import Observation
 
 ACTION_DIM = 5
@@ -27,23 +27,23 @@ def problem(layout, activation, scale=3.0):
     config = SACConfig(hidden_dims=(16, 8), activation=activation)
     whole = random.integers(0, 2, (30, layout.features)).astype(np.uint8)
     whole[:, ::3] = 0
-    live = live_goals(layout, whole)
-    shape = (1, live.layout.observation_dim)
+    active = active_goals(layout, whole)
+    shape = (1, active.layout.observation_dim)
     begun = Actor(config, ACTION_DIM).init(jax.random.PRNGKey(0), np.zeros(shape))
     parameters = jax.tree.map(lambda leaf: np.asarray(scale * leaf), begun)
     observation = Observation(
         random.normal(size=(7, layout.frames, layout.proprioception_dim)).astype(np.float32),
         random.integers(layout.frames - 1, 30, 7).astype(np.int32),
     )
-    return config, live, parameters, observation
+    return config, active, parameters, observation
 
 
 @pytest.mark.parametrize("activation", ["gelu", "relu", "silu", "tanh"])
 def test_its_distribution_is_that_of_the_network(layout, activation):
-    config, live, parameters, observation = problem(layout, activation)
-    ours = NumpyPolicy(config, live.layout, live.table, parameters).distribution(observation)
+    config, active, parameters, observation = problem(layout, activation)
+    ours = NumpyPolicy(config, active.layout, active.table, parameters).distribution(observation)
     there = jax.tree.map(jax.numpy.asarray, observation)
-    theirs = policy(config, parameters, unfold(live.layout, live.table, there))
+    theirs = policy(config, parameters, assemble(active.layout, active.table, there))
     np.testing.assert_allclose(ours[0], theirs.mean, atol=2e-5)
     np.testing.assert_allclose(ours[1], theirs.log_std, atol=2e-5)
     assert ours[0].dtype == ours[1].dtype == np.float32
@@ -51,8 +51,8 @@ def test_its_distribution_is_that_of_the_network(layout, activation):
 
 
 def test_what_it_draws_is_of_that_distribution(layout):
-    config, live, parameters, observation = problem(layout, "gelu", scale=0.7)
-    acting = NumpyPolicy(config, live.layout, live.table, parameters)
+    config, active, parameters, observation = problem(layout, "gelu", scale=0.7)
+    acting = NumpyPolicy(config, active.layout, active.table, parameters)
     mean, log_std = acting.distribution(observation)
     random = np.random.default_rng(1)
     draws = np.stack([acting.sample(observation, random) for _ in range(4000)])

@@ -19,9 +19,9 @@ from piano.environment import PianoEnvironment
 from piano.episode import midi_velocity, play
 from piano.metrics import frame_metrics, metrics, note_metrics, velocity_metrics
 from piano.performance import Performance, notes_of_frames
+from piano.reference_environment import ReferenceEnvironment
 from piano.repertoire import Repertoire
 from piano.song import load_songs
-from piano.stock_environment import StockEnvironment
 
 CONFIG = EnvironmentConfig(
     gravity_compensation=True,
@@ -62,7 +62,7 @@ def performance(piano):
 
 
 def test_frame_metrics_are_those_of_robopianist_s_wrapper(song, piano, performance):
-    wrapper = wrappers.MidiEvaluationWrapper(StockEnvironment(song, CONFIG).composer)
+    wrapper = wrappers.MidiEvaluationWrapper(ReferenceEnvironment(song, CONFIG).composer)
     stock = dm_env_wrappers.CanonicalSpecWrapper(wrapper, clip=True)
     for seed in (0, 1):
         timestep = stock.reset()

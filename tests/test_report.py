@@ -164,7 +164,7 @@ def make_fine_tuning(run: pathlib.Path, comparison: Any = None) -> pathlib.Path:
                 "cpl/conservative_loss": 0.01,
                 "cpl/behaviour_cloning_loss": -40.0,
                 "cpl/gradient_norm": 3.0,
-                "learner/updates_per_second": 12.0,
+                "learner/steps_per_second": 12.0,
             }
             logbook.write(json.dumps(counts | values) + "\n")
     for step, data in ((100, b"before"), (200, b"after")):
@@ -450,7 +450,7 @@ def test_training_knows_nothing_of_fine_tuning(tmp_path):
     run = make_run(tmp_path / "run")
     text = write_report(run).read_text("utf-8")
     words = Page(text).words
-    assert "Run demo · 5k environment steps · 500 updates · 50 min" in words
+    assert "Run demo · 5k environment steps · 500 learner steps · 50 min" in words
     assert "Evaluation after 2k environment steps" in words
     assert "<title>note F1 0.343 at 1k</title>" in text
     for absent in ("fine-tuning", "Before and after", "Preference"):

@@ -18,7 +18,7 @@ from common.errors import BadInput
 from learner import checkpoint, sac
 from learner.config import LearnerConfig, SACConfig
 from learner.networks import policy as distribution_of
-from learner.observation import unfold
+from learner.observation import assemble
 from learner.policy import Policy
 from piano.config import EnvironmentConfig, RecordingConfig, SongConfig
 from piano.environment import PianoEnvironment
@@ -297,7 +297,7 @@ def test_log_probabilities_are_the_policy_s_own(played, policy, piano, saved, na
     trajectory = played[name].trajectory()
     template = sac.initial_state(LEARNER, piano.layout.observation_dim, piano.action_dim, seed=0)
     parameters = checkpoint.load_actor(saved, template.actor)
-    observation = unfold(piano.layout, policy._table, trajectory.observation)
+    observation = assemble(piano.layout, policy._table, trajectory.observation)
     mean, log_std = (
         np.asarray(part, np.float64)
         for part in distribution_of(LEARNER.agent_config, parameters, observation)

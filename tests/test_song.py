@@ -1,4 +1,4 @@
-"""Songs: real files read, bad ones refused, what is wrong with them mended and said."""
+"""Songs: real files read, bad ones refused, what is wrong with them repairs and said."""
 
 import pathlib
 
@@ -47,7 +47,7 @@ def notes_of(song):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_pieces_are_read_as_robopianist_reads_them(path):
     song = load(path)
-    assert song.mended == ()
+    assert song.repairs == ()
     ours, theirs = (
         song.trajectory(0.05),
         music.midi_file.NoteTrajectory.from_midi(music.load(path), 0.05),
@@ -100,7 +100,7 @@ def test_pedal_is_kept(tmp_path):
     assert song.trajectory(0.05).sustains[11:] == [0] * (len(song.trajectory(0.05)) - 11)
 
 
-# --- What is mended ---------------------------------------------------------------------
+# --- What is repairs ---------------------------------------------------------------------
 
 
 def test_overlapping_notes_of_one_key_are_separated(tmp_path):
@@ -112,12 +112,12 @@ def test_overlapping_notes_of_one_key_are_separated(tmp_path):
     ]
     song = load(write(tmp_path / "a.mid", events))
     assert notes_of(song) == [(2.0, 2.25, 60, 80), (2.25, 2.75, 60, 90)]
-    assert song.mended == (
+    assert song.repairs == (
         "a.mid: 1 overlapping note(s) of one key separated, first at bar 2, 2.25 s",
     )
 
 
-def test_unmatched_ends_are_mended(tmp_path):
+def test_unmatched_ends_are_repaired(tmp_path):
     events = [
         ("note_off", {"note": 60}, 0),
         ("note_on", {"note": 64, "velocity": 80}, 480),
@@ -125,7 +125,7 @@ def test_unmatched_ends_are_mended(tmp_path):
     ]
     song = load(write(tmp_path / "a.mid", events))
     assert notes_of(song) == [(0.5, 1.0, 62, 80), (0.5, 1.0, 64, 80)]
-    assert [line.split(", first at ") for line in song.mended] == [
+    assert [line.split(", first at ") for line in song.repairs] == [
         ["a.mid: 1 note-off(s) without a note ignored", "bar 1, 0.00 s"],
         ["a.mid: 1 note(s) that never end now end with their track", "bar 1, 0.50 s"],
     ]
@@ -134,7 +134,7 @@ def test_unmatched_ends_are_mended(tmp_path):
 def test_notes_off_the_keyboard_are_left_out(tmp_path):
     song = load(write(tmp_path / "a.mid", note(10) + note(60) + note(120)))
     assert [pitch for _, _, pitch, _ in notes_of(song)] == [60]
-    assert "2 note(s) off the keyboard left out, first at bar 1, 0.00 s" in song.mended[0]
+    assert "2 note(s) off the keyboard left out, first at bar 1, 0.00 s" in song.repairs[0]
 
 
 def test_no_more_than_ten_at_once_the_softest_left_out(tmp_path):
@@ -143,7 +143,7 @@ def test_no_more_than_ten_at_once_the_softest_left_out(tmp_path):
     song = load(write(tmp_path / "a.mid", chord + note(40)))
     pitches = [pitch for _, _, pitch, _ in notes_of(song)]
     assert pitches == [*range(60, 70), 40]
-    assert "3 note(s) beyond ten at once left out" in song.mended[0]
+    assert "3 note(s) beyond ten at once left out" in song.repairs[0]
     assert max(len(step) for step in song.trajectory(0.05).notes) == 10
 
 

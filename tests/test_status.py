@@ -26,7 +26,7 @@ def write_status(run: pathlib.Path, kind: str, started: float, state: str = "tra
         max_steps=2000,
         learner_steps=50,
         environment_steps_per_second=31.0,
-        updates_per_second=4.5,
+        learner_steps_per_second=4.5,
         actors_wanted=3,
         actors_running=2,
         note_f1=0.25,
@@ -46,7 +46,7 @@ def test_each_kind_counts_its_own_steps(tmp_path):
         ["scale", "train", "training", "700/2000", "31", "4.5", "2/3", "0.25"],
         ["tuned", "cpl", "training", "50/2000", "-", "4.5", "-", "0.25"],
     ]
-    columns = ["RUN", "KIND", "STATE", "STEPS", "STEPS/S", "UPDATES/S", "ACTORS", "NOTE F1"]
+    columns = ["RUN", "KIND", "STATE", "STEPS", "STEPS/S", "LEARNER STEPS/S", "ACTORS", "NOTE F1"]
     assert head == [*columns, "SINCE"]
     assert [run[:-1] for run in runs] == wanted
 

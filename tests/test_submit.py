@@ -119,7 +119,7 @@ def recorder(monkeypatch):
         (["train", "--midi-file", "../outside.mid"], ["../outside.mid lies outside"]),
         (["train", "--midi-file", "secret.mid"], ["secret.mid would not be sent", ".gitignore"]),
         (["train", "--environment-name", "RoboPianist-x"], ["unknown --environment-name"]),
-        (["train", "--pass-on", "PIANIST_NONE"], ["--pass-on: PIANIST_NONE is not set here"]),
+        (["train", "--env-vars", "PIANIST_NONE"], ["--env-vars: PIANIST_NONE is not set here"]),
         (["train", "--address"], ["--address"]),
         (["segments"], ["The run", "pianist segments --help"]),
         (["segments", "some", "--noise", "9"], ["--noise is (9.0,)"]),
@@ -164,8 +164,8 @@ def test_without_a_cluster_there_is_a_word_what_to_do(front_door, work, monkeypa
 
 
 def test_options_of_submit_may_stand_anywhere():
-    split = submit._split(["--no-wait", "train", "--address=a", "--seed", "3", "--pass_on", "X"])
-    assert split == (["--no-wait", "--address=a", "--pass_on", "X"], ["train", "--seed", "3"])
+    split = submit._split(["--no-wait", "train", "--address=a", "--seed", "3", "--env_vars", "X"])
+    assert split == (["--no-wait", "--address=a", "--env_vars", "X"], ["train", "--seed", "3"])
     assert submit._split(["train", "--help"]) == ([], ["train", "--help"])
     assert submit._split(["--help", "train"])[0] == ["--help"]
 
@@ -211,11 +211,11 @@ def test_the_cluster_is_reached_without_a_proxy(monkeypatch):
 
 
 def test_within_gives_what_is_in_time_and_raises_what_is_raised():
-    assert time_limit.within(5, int, "3") == 3
+    assert time_limit.call_with_timeout(5, int, "3") == 3
     with pytest.raises(ValueError, match="x"):
-        time_limit.within(5, int, "x")
+        time_limit.call_with_timeout(5, int, "x")
     with pytest.raises(TimeoutError):
-        time_limit.within(0.1, time.sleep, 1)
+        time_limit.call_with_timeout(0.1, time.sleep, 1)
 
 
 # --- Real jobs --------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def followed(cluster, tmp_path_factory):
     exit_code, answer, said = submitted(
         cluster,
         work,
-        *("--pass-on", "COUNT,ONE_MORE", *small("counting", work / "scale.mid")),
+        *("--env-vars", "COUNT,ONE_MORE", *small("counting", work / "scale.mid")),
         *("--root-dir", "models", "--mode", "online"),
         COUNT="12",
         ONE_MORE="2",

@@ -62,7 +62,7 @@ def test_logbook_has_what_people_plot(trained):
         "train/episode_return",
         "train/episode_length",
         "train/environment_steps_per_second",
-        "learner/updates_per_second",
+        "learner/steps_per_second",
         "learner/q",
         "learner/entropy",
         "learner/temperature",

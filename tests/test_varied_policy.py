@@ -9,7 +9,7 @@ import pytest
 from learner.config import SACConfig
 from learner.networks import Actor
 from learner.networks import policy as distribution_of
-from learner.observation import ObservationLayout, unfold
+from learner.observation import ObservationLayout, assemble
 from learner.policy import Policy
 from replay.transition import Observation
 from rlhf.variation import Variation
@@ -59,8 +59,8 @@ def network(parameters, table=TABLE, delay=0, count=6):
     means, deviations = [], []
     for observation in observations(count):
         row = np.int32(np.clip(observation.row - delay, FIRST_ROW, LAST_ROW))
-        unfolded = unfold(LAYOUT, table, observation._replace(row=row))
-        mean, log_std = distribution_of(CONFIG, parameters, unfolded)
+        assembled = assemble(LAYOUT, table, observation._replace(row=row))
+        mean, log_std = distribution_of(CONFIG, parameters, assembled)
         means.append(np.asarray(mean))
         deviations.append(np.exp(np.asarray(log_std)))
     return np.array(means), np.array(deviations)

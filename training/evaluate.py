@@ -130,7 +130,7 @@ def _other_songs(
     known = ", ".join(f"{song.title} with {len(song.trajectory(seconds))}" for song in trained)
     songs = load_songs(config.song)
     for song in songs:
-        for line in song.mended:
+        for line in song.repairs:
             print(line, file=sys.stderr)
         steps = song.trajectory(seconds)
         alike = [other for other in trained if len(other.trajectory(seconds)) == len(steps)]

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from common.files import PackedFolder
-from common.waiting import Patience, answer
+from common.waiting import Patience, get_result
 from replay import journal
 
 _STEPS = 20_000
@@ -81,7 +81,7 @@ class Journaling:
         if not ray.wait([self._asked], timeout=seconds)[0]:
             self._patience.look()
             return False
-        entry: PackedFolder | None = answer(self._asked, _SERVER, _NO_ENTRY)
+        entry: PackedFolder | None = get_result(self._asked, _SERVER, _NO_ENTRY)
         self._asked = None
         if entry is not None:
             self._end = journal.end_of(entry)

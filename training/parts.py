@@ -12,9 +12,9 @@ import ray
 from actors.actor import Actor
 from actors.evaluator import Evaluator
 from actors.pool import ActorPool
-from common.cores import Processors, shared_out, usable
+from common.cores import Processors, available_cores, split_cores
 from common.files import PackedFolder
-from common.waiting import answer, said_if_long, to_standard_error
+from common.waiting import get_result, said_if_long, to_standard_error
 from learner.device import gpu_is_here
 from learner.learner import Learner, Started
 from learner.parameters import ParameterServer
@@ -97,10 +97,10 @@ class _Waiter(NamedTuple):
     stopping: Callable[[], bool] = lambda: False
     """Whether the run is to end."""
 
-    def answer(self, future: ray.ObjectRef, part: type, what: str, waits_for: str) -> Any:
-        """The future's value, see `common.waiting.answer`; said if it takes long."""
+    def get(self, future: ray.ObjectRef, part: type, what: str, waits_for: str) -> Any:
+        """The future's value, see `common.waiting.get_result`; said if it takes long."""
         with said_if_long(waits_for, self.announce):
-            return answer(
+            return get_result(
                 future,
                 part.__name__,
                 what,
@@ -142,7 +142,7 @@ def _start(
         )
     learner_cores, actor_cores = _cores(config, on_cluster)
     # On a cluster each has asked for one processor.
-    share = len(actor_cores or usable()) // max(1, actors)
+    share = len(actor_cores or available_cores()) // max(1, actors)
     threads = 1 if on_cluster else max(1, share)
     parameter_server = part(ParameterServer, where.beside_learner)
     shared_repertoire = ray.put(repertoire)
@@ -185,16 +185,16 @@ def _start(
     if resumed.checkpoint is not None or resumed.journal:
         # Until it has published its policy actors act at random; and what they play might take
         # the place of what is restored.
-        waiter.answer(learning, *learner_started)
+        waiter.get(learning, *learner_started)
     for path in resumed.journal:
         restored = learner.restore.remote(PackedFolder.pack(path))
-        waiter.answer(restored, Learner, "the replay was not restored", "the replay to be restored")
+        waiter.get(restored, Learner, "the replay was not restored", "the replay to be restored")
     pool = ActorPool(start_actor, actors, SLICE_SECONDS, announce)
     started.callback(pool.stop)
     autoscaler = Autoscaler(where, on_cluster)
     started.callback(autoscaler.ask, 0)
-    learns: Started = waiter.answer(learning, *learner_started)
-    missing = waiter.answer(
+    learns: Started = waiter.get(learning, *learner_started)
+    missing = waiter.get(
         evaluator.what_is_missing.remote(),
         Evaluator,
         "the evaluator did not start",
@@ -216,7 +216,7 @@ def _cores(config: TrainConfig, on_cluster: bool) -> tuple[list[int], list[int]]
     """
     if on_cluster or config.replay.ratio is not None or gpu_is_here(config.platform):
         return [], []
-    return shared_out()
+    return split_cores()
 
 
 def start_replay(config: ReplayConfig) -> Replay:
@@ -235,7 +235,7 @@ def start_replay(config: ReplayConfig) -> Replay:
 
 def _connect(servers: list[Any], waiter: _Waiter) -> Replay:
     addresses = [
-        waiter.answer(
+        waiter.get(
             server.address.remote(),
             ReplayServer,
             "the replay server did not start",

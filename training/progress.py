@@ -50,7 +50,7 @@ class Progress:
         """
         facts = [
             f"{status.environment_steps_per_second:.0f} steps/s",
-            f"{status.updates_per_second:.1f} updates/s",
+            f"{status.learner_steps_per_second:.1f} learner steps/s",
             *_spent(learner_fractions),
             f"return {_number(episode_return, 1)}",
             f"note F1 {_number(status.note_f1, 2)}",

@@ -11,7 +11,7 @@ from ray.actor import ActorHandle
 
 from actors.evaluator import Evaluation
 from common.files import write_files
-from common.waiting import answer
+from common.waiting import get_result
 from piano.config import RecordingConfig
 from training.logbook import Logbook
 
@@ -74,7 +74,7 @@ class Recordings:
             return
         for future in ray.wait(pending, num_returns=len(pending), timeout=seconds)[0]:
             recording = self._pending.pop(future)
-            files = answer(future, "Evaluator", "a recording failed")
+            files = get_result(future, "Evaluator", "a recording failed")
             with self._writing("recordings"):
                 write_files(recording.folder, files)
             self.newest = recording.evaluation

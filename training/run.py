@@ -255,7 +255,7 @@ class Status:
     max_steps: int = 0
     learner_steps: int = 0
     environment_steps_per_second: float = 0.0
-    updates_per_second: float = 0.0
+    learner_steps_per_second: float = 0.0
     replay_size: int = 0
     actors_wanted: int = 0
     actors_placed: int = 0

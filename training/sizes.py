@@ -8,7 +8,7 @@ from common.errors import require
 from common.files import LARGEST_FOLDER
 from learner import sac
 from learner.ring import ring_bytes
-from piano.piano_model import PianoModel
+from piano.task_spec import TaskSpec
 from replay.packing import packed_size
 from training.config import TrainConfig
 
@@ -18,16 +18,16 @@ _FLOAT_BYTES = 4
 _NETWORK = "--agent-config.hidden-dims"
 
 
-def needed(config: TrainConfig, piano: PianoModel) -> dict[str, float]:
+def needed(config: TrainConfig, piano: TaskSpec) -> dict[str, float]:
     """Bytes by the flag that decides about them."""
     layout = piano.layout
     shape = layout.frames, layout.proprioception_dim
     agent = config.learner.agent_config
     size = packed_size(shape, piano.action_dim)
-    # Both observations of a transition, folded and not, and what each critic's layers keep for
-    # the gradient.
-    unfolded = 2 * layout.observation_dim + agent.num_qs * sum(agent.hidden_dims)
-    transition = 2 * size + unfolded
+    # Both observations of a transition, factored and assembled, and what each critic's layers keep
+    # for the gradient.
+    assembled = 2 * layout.observation_dim + agent.num_qs * sum(agent.hidden_dims)
+    transition = 2 * size + assembled
     state = sac.state_bytes(config.learner, layout.observation_dim, piano.action_dim)
     return {
         "--replay-capacity": ring_bytes(config.replay.least_kept, size),
@@ -36,7 +36,7 @@ def needed(config: TrainConfig, piano: PianoModel) -> dict[str, float]:
     }
 
 
-def require_room(config: TrainConfig, piano: PianoModel, on_cluster: bool) -> None:
+def require_room(config: TrainConfig, piano: TaskSpec, on_cluster: bool) -> None:
     """Refuses a run for which there is no room.
 
     Args:

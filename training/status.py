@@ -35,13 +35,23 @@ def table(answer: dict[str, Any]) -> str:
     """The same for people: one line a run."""
     if not answer["runs"]:
         return "no runs here: pianist train begins one, --root-dir says where to look"
-    head = "RUN", "KIND", "STATE", "STEPS", "STEPS/S", "UPDATES/S", "ACTORS", "NOTE F1", "SINCE"
+    head = (
+        "RUN",
+        "KIND",
+        "STATE",
+        "STEPS",
+        "STEPS/S",
+        "LEARNER STEPS/S",
+        "ACTORS",
+        "NOTE F1",
+        "SINCE",
+    )
     rows = [head]
     for run in answer["runs"]:
         note_f1 = run["note_f1"]
         active = run["state"] in ACTIVE
         is_unknown = run["state"] in UNKNOWN
-        plays = active and run["kind"] != "cpl"  # A fine-tuning only learns: its steps are updates.
+        plays = active and run["kind"] != "cpl"  # A fine-tuning takes learner steps alone.
         steps = run["learner_steps" if run["kind"] == "cpl" else "environment_steps"]
         rows.append(
             (
@@ -50,7 +60,7 @@ def table(answer: dict[str, Any]) -> str:
                 run["state"],
                 "-" if is_unknown else f"{steps}/{run['max_steps']}",
                 f"{run['environment_steps_per_second']:.0f}" if plays else "-",
-                f"{run['updates_per_second']:.1f}" if active else "-",
+                f"{run['learner_steps_per_second']:.1f}" if active else "-",
                 f"{run['actors_running']}/{run['actors_wanted']}" if plays else "-",
                 "-" if note_f1 is None else f"{note_f1:.2f}",
                 "-"

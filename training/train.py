@@ -26,7 +26,7 @@ from common.cores import actors_here
 from common.errors import OutOfMemory, PartFailed
 from common.files import paths_of, write_files
 from common.health import UnhealthyStep
-from common.waiting import Patience, Stopped, answer, said_if_long
+from common.waiting import Patience, Stopped, get_result, said_if_long
 from learner import checkpoint
 from learner.device import gpu_is_here
 from learner.learner import LearnReport
@@ -34,10 +34,10 @@ from piano.repertoire import Repertoire
 from piano.song import load_songs
 from training import parts, resume, run, scale
 from training.config import TrainConfig, to_json
-from training.interval import Interval
 from training.journaling import Journaling
 from training.logbook import Logbook
 from training.memory import MemoryWait, needed_by
+from training.metrics_window import MetricsWindow
 from training.parts import SLICE_SECONDS
 from training.placement import placement
 from training.progress import Progress
@@ -86,7 +86,7 @@ def train(
         folder = run.create(config, "SAC", repertoire)
     progress = Progress(config.max_steps, config.max_minutes, config.tqdm_bar)
     progress.say(f"{repertoire.title}; run {folder.path}")
-    for line in [line for song in repertoire.songs for line in song.mended]:
+    for line in [line for song in repertoire.songs for line in song.repairs]:
         progress.say(line)
     with (
         contextlib.closing(progress),
@@ -225,7 +225,7 @@ class _TrainingRun:
                     resumed.environment_steps,
                     self._disk.may_be_full,
                 )
-                self._interval = Interval(status.environment_steps, status.learner_steps)
+                self._window = MetricsWindow(status.environment_steps, status.learner_steps)
                 self._loop()
                 self._finish()
         except Stopped:
@@ -287,7 +287,7 @@ class _TrainingRun:
         stall = _StallWatch()
         while self._done() < 1 and not self._stop_signal:
             ray.wait([*self._parts.pool.futures, self._learning], timeout=SLICE_SECONDS)
-            self._interval.add_collected(self._parts.pool.reports(), status.learner_steps)
+            self._window.add_collected(self._parts.pool.reports(), status.learner_steps)
             if ray.wait([self._learning], timeout=0)[0]:
                 self._end_learning()
                 self._learn()
@@ -352,30 +352,30 @@ class _TrainingRun:
 
     def _end_learning(self) -> None:
         """Takes the report of the learner's slice."""
-        report: LearnReport = answer(self._learning, "Learner", "the learner died")
-        self._interval.add_learnt(report)
+        report: LearnReport = get_result(self._learning, "Learner", "the learner died")
+        self._window.add_learnt(report)
         self._status.learner_steps = report.step
         self._status.replay_size = report.replay_size
 
     def _update_status(self) -> None:
         status = self._status
         inserted = [
-            answer(server.inserted.remote(), "ReplayServer", "the replay server does not answer")
+            get_result(
+                server.inserted.remote(), "ReplayServer", "the replay server does not answer"
+            )
             for server in self._parts.replay.servers
         ]
-        answer(
+        get_result(
             self._parts.parameter_server.version.remote(),
             "ParameterServer",
             "no parameters are passed on",
         )
         status.environment_steps = self._steps_before + sum(inserted)
-        status.environment_steps_per_second, status.updates_per_second = self._interval.rates(
+        status.environment_steps_per_second, status.learner_steps_per_second = self._window.rates(
             status.environment_steps, status.learner_steps
         )
         self._write_status()
-        self._progress.show(
-            status, self._interval.episode_return, self._interval.learner_fractions()
-        )
+        self._progress.show(status, self._window.episode_return, self._window.learner_fractions())
 
     def _log(self) -> None:
         status = self._status
@@ -384,12 +384,12 @@ class _TrainingRun:
             status.learner_steps,
             {
                 "train/environment_steps_per_second": status.environment_steps_per_second,
-                "learner/updates_per_second": status.updates_per_second,
+                "learner/steps_per_second": status.learner_steps_per_second,
                 "replay/size": status.replay_size,
-                **self._interval.values(),
+                **self._window.values(),
             },
         )
-        self._interval.begin_again(status.environment_steps, status.learner_steps)
+        self._window.begin_again(status.environment_steps, status.learner_steps)
 
     def _write_line(self, *line: Any) -> None:
         with self._disk.may_be_full("the logbook"):
@@ -407,7 +407,7 @@ class _TrainingRun:
                 "songs": [song.to_json() for song in self._repertoire.songs],
             },
         )
-        saved = answer(packed, "Learner", "the learner gave no checkpoint")
+        saved = get_result(packed, "Learner", "the learner gave no checkpoint")
         self._saved_at = time.monotonic()
         with self._disk.may_be_full("checkpoints"):
             saved.write(self._folder.checkpoints)
@@ -432,7 +432,9 @@ class _TrainingRun:
         if not ray.wait([self._evaluation], timeout=seconds)[0] and waited < _EVALUATION_SECONDS:
             return
         try:
-            evaluation: Evaluation = answer(self._evaluation, "Evaluator", "an evaluation failed")
+            evaluation: Evaluation = get_result(
+                self._evaluation, "Evaluator", "an evaluation failed"
+            )
         except PartFailed as failure:
             self._replace_evaluator(failure)
             return

@@ -9,7 +9,7 @@ from robopianist.music.midi_file import PianoNote
 
 from learner.observation import ObservationLayout
 from piano.config import EnvironmentConfig
-from piano.mechanics import Mechanics
+from piano.scene import Scene
 from piano.song import Song
 
 _KEYS = 88
@@ -133,20 +133,18 @@ def _held(steps: Sequence[Sequence[PianoNote]], hold: int) -> list[list[PianoNot
     return found
 
 
-class PianoModel:
+class TaskSpec:
     """Hands, piano and score of one song; environments only read it.
 
     Args:
-        mechanics: of hands and piano.
+        scene: of hands and piano.
         score: to be played.
         config: of task and physics.
         first_row: that belongs to the beginning of the song, in the table of features.
     """
 
-    def __init__(
-        self, mechanics: Mechanics, score: Score, config: EnvironmentConfig, first_row: int
-    ):
-        self.mechanics = mechanics
+    def __init__(self, scene: Scene, score: Score, config: EnvironmentConfig, first_row: int):
+        self.scene = scene
         self.score = score
         self.config = config
         self.first_row = first_row
@@ -155,7 +153,7 @@ class PianoModel:
         # In the order of their names in robopianist, by which its wrapper sorts them: action;
         # fingering and goal; left hand, keys, pedal, reward, right hand.
         last_step = config.action_reward_observation
-        joints = sum(len(indices) for indices in mechanics.hand_joints)
+        joints = sum(len(indices) for indices in scene.hand_joints)
         self.layout = ObservationLayout(
             before=self.action_dim if last_step else 0,
             features=score.features.shape[1],
@@ -176,11 +174,11 @@ class PianoModel:
         )
 
     def _reach(self, keys: np.ndarray, fingers: np.ndarray | None) -> Reach:
-        mechanics = self.mechanics
+        scene = self.scene
         return Reach(
-            key_geoms=mechanics.key_geoms[keys],
-            targets=mechanics.key_targets[keys],
-            fingertips=None if fingers is None else mechanics.fingertips[fingers],
+            key_geoms=scene.key_geoms[keys],
+            targets=scene.key_targets[keys],
+            fingertips=None if fingers is None else scene.fingertips[fingers],
         )
 
     def _with_next_onset(
@@ -205,7 +203,7 @@ class PianoModel:
     @property
     def action_dim(self) -> int:
         """Numbers in an action."""
-        return len(self.mechanics.first_action)
+        return len(self.scene.first_action)
 
     @property
     def episode_length(self) -> int:

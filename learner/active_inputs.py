@@ -13,24 +13,24 @@ import jax
 import numpy as np
 
 from learner.networks import FIRST_KERNEL, Parameters
-from learner.observation import ObservationLayout, live_goals
+from learner.observation import ObservationLayout, active_goals
 from learner.sac import TrainingState
 
 _PARAMETERS = ("actor", "actor_ema", "critic", "target_critic")
-_OPTIMISED = {"actor": "actor_optimiser", "critic": "critic_optimiser"}
+_OPTIMIZED = {"actor": "actor_optimizer", "critic": "critic_optimizer"}
 """Of which there are moments, as vectors as long as all parameters; see `learner.sac`."""
 
 
-class LiveInputs:
+class ActiveInputs:
     """The inputs that are left, and the way to them and back.
 
     Args:
         layout: of whole observations.
-        table: (rows, features) uint8, see `learner.observation.unfold`.
+        table: (rows, features) uint8, see `learner.observation.assemble`.
     """
 
     def __init__(self, layout: ObservationLayout, table: np.ndarray):
-        self.layout, self.table, features = live_goals(layout, table)
+        self.layout, self.table, features = active_goals(layout, table)
         of_a_frame = np.concatenate(
             [
                 np.arange(layout.before),
@@ -38,48 +38,48 @@ class LiveInputs:
                 layout.before + layout.features + np.arange(layout.after),
             ]
         )
-        # Frames change fastest, see `unfold`.
+        # Frames change fastest, see `assemble`.
         frames = np.arange(layout.frames)
         self._inputs = (of_a_frame[:, None] * layout.frames + frames).ravel()
         self._whole_dim = layout.observation_dim
 
-    def restrict(self, state: TrainingState) -> TrainingState:
+    def prune(self, state: TrainingState) -> TrainingState:
         """The training state without the weights of inputs that are left out."""
         return state._replace(
-            **{name: self._restricted(getattr(state, name)) for name in _PARAMETERS},
+            **{name: self._pruned(getattr(state, name)) for name in _PARAMETERS},
             **{
-                optimiser: _take(getattr(state, optimiser), self._places(getattr(state, name)))
-                for name, optimiser in _OPTIMISED.items()
+                optimizer: _take(getattr(state, optimizer), self._places(getattr(state, name)))
+                for name, optimizer in _OPTIMIZED.items()
             },
         )
 
-    def restore(self, state: TrainingState, whole: TrainingState) -> TrainingState:
+    def unprune(self, state: TrainingState, whole: TrainingState) -> TrainingState:
         """The whole training state, in NumPy arrays.
 
         Args:
-            state: as `restrict` made it, and as learning changed it since.
+            state: as `prune` made it, and as learning changed it since.
             whole: has the other weights, which learning leaves as they are.
         """
-        live, before = jax.device_get((state, whole))
+        active, before = jax.device_get((state, whole))
         kernels_of = {
             name: _map_first_kernels(
                 lambda kernel, old: _put(kernel, old, self._rows(len(old))),
-                getattr(live, name),
+                getattr(active, name),
                 getattr(before, name),
             )
             for name in _PARAMETERS
         }
         moments_of = {
-            optimiser: jax.tree.map(
+            optimizer: jax.tree.map(
                 functools.partial(_put, places=self._places(getattr(before, name))),
-                getattr(live, optimiser),
-                getattr(before, optimiser),
+                getattr(active, optimizer),
+                getattr(before, optimizer),
             )
-            for name, optimiser in _OPTIMISED.items()
+            for name, optimizer in _OPTIMIZED.items()
         }
-        return cast(TrainingState, live._replace(**kernels_of, **moments_of))
+        return cast(TrainingState, active._replace(**kernels_of, **moments_of))
 
-    def _restricted(self, parameters: Parameters) -> Parameters:
+    def _pruned(self, parameters: Parameters) -> Parameters:
         return _map_first_kernels(lambda kernel: kernel[self._rows(len(kernel))], parameters)
 
     def _rows(self, inputs: int) -> np.ndarray:
@@ -87,28 +87,28 @@ class LiveInputs:
         return np.concatenate([self._inputs, np.arange(self._whole_dim, inputs)])
 
     def _places(self, whole: Parameters) -> np.ndarray:
-        """Where what is live stands in the vector of all parameters; moments are such vectors."""
+        """Where what is active stands in the vector of all parameters; moments are such vectors."""
         leaves, structure = jax.tree.flatten(whole)
         ends = np.cumsum([leaf.size for leaf in leaves])
         places = [
             np.arange(end - leaf.size, end).reshape(leaf.shape)
             for leaf, end in zip(leaves, ends, strict=True)
         ]
-        live = self._restricted(jax.tree.unflatten(structure, places))
-        return np.concatenate([part.ravel() for part in jax.tree.leaves(live)])
+        active = self._pruned(jax.tree.unflatten(structure, places))
+        return np.concatenate([part.ravel() for part in jax.tree.leaves(active)])
 
 
-def _take(optimiser: Any, places: np.ndarray) -> Any:
-    """The optimiser's state with those places of its moments; its count is left alone."""
-    return jax.tree.map(lambda leaf: leaf[places] if leaf.ndim else leaf, optimiser)
+def _take(optimizer: Any, places: np.ndarray) -> Any:
+    """The optimizer's state with those places of its moments; its count is left alone."""
+    return jax.tree.map(lambda leaf: leaf[places] if leaf.ndim else leaf, optimizer)
 
 
-def _put(live: np.ndarray, before: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """A copy of `before` with what is live in its places; a count is what it is now."""
-    if not live.ndim:
-        return live
+def _put(active: np.ndarray, before: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """A copy of `before` with what is active in its places; a count is what it is now."""
+    if not active.ndim:
+        return active
     whole = np.array(before)
-    whole[places] = live
+    whole[places] = active
     return whole
 
 

@@ -1,6 +1,6 @@
-"""Trains with the straightforward loop of `benchmarks.reference`, and logs as `pianist train` does.
+"""Trains with the loop of `benchmarks.baseline`, and logs as `pianist train` does.
 
-python -m benchmarks.reference_run --minutes 40 --seed 1 --folder runs/evidence/reference-1
+python -m benchmarks.baseline_run --minutes 40 --seed 1 --folder runs/evidence/baseline-1
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from actors.evaluator import mean_metrics
-from benchmarks import reference
+from benchmarks import baseline
 from benchmarks.twinkle import CONFIG, load_repertoire
 from common.files import write_json
 from learner.config import LearnerConfig
@@ -44,7 +44,7 @@ def main(arguments: Arguments) -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     config, repertoire = LearnerConfig(), load_repertoire()
     environment = PianoEnvironment(repertoire.piano(0))
-    steps = reference.loop(repertoire.songs[0], CONFIG, config, arguments.seed)
+    steps = baseline.loop(repertoire.songs[0], CONFIG, config, arguments.seed)
     seconds, next_evaluation = 0.0, 60 * arguments.eval_minutes
     with (arguments.folder / "logbook.jsonl").open("w", buffering=1) as logbook:
         while seconds < 60 * arguments.minutes:

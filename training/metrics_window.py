@@ -11,7 +11,7 @@ from learner.learner import LearnReport
 _SHORTEST_SECONDS = 2.0
 
 
-class Interval:
+class MetricsWindow:
     """Gathers the reports of actors and learner, and sums them up.
 
     Args:

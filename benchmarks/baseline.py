@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from piano.baseline_environment import ReferenceEnvironment
 
 from learner import sac
 from learner.config import LearnerConfig, SACConfig
 from learner.networks import Actor, Parameters, policy
 from piano.config import EnvironmentConfig
 from piano.song import Song
-from piano.stock_environment import StockEnvironment
 
 _WARM_UP_STEPS = 5_000
 _CAPACITY = 1_000_000
@@ -74,9 +74,9 @@ class State(NamedTuple):
     critic: Parameters
     target_critic: Parameters
     log_temperature: jax.Array
-    actor_optimiser: Any
-    critic_optimiser: Any
-    temperature_optimiser: Any
+    actor_optimizer: Any
+    critic_optimizer: Any
+    temperature_optimizer: Any
     key: jax.Array
 
 
@@ -94,9 +94,9 @@ def initial_state(config: LearnerConfig, observation_dim: int, action_dim: int, 
         critic=critic,
         target_critic=critic,
         log_temperature=log_temperature,
-        actor_optimiser=optax.adam(agent.actor_lr).init(actor),
-        critic_optimiser=optax.adam(agent.critic_lr).init(critic),
-        temperature_optimiser=optax.adam(agent.temp_lr).init(log_temperature),
+        actor_optimizer=optax.adam(agent.actor_lr).init(actor),
+        critic_optimizer=optax.adam(agent.critic_lr).init(critic),
+        temperature_optimizer=optax.adam(agent.temp_lr).init(log_temperature),
         key=key,
     )
 
@@ -132,7 +132,7 @@ def update(state: State, batch: sac.Batch, config: LearnerConfig) -> tuple[State
         return jnp.mean((q - target) ** 2), jnp.mean(q)
 
     (loss, q), gradient = jax.value_and_grad(critic_loss, has_aux=True)(state.critic)
-    updates, critic_optimiser = optax.adam(agent.critic_lr).update(gradient, state.critic_optimiser)
+    updates, critic_optimizer = optax.adam(agent.critic_lr).update(gradient, state.critic_optimizer)
     critic = optax.apply_updates(state.critic, updates)
     target_critic = optax.incremental_update(critic, state.target_critic, agent.tau)
 
@@ -144,22 +144,22 @@ def update(state: State, batch: sac.Batch, config: LearnerConfig) -> tuple[State
         return jnp.mean(temperature * log_probability - q), -jnp.mean(log_probability)
 
     (policy_loss, entropy), gradient = jax.value_and_grad(actor_loss, has_aux=True)(state.actor)
-    updates, actor_optimiser = optax.adam(agent.actor_lr).update(gradient, state.actor_optimiser)
+    updates, actor_optimizer = optax.adam(agent.actor_lr).update(gradient, state.actor_optimizer)
     actor = optax.apply_updates(state.actor, updates)
 
     surplus = entropy - sac.target_entropy(config, batch.action.shape[-1])
     # The derivative of temperature * surplus by the logarithm of the temperature.
-    updates, temperature_optimiser = optax.adam(agent.temp_lr).update(
-        temperature * surplus, state.temperature_optimiser
+    updates, temperature_optimizer = optax.adam(agent.temp_lr).update(
+        temperature * surplus, state.temperature_optimizer
     )
     after = State(
         actor=actor,
         critic=critic,
         target_critic=target_critic,
         log_temperature=state.log_temperature + updates,
-        actor_optimiser=actor_optimiser,
-        critic_optimiser=critic_optimiser,
-        temperature_optimiser=temperature_optimiser,
+        actor_optimizer=actor_optimizer,
+        critic_optimizer=critic_optimizer,
+        temperature_optimizer=temperature_optimizer,
         key=key,
     )
     metrics = {
@@ -242,7 +242,7 @@ def loop(
     batch_size: int = _BATCH_SIZE,
 ) -> Iterator[Progress]:
     """Trains for as long as somebody asks for the next step."""
-    environment = StockEnvironment(song, environment_config, seed)
+    environment = ReferenceEnvironment(song, environment_config, seed)
     observation = environment.reset().observation
     random = np.random.default_rng(seed)
     (action_dim,) = environment.action_spec().shape

@@ -2,14 +2,14 @@
 
 import pytest
 
-from training import interval
-from training.interval import Interval
+from training import metrics_window
+from training.metrics_window import MetricsWindow
 
 
 def test_rates_are_those_of_the_interval_and_at_its_beginning_of_the_one_before(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(interval.time, "monotonic", lambda: now[0])
-    counts = Interval(1000, 50)
+    monkeypatch.setattr(metrics_window.time, "monotonic", lambda: now[0])
+    counts = MetricsWindow(1000, 50)
     now[0] += 0.01
     assert counts.rates(1100, 90) == (0, 0)
     now[0] += 9.99

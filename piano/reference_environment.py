@@ -28,7 +28,7 @@ def _single(value: Any) -> Any:
     return None if value is None else np.asarray(value, np.float32)
 
 
-class StockEnvironment:
+class ReferenceEnvironment:
     """One piano, two hands, one song; a `dm_env.Environment` in its methods.
 
     Observations are (observation dimension,) float32, actions (action dimension,) float32 in

@@ -29,7 +29,7 @@ class _Later(types.ModuleType):
         return call
 
 
-def settle() -> None:
+def install() -> None:
     """Does so; has to come before the libraries are first imported."""
     for name in _NAMES:
         sys.modules.setdefault(name, _Later(name))

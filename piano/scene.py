@@ -12,14 +12,14 @@ import numpy as np
 from dm_control import mjcf
 
 from piano.config import EnvironmentConfig
+from piano.reference_environment import ReferenceEnvironment
 from piano.song import Song
-from piano.stock_environment import StockEnvironment
 from piano.task import key_target_offset
 
 RIGHT_FOREARM, LEFT_FOREARM = 1, 2
 
 
-class Mechanics:
+class Scene:
     """The model of one configuration; environments only read it.
 
     Args:
@@ -28,9 +28,9 @@ class Mechanics:
     """
 
     def __init__(self, song: Song, config: EnvironmentConfig):
-        stock = StockEnvironment(song, config)
-        stock.reset()
-        task, physics = stock.task, stock.composer.physics
+        reference = ReferenceEnvironment(song, config)
+        reference.reset()
+        task, physics = reference.task, reference.composer.physics
         # Of our own: robopianist's tree and bindings are let go.
         self.model: mujoco.MjModel = physics.model.ptr.__copy__()
         self.first_data = mujoco.MjData(self.model)
@@ -42,7 +42,7 @@ class Mechanics:
         self.energy_penalty: float = task._energy_penalty_coef
         self.fingering_by_transport = task.fingering_by_transport
 
-        actions = stock.composer.action_spec()
+        actions = reference.composer.action_spec()
         self.action_minimum = actions.minimum
         self.half_action_scale = 0.5 * (actions.maximum - actions.minimum)
         self.first_action = actions.generate_value().astype(np.float32)
