@@ -1,6 +1,6 @@
-"""The front door: `pianist COMMAND ...`.
+"""The command line: `pianist COMMAND ...`.
 
-One table of commands, each a few lines that call a room. Nothing heavy is imported before a
+One table of commands, each a few lines that call a package. Nothing heavy is imported before a
 command is chosen, so that the help answers at once.
 """
 
@@ -165,7 +165,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """The help of the front door."""
+    """The help of `pianist` itself."""
     width = max(len(name) for name in COMMANDS)
     lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
     return "\n".join(

@@ -45,7 +45,7 @@ class CollectReport(NamedTuple):
     parameter_delays: list[float]
     """Seconds from the publication of parameters to their first use, of those new in this call."""
     diverged: int
-    """Episodes of this call that were broken off because the simulation had become unstable."""
+    """Episodes of this call that ended early because the simulation had become unstable."""
 
 
 class _Rollout:
@@ -68,7 +68,7 @@ class _Rollout:
             Return and length of the episode, if this was its last step.
 
         Raises:
-            DivergedError: the episode was broken off, and the next has begun.
+            DivergedError: the episode has ended early, and the next has begun.
         """
         try:
             timestep = self.environment.step(action)
@@ -156,7 +156,7 @@ class _Share:
 class Actor:
     """Plays for the learner (a Ray actor, on CPU).
 
-    It works in slices: whoever calls `collect` again and again decides how long it plays.
+    It works in slices: the caller calls `collect` again and again, and decides how long it plays.
     Actions are uniformly random until the learner publishes its first parameters, which it
     does when the replay holds the warm-up; then they are drawn from the newest policy.
 

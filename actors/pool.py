@@ -27,7 +27,7 @@ class ActorPool:
 
     An actor that dies, or that falls silent after it has played, is replaced. Where new ones die
     before they could play, the next is tried later and later, so that one bad machine does not
-    end a run; only if nobody has ever played does the pool give up.
+    end a run; the pool gives up only if no actor has ever played.
 
     Args:
         start: makes the actor of a number, counted up without end, and returns its handle.

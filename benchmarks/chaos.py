@@ -108,10 +108,10 @@ class Training:
         self.went_back = 0
         """How often the count of environment steps did."""
         self.fewest_learner_steps = 0
-        """That were seen; whoever wants to know since when sets it."""
+        """That were seen; set it to count from then on."""
 
     def start(self) -> None:
-        """Begins the run, or goes on with it."""
+        """Begins the run, or resumes it."""
         which = ["--resume", self.run] if self.run.exists() else ["--name", "chaos", *self._flags]
         command = [sys.executable, "-m", "pianist", "train", "--root-dir", self._folder, *which]
         self._log = (self._folder / "output.txt").open("ab")

@@ -96,7 +96,7 @@ def _baseline(loop: Any, seconds: float) -> Figures:
 
 
 def _ours(training: parts.Parts, seconds: float) -> Figures:
-    """Lets actors and learner work; the actors pause when nobody takes their reports."""
+    """Lets actors and learner work; the actors pause when their reports are not taken."""
     training.pool.reports()
     learning = training.learner.learn.remote(seconds)
     reports: list[CollectReport] = []

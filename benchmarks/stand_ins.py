@@ -39,7 +39,7 @@ def write(
     What it has written then is in the server.
 
     Args:
-        connection: to whoever measures; what is received first must be seconds, None ends.
+        connection: to the process that measures; what is received first must be seconds, None ends.
         address: of the replay server, "host:port".
         episode: that every environment plays.
         environments: that one actor plays in turn.
@@ -84,7 +84,7 @@ def _serve(connection: Connection, work: Callable[[float], int]) -> None:
             transitions = work(seconds)
             connection.send(Work(transitions, own_processor_seconds() - before))
     except (EOFError, KeyboardInterrupt):
-        return  # Whoever measures is gone.
+        return  # The process that measures is gone.
 
 
 class Group:

@@ -119,7 +119,7 @@ class Finding(NamedTuple):
     verdict: str
     """OK; WARNING, with which a run can do; or WRONG."""
     what: str
-    mend: str = ""
+    fix: str = ""
     """One line; empty if all is well."""
 
 
@@ -195,7 +195,7 @@ def table(answer: Mapping[str, Any]) -> str:
     lines += [f"{answer['cluster'] or 'no cluster, this machine'}: {', '.join(whole)}", ""]
     places = [(node["node"], node["checks"]) for node in answer["nodes"]]
     problems = [
-        f"{_word(check['verdict']):<7}  {place}: {name}: {check['what']}; {check['mend']}"
+        f"{_word(check['verdict']):<7}  {place}: {name}: {check['what']}; {check['fix']}"
         for place, checks in [*places, ("cluster", answer["checks"])]
         for name, check in checks.items()
         if check["verdict"] != OK
@@ -401,7 +401,7 @@ def _project() -> str:
 class Listener:
     """Listens as the replay server would: on all addresses of its node, at any free port.
 
-    Whoever connects is told the time for every byte that he sends.
+    Each client is told the time for every byte that it sends.
     """
 
     def __init__(self) -> None:
@@ -478,8 +478,8 @@ def check_node(
         labels: of all nodes.
     """
     if "error" in measured:
-        mend = "is the machine up? See `ray status`, and its raylet.err in Ray's logs"
-        return {"answer": Finding(WRONG, measured["error"], mend)}
+        fix = "is the machine up? See `ray status`, and its raylet.err in Ray's logs"
+        return {"answer": Finding(WRONG, measured["error"], fix)}
     model, name = next(
         (other, label)
         for other, label in zip(all_measured, labels, strict=True)
@@ -515,8 +515,8 @@ def check_versions(versions: Mapping[str, str], model: Mapping[str, str], where:
     if not missing and not others:
         return Finding(OK, ", ".join(f"{name} {version}" for name, version in versions.items()))
     parts = [f"no {', '.join(missing)}"] * bool(missing) + others
-    mend = "install this project there as on the other nodes, with its constraints.txt"
-    return Finding(WRONG, "; ".join(parts), mend)
+    fix = "install this project there as on the other nodes, with its constraints.txt"
+    return Finding(WRONG, "; ".join(parts), fix)
 
 
 def check_project(project: str, model: str, where: str) -> Finding:
@@ -550,36 +550,36 @@ def check_jax(jax: Mapping[str, Any], gpus: float) -> Finding:
 
 def check_learning(learning: Mapping[str, Any]) -> Finding:
     """Whether the device computes learner steps as the CPU does."""
-    mend = "learn on the CPU (--platform cpu), or update the device's driver or plugin"
+    fix = "learn on the CPU (--platform cpu), or update the device's driver or plugin"
     if "error" in learning:
-        return Finding(WRONG, f"no learner step can be computed: {learning['error']}", mend)
+        return Finding(WRONG, f"no learner step can be computed: {learning['error']}", fix)
     answer = learning["answer"]
     what = (
         f"three learner steps on {answer['device']} are {answer['parameters']:.2g} of their "
         f"length away from the CPU's, metrics {answer['metrics']:.2g}"
     )
-    return Finding(OK, what) if answer["agrees"] else Finding(WRONG, what, mend)
+    return Finding(OK, what) if answer["agrees"] else Finding(WRONG, what, fix)
 
 
 def check_replay(replay: Mapping[str, Any]) -> Finding:
     """Whether Reverb and TensorFlow can be imported, where they are installed."""
     if "error" in replay:
-        mend = "reinstall dm-reverb and tensorflow-cpu there; Linux on x86-64 only"
-        return Finding(WRONG, f"Reverb does not work: {replay['error']}", mend)
+        fix = "reinstall dm-reverb and tensorflow-cpu there; Linux on x86-64 only"
+        return Finding(WRONG, f"Reverb does not work: {replay['error']}", fix)
     return Finding(OK, "Reverb works" if replay["answer"] else "no Reverb: kept in memory")
 
 
 def check_recording(recording: Mapping[str, Any]) -> Finding:
     """Whether pictures and sound can be made; without them a run goes on all the same."""
     if "error" in recording:
-        mend = "install this project and the system libraries that its setup.sh names there"
-        return Finding(WRONG, f"recording does not work: {recording['error']}", mend)
+        fix = "install this project and the system libraries that its setup.sh names there"
+        return Finding(WRONG, f"recording does not work: {recording['error']}", fix)
     missing = [line.rpartition("; ") for line in recording["answer"]]
     if missing:
         return Finding(
             WARNING,
             "; ".join(what for what, _, _ in missing),
-            "; ".join(mend for _, _, mend in missing),
+            "; ".join(fix for _, _, fix in missing),
         )
     return Finding(OK, "pictures and sound")
 
@@ -589,8 +589,8 @@ def check_memory(measured: Mapping[str, Any], object_store: float) -> Finding:
     available, shared = measured["memory_available_bytes"], measured["shared_memory_bytes"]
     what = f"{available / 1e9:.1f} GB free of {measured['memory_bytes'] / 1e9:.1f}"
     if available < _LITTLE_MEMORY:
-        mend = "end what uses it, or take a larger machine: an actor takes about 1 GB"
-        return Finding(WRONG if available < _LEAST_MEMORY else WARNING, what, mend)
+        fix = "end what uses it, or take a larger machine: an actor takes about 1 GB"
+        return Finding(WRONG if available < _LEAST_MEMORY else WARNING, what, fix)
     if shared < object_store:
         return Finding(
             WARNING,
@@ -645,8 +645,8 @@ def check_environment(said: Sequence[str]) -> Finding:
     """
     if not said:
         return Finding(OK, "variables and folders suit")
-    mend = "set these to what can be used, or leave it at that"
-    return Finding(WARNING, "; ".join(said), mend)
+    fix = "set these to what can be used, or leave it at that"
+    return Finding(WARNING, "; ".join(said), fix)
 
 
 def check_storage(place: Place) -> Finding:
@@ -654,8 +654,8 @@ def check_storage(place: Place) -> Finding:
     try:
         return call_with_timeout(_STORAGE_SECONDS, _try_url if place.url else _try_folder, place)
     except Exception as error:  # Every file system has errors of its own.
-        mend = "give this user the right to write there, or choose another --root-dir"
-        return Finding(WRONG, f"{place} cannot be written: {summarize_error(error)}", mend)
+        fix = "give this user the right to write there, or choose another --root-dir"
+        return Finding(WRONG, f"{place} cannot be written: {summarize_error(error)}", fix)
 
 
 def _try_folder(place: Place) -> Finding:
@@ -693,7 +693,7 @@ def check_roles(resources: Sequence[Mapping[str, float]]) -> Finding:
     if learners and not actors:
         return Finding(
             WRONG,
-            "a node offers `learner`, but none `actor`: nobody would play",
+            "a node offers `learner`, but none `actor`: there would be no actors",
             "start nodes with --resources '{\"actor\": N}', N being their processors",
         )
     if actors and not learners:
@@ -720,7 +720,7 @@ def check_token(modes: Sequence[str | None], reachable: bool) -> Finding:
         return Finding(OK, "token authentication is off, on this machine alone")
     return Finding(
         WARNING,
-        "token authentication is off: whoever reaches a node can run anything there",
+        "token authentication is off: everyone who reaches a node can run anything there",
         "ray get-auth-token --generate, the token on all nodes, and RAY_AUTH_MODE=token for all",
     )
 

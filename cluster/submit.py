@@ -1,7 +1,7 @@
 """Running a command as a job of a Ray cluster: the short form of `ray job submit`.
 
 Whatever can be refused is refused here, before anything is sent. From then on the job is the
-cluster's: whoever submitted it may go away, and come back with `ray job logs`.
+cluster's: the command that submitted it may end; `ray job logs` shows what the job says.
 """
 
 import asyncio
@@ -96,7 +96,7 @@ def submit(arguments: Sequence[str], parse: Parse) -> dict[str, Any]:
     Raises:
         BadInput: nothing has been sent, or the cluster no longer answers.
     """
-    # First, as the rooms below settle MUJOCO_GL for this machine when they are imported.
+    # First: the packages below set MUJOCO_GL for this machine when they are imported.
     environment = dict(os.environ)
     for argument in arguments:
         require(
@@ -506,7 +506,7 @@ class _Job:
                 tail.stop()
             if not self._look():
                 time.sleep(1.0)
-        # What came when the tail had been broken off already.
+        # What came after the tail had ended.
         with contextlib.suppress(Exception):  # The cluster has just gone: this is all there is.
             logs = call_with_timeout(_ANSWER_SECONDS, self._client.get_job_logs, self._id)
             self._show(logs[self._shown :])
@@ -567,7 +567,7 @@ class _Tail:
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._reading)
-        except (Exception, asyncio.CancelledError):  # The network's; whoever reads looks again.
+        except (Exception, asyncio.CancelledError):  # The network's; the reader looks again.
             pass
         finally:
             self._lines.put(None)

@@ -173,7 +173,7 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
             with contextlib.suppress(TimeoutError):
                 call_with_timeout(_JOIN_SECONDS, ray.shutdown)
         return
-    # Nobody has been asked whether Ray may report how it is used.
+    # The user has not been asked whether Ray may report how it is used.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Nor does anybody look at the events of tasks, of which Ray would keep 100,000: there is no
     # dashboard, and the parts are called several times a second.

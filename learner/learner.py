@@ -198,8 +198,8 @@ def compile_steps(state: sac.TrainingState, rings: Rings, table: Array, shape: S
 class Learner:
     """Owns the training state (a Ray actor, on a GPU where there is one).
 
-    It works in slices: whoever calls `learn` again and again decides when training ends,
-    and learns at the latest after one slice that something is wrong.
+    It works in slices: the caller calls `learn` again and again, decides when training ends, and
+    hears at the latest after one slice that something is wrong.
 
     Args:
         config: of the algorithm.

@@ -67,7 +67,7 @@ class Arrived(NamedTuple):
 
 
 class ParameterSubscription:
-    """An actor's end: a thread always has a request under way, so that nobody waits for it.
+    """An actor's end: a thread always has a request under way, so that the actor never waits for it.
 
     Args:
         server: handle of the `ParameterServer` actor.
@@ -102,5 +102,5 @@ class ParameterSubscription:
                     version, published, (reference,) = answer
                     parameters = ray.get(reference, timeout=self._ANSWER_SECONDS)
                     self._newest = Arrived(version, published, parameters)
-        except ray.exceptions.RayError as error:  # Handed to whoever asks for parameters.
+        except ray.exceptions.RayError as error:  # Raised when parameters are asked for.
             self._error = error

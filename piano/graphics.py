@@ -29,7 +29,7 @@ def configure_opengl() -> None:
 
 @functools.lru_cache(maxsize=1)
 def why_no_pictures() -> str | None:
-    """What is missing for videos, with the command that mends it; None if nothing is."""
+    """What is missing for videos, with the command that installs it; None if nothing is."""
     try:
         import mujoco
 

@@ -146,7 +146,7 @@ def write_video(
         ValueError: there is no such camera.
     """
     height, width = config.record_resolution
-    # Beside the video: whoever makes it again after this was broken off takes the sound away, too.
+    # Beside the video, so that a recording that is made again removes the sound as well.
     sound = path.with_name(f".{path.stem}.wav")
     with contextlib.ExitStack() as stack:
         stack.callback(sound.unlink, missing_ok=True)

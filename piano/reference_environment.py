@@ -1,4 +1,4 @@
-"""robopianist's own environment, wrapped as robopianist-rl wraps it: the referee."""
+"""The reference: robopianist's own environment, wrapped as robopianist-rl wraps it."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """The hands and the piano: one MuJoCo model, whatever the song, and where things are in it.
 
-robopianist builds the model; everything here is read off it once. That takes seconds, so whoever
-has it sends it to the processes that need it.
+robopianist builds the model; everything here is read off it once. That takes seconds, so it is
+built once and sent to the processes that need it.
 """
 
 from collections.abc import Sequence

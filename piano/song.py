@@ -308,7 +308,7 @@ def _with_ticks(track: mido.MidiTrack) -> list[tuple[int, mido.Message]]:
 def _pair_notes(
     track: list[tuple[int, mido.Message]], clock: _Clock, repairs: list[str]
 ) -> list[_Note]:
-    """Note-ons with their note-offs; mends what has no partner.
+    """Note-ons with their note-offs; repairs those without a partner.
 
     Each note-off ends the earliest sounding note of its channel and pitch.
     """

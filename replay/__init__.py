@@ -1,4 +1,4 @@
-"""Replay: what a transition is, the server that keeps them, and the two doors to it.
+"""Replay: what a transition is, the server that keeps them, its writers and its reader.
 
 Knows nothing of music, of MuJoCo or of the learning algorithm.
 """

@@ -1,4 +1,4 @@
-"""The two doors to the replay servers: a writer for each environment, and the learner's reader."""
+"""The interface of the replay servers: a writer for each environment, and the learner's reader."""
 
 import queue
 import threading

@@ -1,4 +1,4 @@
-"""The journal: what the replay has taken in, on the disk, so that a run can go on with it.
+"""The journal: what the replay has taken in, on the disk, so that a run can be resumed.
 
     RUN/replay/transitions_000000000000_000000020000/
         transitions.safetensors   those of these numbers, counted from the beginning of the run

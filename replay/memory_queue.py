@@ -1,6 +1,6 @@
 """Chunks by way of the replay server's own memory, where there is no Reverb.
 
-Reverb has wheels for Linux on x86-64 only. This queue has the same doors.
+Reverb has wheels for Linux on x86-64 only. This queue has the same interface.
 """
 
 import collections

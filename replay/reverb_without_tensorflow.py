@@ -71,7 +71,7 @@ def load() -> Any:
     try:
         return importlib.import_module("reverb")
     finally:
-        # Nobody else is to find them.
+        # No other module is to find them.
         for name in set(sys.modules) - before:
             if name.partition(".")[0] == "tensorflow":
                 del sys.modules[name]

@@ -27,7 +27,7 @@ class ChunkWriter(abc.ABC):
         self._blocked = False
 
     def begin(self, observation: Observation) -> None:
-        """Begins an episode with its first observation, and closes one that was broken off."""
+        """Begins an episode with its first observation, and closes one that was not finished."""
         self._close()
         self._observation = observation
 

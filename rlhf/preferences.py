@@ -32,7 +32,7 @@ def preferences(
             all segments are of one.
 
     Returns:
-        (N, N) float32: how often row is preferred over column; 0 where nobody says so.
+        (N, N) float32: how often row is preferred over column; 0 where no one says so.
 
     Raises:
         BadInput: there is no pair.
@@ -55,7 +55,7 @@ def preferences(
     rated = len({rating.segment for rating in ratings})
     require(
         rated + len(comparisons) > 0,
-        "nobody has rated this collection yet: pianist rate shows it to people",
+        "this collection has no ratings yet: pianist rate shows it to people",
     )
     found = {0: "all comparisons say neither", 1: "only one segment has been rated"}.get(
         rated, f"of {rated} rated segments none is better than another"

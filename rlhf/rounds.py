@@ -80,7 +80,7 @@ def _read_rated(collection: Collection, raters: Sequence[str], attribute: str) -
         known = kept.raters()
         people = [rater.name for rater in known if rater.kind == "person"]
         absent = sorted(set(raters) - {rater.name for rater in known})
-        there = ", ".join(f"{rater.name!r}" for rater in known) or "nobody"
+        there = ", ".join(f"{rater.name!r}" for rater in known) or "no one"
         require(not absent, f"--raters: {absent} did not rate {collection.path}, but {there}")
         require(
             bool(raters or people),

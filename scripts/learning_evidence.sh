@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Twinkle Twinkle for 40 minutes, two seeds, ours and the single-process baseline, one at a time.
-# Begun again, it goes on with what is not complete. Nothing else should run beside it.
+# Started again, it completes what is not complete. Nothing else should run beside it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder=runs/evidence

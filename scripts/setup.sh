@@ -3,7 +3,7 @@
 # get those of constraints.txt, with Reverb; Python 3.12 and 3.13 those of constraints-py312.txt.
 #
 # Returns at once when nothing has changed since the last time. An environment whose install was
-# broken off, or whose folder or Python has moved, is thrown away and made anew. Missing system
+# interrupted, or whose folder or Python has moved, is thrown away and made anew. Missing system
 # packages are installed when run as root; anyone else is told the command that does it.
 # `setup.sh test` also installs what tests drive, where that can be done: a browser, and an ssh server
 # for the hosts that root's tests make.
@@ -112,7 +112,7 @@ if ((${#missing[@]})); then
         advice=${advice//apt-get/sudo apt-get}
     else
         say "updating the list of system packages"
-        apt -qq update || say "that failed: going on with the old list"
+        apt -qq update || say "that failed: the old list is used"
         # If not everything can be had, then at least what is needed.
         apt_install "${missing[@]}" || ((${#needed[@]} == 0)) || apt_install "${needed[@]}" || true
         find_missing
@@ -161,7 +161,7 @@ watch_pip() {
 
 watch_pip 9<&- &
 trap 'kill $! 2>/dev/null || true' EXIT
-trap 'echo && say "broken off; the next run starts afresh" && exit 130' INT
+trap 'echo && say "interrupted; the next run starts afresh" && exit 130' INT
 # The build tools first, so that PyAudio and the project are built with the pinned ones.
 install_all() {
     pip_install pip setuptools wheel || return

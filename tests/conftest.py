@@ -100,7 +100,7 @@ def trained(folder):
 
 @pytest.fixture(scope="session")
 def recorded(trained, folder):
-    """A collection of the trained run, broken off half way and completed by the same command."""
+    """A collection of the trained run, interrupted half way and completed by the same command."""
     _, path = trained
     arguments = (
         *("segments", "scale", "--whole-pieces", "--noise", 0, 0.2),

@@ -260,7 +260,7 @@ class Network:
         others = "\n".join(line for line in accounts if not line.startswith("root:"))
         (folder / "passwd").write_text(f"root:x:0:0:root:{HOME}:/bin/bash\n{others}\n")
         (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {name}\n")
-        (folder / "resolv.conf").write_text("")  # Nobody is asked for names.
+        (folder / "resolv.conf").write_text("")  # No name server is asked.
         variables = {"PYTHON": _PYTHON, **_VARIABLES}
         exported = "".join(f"export {name}={value}\n" for name, value in variables.items())
         (home / ".bashrc").write_text(exported)

@@ -152,10 +152,10 @@ class Forwarder:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self):
-        """From now on nothing comes through, and nobody is told."""
+        """From now on nothing comes through, and neither end is told."""
         self._whole.clear()
 
-    def mend(self):
+    def repair(self):
         """New connections come through again; what was under way stays as it is."""
         self._whole.set()
 

@@ -27,11 +27,11 @@ PATIENCE = 500
 
 
 class Recorded(NamedTuple):
-    """A collection of the trained run, broken off half way and then completed."""
+    """A collection of the trained run, interrupted half way and then completed."""
 
     path: pathlib.Path
     exit_code: int
-    """Of the command that was broken off."""
+    """Of the command that was interrupted."""
     errors: str
     """What that command printed for people."""
     finished: dict[str, int]

@@ -113,7 +113,7 @@ class Cluster:
         """Types a command; what it printed."""
         started = time.monotonic()
         printed = self.host.run(f"export RAY_AUTH_MODE=token\n{command}", seconds)
-        # For whoever has to find out why a test failed.
+        # So that the reason of a failure can be found.
         print(f"$ {command}   # {time.monotonic() - started:.0f} s\n{printed}")
         return printed
 
@@ -126,7 +126,7 @@ class Cluster:
         return self.type("ray status")
 
     def said(self):
-        """For whoever has to find out why a test failed."""
+        """So that the reason of a failure can be found."""
         logs = "grep -hv 'legacy field' /tmp/ray/session_latest/logs/monitor.* | tail -n 60"
         return f"{self.status()}\n{self.type(logs)}"
 
@@ -191,7 +191,7 @@ class Training:
             return {"learner_steps": 0, "actors_wanted": 0, "actors_running": 0}
 
     def said(self):
-        """For whoever has to find out why a test failed."""
+        """So that the reason of a failure can be found."""
         log = (self.cluster.host.home / "train.log").read_text()
         return f"{self.status()}\n{log}\n{self.cluster.said()}"
 

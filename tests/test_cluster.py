@@ -129,7 +129,7 @@ class Desk:
             self._remembered.append(command)
         started = time.monotonic()
         printed = self.network.desk.run("\n".join([*self._remembered, command]), seconds, check)
-        # For whoever has to find out why a test failed.
+        # So that the reason of a failure can be found.
         print(f"$ {command}   # {time.monotonic() - started:.0f} s\n{printed}")
         return printed
 
@@ -250,9 +250,9 @@ def tunnel(cluster):
 
 @pytest.fixture(scope="module")
 def training(tunnel):
-    """A training is under way, and whoever submitted it has gone away."""
+    """A training is under way, and the command that submitted it has ended."""
     with tunnel.follow_elsewhere("ray job submit --submission-id scale") as submitter:
-        # Nobody would wait for ever.
+        # No wait is endless.
         too_late = threading.Timer(STARTS_SECONDS, end, [submitter])
         too_late.start()
         said = list(until("learner on", submitter.stdout))
@@ -364,7 +364,7 @@ def test_the_token_is_on_every_host_and_in_no_file_that_others_read(cluster):
         assert token not in (cluster.head.home / name).read_text()
 
 
-def test_nobody_gets_in_without_the_token(tunnel):
+def test_without_the_token_access_is_refused(tunnel):
     wrong = f"RAY_AUTH_MODE=token RAY_AUTH_TOKEN={'0' * 64}"
     assert "InvalidAuthToken" in tunnel.head.run(f"{wrong} ray status", check=False)
     assert "Authentication failed" in tunnel.type(f"{wrong} ray job list", check=False)
@@ -377,7 +377,7 @@ def test_the_dashboard_is_reached_through_the_tunnel_only(tunnel):
     assert "refused" in worker.run(f"{check_reachable}8265", check=False)
 
 
-def test_a_job_outlives_whoever_submitted_it(training):
+def test_a_job_outlives_the_command_that_submitted_it(training):
     training.run.wait_for_steps(50)
     assert "learner on" in training.said["logs"]
     (line,) = (line for line in training.said["status"].splitlines() if line.startswith(RUN))

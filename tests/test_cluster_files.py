@@ -35,7 +35,7 @@ MANIFEST = ROOT / "cluster" / "kuberay.yaml"
 RAY_UP = sorted(path for path in ROOT.glob("cluster/*.yaml") if path != MANIFEST)
 CLOUDS = [path for path in RAY_UP if path.stem != "onprem"]
 TOKEN = "~/.ray/auth_token"
-# Where EC2 and Google tell a machine about itself, and an address where nobody answers.
+# Where EC2 and Google tell a machine about itself, and an address where nothing answers.
 METADATA = ("http://169.254.169.254/", "http://metadata.google.internal/")
 NOBODY = "http://127.0.0.1:9/"
 # Processors, GPUs and GiB, as the clouds' own pages have them.
@@ -449,7 +449,7 @@ def test_a_head_in_a_cloud_can_use_its_gpu_and_start_workers(cloud):
     assert packages[cloud.stem] in commands
     version = re.search(re.escape(packages[cloud.stem]) + r"[\d.]+", commands)
     assert version
-    # Whoever brings the cluster up needs the same.
+    # The machine that brings the cluster up needs the same.
     assert version.group() in cloud.read_text().partition("cluster_name")[0]
     assert not any("jax" in command for command in config["worker_setup_commands"])
 

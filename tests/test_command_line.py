@@ -1,4 +1,4 @@
-"""The front door: help, and what bad input gets."""
+"""The CLI: help, and what bad input gets."""
 
 import errno
 import importlib.metadata

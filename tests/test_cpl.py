@@ -31,7 +31,7 @@ LAYOUT = ObservationLayout(before=2, features=3, after=1, frames=2)
 ACTION_DIM = 2
 LENGTHS = (4, 6, 3, 5, 6)
 TABLE = np.random.default_rng(5).integers(0, 2, (12, 3)).astype(np.uint8)
-# Segment 0 before 1 twice, 1 before 0 once, and so on; nobody has rated segment 4.
+# Segment 0 before 1 twice, 1 before 0 once, and so on; segment 4 has no rating.
 WEIGHT = np.array(
     [
         [0, 2, 1, 0, 0],

@@ -144,7 +144,7 @@ def test_an_ailing_node_is_told_from_one_that_is_well(ailing, folder):
     assert "WRONG" in rows[second["node"]]
     assert "WRONG" not in rows[first["node"]]
     problems = [line for line in lines if line.startswith(("WRONG", "warning"))]
-    assert all(line.count("; ") >= 1 for line in problems)  # What is wrong; how to mend it.
+    assert all(line.count("; ") >= 1 for line in problems)  # What is wrong; how to fix it.
     assert any(f"WRONG    {second['node']}: jax: " in line for line in problems)
     assert any("WRONG    cluster: workers: " in line for line in problems)
 
@@ -265,7 +265,7 @@ def learnt(agrees):
 def test_what_is_measured_is_judged(finding, verdict, words):
     assert finding.verdict == verdict
     assert words in finding.what
-    assert bool(finding.mend) == (verdict != OK)
+    assert bool(finding.fix) == (verdict != OK)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_same_numbers_for_generated_songs(notes, pedal, annotated):
     assert_same(song, dataclasses.replace(KNOWN, n_steps_lookahead=3), most_steps=45)
 
 
-def test_referee_is_the_published_environment():
+def test_the_reference_is_the_published_environment():
     """`suite.load`, wrapped by hand, gives what our reference environment gives."""
     reference = suite.load(
         "RoboPianist-debug-TwinkleTwinkleRousseau-v0",
@@ -227,7 +227,7 @@ def test_environments_of_one_model_do_not_disturb_each_other():
 def test_what_is_sent_to_another_process_plays_the_same():
     repertoire = Repertoire(load_songs(TWINKLE), KNOWN)
     sent = pickle.loads(pickle.dumps(repertoire))
-    assert "scene" in vars(sent)  # Nobody has to build it again.
+    assert "scene" in vars(sent)  # It is not built again.
     here, there = PianoEnvironment(repertoire.piano(0)), PianoEnvironment(sent.piano(0))
     here.reset(), there.reset()
     for action in list(action_sequences(60, here.piano.action_dim, seed=4))[1]:

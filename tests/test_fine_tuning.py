@@ -385,7 +385,7 @@ def no_manifest(collection):
     ("prepare", "flags", "words"),
     [
         (unrated, [], ["has not been rated", "pianist rate"]),
-        (opened, [], ["no person has rated", "nobody"]),
+        (opened, [], ["no person has rated", "no one"]),
         (rated(50), [], ["only one segment has been rated"]),
         (rated(50, 50, 50), [], ["of 3 rated segments none is better"]),
         (rated(10, 20), ["--raters", "bert"], ["--raters: ['bert'] did not rate", "'anna'"]),

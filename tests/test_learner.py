@@ -222,7 +222,7 @@ def test_a_policy_on_active_inputs_is_the_whole_one(repertoire, batches):
 
 @pytest.fixture
 def start_learner(repertoire, played, monkeypatch):
-    """Makes a learner that goes on with what was played, and is sent nothing more.
+    """Makes a learner that resumes from what was played, and is sent nothing more.
 
     It is told a ratio by which it takes one step a slice.
     """

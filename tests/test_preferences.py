@@ -70,7 +70,7 @@ def test_who_gives_everything_the_same_counts_nothing():
     np.testing.assert_array_equal(pairs(weight), [[1, 0]])
 
 
-def test_segments_that_nobody_has_rated_are_in_no_pair():
+def test_segments_without_a_rating_are_in_no_pair():
     weight = preferences(NAMES, rated(ANNA, [None, 30, None, 20]))
     np.testing.assert_array_equal(pairs(weight), [[1, 3]])
 
@@ -111,7 +111,7 @@ def test_comparisons_that_contradict_each_other_both_stand():
 @pytest.mark.parametrize(
     ("ratings", "comparisons", "words"),
     [
-        ([], [], "nobody has rated"),
+        ([], [], "no ratings"),
         (rated(ANNA, [50]), [], "only one segment has been rated"),
         (rated(ANNA, [50]) + rated(BERT, [60]), [], "only one segment has been rated"),
         (rated(ANNA, [50, 50, 50]), [], "of 3 rated segments none is better"),

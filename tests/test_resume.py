@@ -1,4 +1,4 @@
-"""Runs that are broken off, in every way, and gone on with."""
+"""Runs that are interrupted in every way, and resumed."""
 
 import contextlib
 import dataclasses
@@ -125,7 +125,7 @@ def test_a_run_that_is_not_there_or_under_way_or_no_training_is_refused(broken_o
 
 def test_status_says_how_to_go_on(broken_off, front_door):
     _, answer, _ = front_door("status", "--root-dir", broken_off.path.parent)
-    assert "one was broken off: pianist train --resume one goes on with it" in answer
+    assert "one was interrupted: pianist train --resume one resumes it" in answer
 
 
 # --- The logbook --------------------------------------------------------------------------------

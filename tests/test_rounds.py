@@ -67,9 +67,9 @@ def test_a_round_without_a_pair_is_named(two):
         ratings.compare(ANNA, "0000", "0001", "first")
     with answers_to(two[1]) as ratings:
         ratings.compare(ANNA, "0000", "0001", "first", attribute="even")
-    with pytest.raises(BadInput, match=f"^{two[1].path}: nobody has rated"):
+    with pytest.raises(BadInput, match=f"^{two[1].path}: this collection has no ratings"):
         read_rated(two, (), "")
-    with pytest.raises(BadInput, match=f"^{two[0].path}: nobody has rated"):
+    with pytest.raises(BadInput, match=f"^{two[0].path}: this collection has no ratings"):
         read_rated(two, (), "even")
 
 

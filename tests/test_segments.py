@@ -430,7 +430,7 @@ def test_after_a_complete_collection_the_same_command_begins_another(copied_run,
     (begun,) = set((run / "collections").iterdir()) - {complete}
     assert Collection.open(run).path == begun
     assert len(Collection.open(begun).missing()) == len(Collection.open(complete).planned)
-    # And once begun, it is gone on with; not so with other settings.
+    # Once begun, it is completed; not so with other settings.
     with pytest.raises(StartedError):
         front_door("segments", run, *SAME, "--actors", 2)
     assert len(list((run / "collections").iterdir())) == 2

@@ -60,7 +60,7 @@ def test_answers_at_random_seldom_favor_a_style():
     assert all(one is None or one.chance < 0.1 for one in found)
 
 
-def test_whoever_likes_it_as_it_is_ends_the_line_early():
+def test_a_rater_who_likes_it_as_it_is_ends_the_line_early():
     variations, passages = renditions()
     worth = [-abs(one.amplitude - 0.95) - abs(one.smoothing) for one in variations]
     found = style.fit(variations, preferred(worth, passages))

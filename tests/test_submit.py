@@ -304,7 +304,7 @@ def test_a_run_without_a_name_gets_one_and_is_left_alone_when_told(cluster, work
         SOMETHING_ELSE="confidential",
     )
     assert exit_code == 0, said
-    # It is offline, and nobody has asked for the other.
+    # It is offline, and the other was not asked for.
     assert "confidential" not in json.dumps(cluster.get(f"/api/jobs/{answer['submission_id']}"))
     assert answer["name"].startswith("CPL-7-20")
     assert answer["submission_id"] == answer["name"]
@@ -425,7 +425,7 @@ def test_a_network_that_goes_away_is_waited_for_but_not_for_ever(cluster, work, 
             line.cut()
             if away_for < 100:
                 time.sleep(away_for)
-                line.mend()
+                line.repair()
             # Not `communicate`, which would forget what has been read ahead.
             said += process.stderr.readlines()
             output, errors = process.communicate(timeout=600)[0], "".join(said)

@@ -1,4 +1,4 @@
-"""The flags of a training run: its own, and those of every room, without prefixes."""
+"""The flags of a training run: its own, and those of every package, without prefixes."""
 
 import argparse
 import dataclasses

@@ -21,7 +21,7 @@ class Logbook:
     learner_steps; whatever else it has is named as in Weights & Biases, such as
     "learner/q". A value that is not finite is written as null.
 
-    A run that is gone on with goes on with its logbook, too: seconds count on.
+    A resumed run continues its logbook: seconds count on.
 
     Args:
         run: the run's folder.

@@ -75,7 +75,7 @@ def running(
         repertoire: to be played.
         on_cluster: whether Ray is a cluster's, not our own.
         announce: takes lines for people.
-        resumed: what they go on with, if anything.
+        resumed: what they resume from, if anything.
         stopping: whether the run is to end, so that the start is given up.
 
     Raises:
@@ -212,7 +212,7 @@ def _start(
 def _cores(config: TrainConfig, on_cluster: bool) -> tuple[list[int], list[int]]:
     """Cores of learner and actors; none where they do not fight over them.
 
-    Where a ratio is held, whoever lags gets all: the other side waits for it.
+    Where a ratio is held, the side that lags gets all cores: the other side waits for it.
     """
     if on_cluster or config.replay.ratio is not None or gpu_is_here(config.platform):
         return [], []

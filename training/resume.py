@@ -1,4 +1,4 @@
-"""Going on with a run: its settings, and what of its checkpoints and its journal is whole."""
+"""Resuming a run: its settings, and what of its checkpoints and its journal is whole."""
 
 import dataclasses
 import pathlib
@@ -19,7 +19,7 @@ _FIXED_NETWORK = ("num_qs", "hidden_dims", "activation", "critic_layer_norm")
 
 
 class Resumed(NamedTuple):
-    """What a run goes on with."""
+    """What a run resumes from."""
 
     checkpoint: PackedFolder | None
     journal: list[pathlib.Path]
@@ -48,7 +48,7 @@ NOTHING = Resumed(None, [], 0)
 
 
 def settings_of(name: str, root_dir: str | None) -> TrainConfig:
-    """The settings of a run that is to be gone on with: the defaults of all flags.
+    """The settings of a run that is to be resumed: the defaults of all flags.
 
     Args:
         name: that `--resume` gives, see `training.run.find`.
@@ -66,7 +66,7 @@ def reopen(config: TrainConfig) -> tuple[run.RunFolder, Repertoire]:
     """Finds the run to resume, and what it plays.
 
     Raises:
-        BadInput: it cannot be gone on with, or not with these settings.
+        BadInput: it cannot be resumed, or not with these settings.
     """
     folder = run.find(config.resume, config.root_dir)
     saved = _settings(folder)
@@ -78,8 +78,8 @@ def reopen(config: TrainConfig) -> tuple[run.RunFolder, Repertoire]:
     )
     require(
         status["environment_steps"] < config.max_steps,
-        f"the run {folder.name} has had {status['environment_steps']} environment steps: to go on, "
-        "--max-steps has to be more",
+        f"the run {folder.name} has had {status['environment_steps']} environment steps: to resume it, "
+        "raise --max-steps",
     )
     songs = read_json(folder.path / "songs.json").get("songs", [])
     return folder, Repertoire([Song.from_json(values) for values in songs], config.environment)
@@ -117,7 +117,7 @@ def _settings(folder: run.RunFolder) -> TrainConfig:
     file = folder.path / "config.json"
     require(
         run.read_status(folder)["kind"] == "train",
-        f"the run {folder.name} is a fine-tuning: only trainings can be gone on with",
+        f"the run {folder.name} is a fine-tuning: only training runs can be resumed",
     )
     return from_json(TrainConfig, read_json(file), str(file))
 

@@ -1,7 +1,7 @@
 """Changing the number of actors of a run while it runs.
 
 The request is a file in the run's folder; the run looks for it between two slices of work. So
-nothing waits for anybody, and whoever can write there can scale.
+nothing waits, and every user who can write there can scale.
 """
 
 import dataclasses

@@ -80,7 +80,7 @@ def table(answer: dict[str, Any]) -> str:
         if run["state"] == "unreadable"
     ]
     waiting += [
-        f"{run['name']} was broken off: pianist train --resume {run['name']} goes on with it"
+        f"{run['name']} was interrupted: pianist train --resume {run['name']} resumes it"
         for run in answer["runs"]
         if run["state"] == "lost" and run["kind"] == "train"
     ]

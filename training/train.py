@@ -2,7 +2,7 @@
 
 Actors, learner and evaluator work in slices of about a second and report; this loop gives
 them the next slice. So it alone decides when training ends, it notices within a slice what
-has died, and nobody waits for anybody without a time limit.
+has died, and every wait has a time limit.
 
 An actor that dies is replaced by the pool, an evaluator here. Where another part dies, or the
 learner's numbers go bad, all parts begin anew from the last checkpoint and the journal of the
@@ -125,7 +125,7 @@ class _Disk:
                 raise
             if what not in self._full:
                 self._full.add(what)
-                self._say(f"the disk is full: {what} cannot be written; training goes on without")
+                self._say(f"the disk is full: {what} cannot be written; training continues")
         else:
             if what in self._full:
                 self._full.remove(what)
@@ -168,7 +168,7 @@ class _TrainingRun:
     def train(
         self, on_cluster: bool, write_report: Callable[[pathlib.Path], pathlib.Path]
     ) -> dict[str, Any]:
-        # Before the status of a run that is gone on with is written anew.
+        # Before the status of a resumed run is overwritten.
         resumed = self._find_whole() if self._config.resume else resume.NOTHING
         self._set_state("starting")
         needed = None if on_cluster else needed_by(self._status.actors_wanted)
@@ -180,7 +180,7 @@ class _TrainingRun:
         except BaseException:
             self._set_state("failed")
             if checkpoint.list_checkpoints(self._folder.checkpoints):
-                self._progress.say(f"the run can be gone on with: {self._go_on}")
+                self._progress.say(f"resume it with: {self._go_on}")
             raise
         if self._has_started:
             with self._disk.may_be_full("the report"):
@@ -196,7 +196,7 @@ class _TrainingRun:
         return self._result
 
     def _run_parts(self, on_cluster: bool, resumed: resume.Resumed) -> bool:
-        """Trains with parts that go on with what there is; whether they came to the run's end.
+        """Trains with parts that resume from what there is; whether they came to the run's end.
 
         Raises:
             PartFailed: too often.
@@ -255,14 +255,14 @@ class _TrainingRun:
         self._progress.say(str(failure))
 
     def _find_whole(self) -> resume.Resumed:
-        """What parts can go on with."""
+        """What parts can resume from."""
         known = self._status.environment_steps
         if not known and self._folder.status.is_file():
             known = run.read_status(self._folder)["environment_steps"]
         resumed, damaged = resume.find(self._folder, self._config.replay.most_kept, known)
         for line in damaged:
             self._progress.say(f"{line}: the one before is taken")
-        self._progress.say(f"going on with {resumed}")
+        self._progress.say(f"resuming from {resumed}")
         self._status.environment_steps = resumed.environment_steps
         self._status.learner_steps = resumed.learner_steps
         return resumed
