@@ -8,7 +8,7 @@ import math
 
 
 class BadInput(ValueError):
-    """A file, flag or request cannot be used: the message says what is wrong, where, and how to fix it."""
+    """A file, flag or request cannot be used: its message says what, where and how to fix it."""
 
 
 class PartFailed(RuntimeError):

@@ -67,7 +67,7 @@ class Arrived(NamedTuple):
 
 
 class ParameterSubscription:
-    """An actor's end: a thread always has a request under way, so that the actor never waits for it.
+    """An actor's end: a thread always has a request under way, so that the actor never waits.
 
     Args:
         server: handle of the `ParameterServer` actor.

@@ -34,7 +34,7 @@ class Steps(NamedTuple):
 
 _TRAINING = Steps("environment_steps", "environment steps")
 _FINE_TUNING = Steps("learner_steps", "fine-tuning steps")
-_OLD_NAMES = {"learner/updates_per_second": "learner/steps_per_second"}
+_NEW_NAMES = {"learner/updates_per_second": "learner/steps_per_second"}
 """What logbooks of before version 0.1.0 have, by what it is now."""
 
 
@@ -68,7 +68,7 @@ def read_logbook(path: pathlib.Path) -> tuple[list[Record], int]:
         except ValueError:
             record = None
         if isinstance(record, dict):
-            records.append({_OLD_NAMES.get(name, name): value for name, value in record.items()})
+            records.append({_NEW_NAMES.get(name) or name: value for name, value in record.items()})
         else:
             damaged += 1
     return records, damaged

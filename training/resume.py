@@ -78,8 +78,8 @@ def reopen(config: TrainConfig) -> tuple[run.RunFolder, Repertoire]:
     )
     require(
         status["environment_steps"] < config.max_steps,
-        f"the run {folder.name} has had {status['environment_steps']} environment steps: to resume it, "
-        "raise --max-steps",
+        f"the run {folder.name} has had {status['environment_steps']} environment steps: to "
+        "resume it, raise --max-steps",
     )
     songs = read_json(folder.path / "songs.json").get("songs", [])
     return folder, Repertoire([Song.from_json(values) for values in songs], config.environment)
