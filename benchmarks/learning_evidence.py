@@ -67,7 +67,7 @@ def draw(curves: dict[str, Sequence[Curve]], path: pathlib.Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(len(_MEASURES), 2, figsize=(9, 9), sharey="row")
-    colours = dict(zip(curves, ("#2a6fbb", "#c8552b"), strict=True))
+    colors = dict(zip(curves, ("#2a6fbb", "#c8552b"), strict=True))
     for row, (name, title) in zip(axes, _MEASURES.items(), strict=True):
         for axis, x, scale, label in zip(
             row,
@@ -81,7 +81,7 @@ def draw(curves: dict[str, Sequence[Curve]], path: pathlib.Path) -> None:
                     axis.plot(
                         curve[x] / scale,
                         smoothed(curve, name),
-                        color=colours[side],
+                        color=colors[side],
                         label=side if number == 0 else None,
                     )
             axis.set_xlabel(label)

@@ -59,7 +59,7 @@ CASES = (
     Case(
         "behavior cloning of the best",
         _SOFT,
-        flags=("--method", "behaviour-cloning", *_PLAIN),
+        flags=("--method", "behavior-cloning", *_PLAIN),
         recorded_for=_MAIN,
     ),
     Case("relative CPL without style", _SOFT, flags=("--no-style",), recorded_for=_MAIN),

@@ -30,14 +30,14 @@ def main() -> None:
     algorithm, *numbers = sys.argv[1:]
     observation_dim, action_dim, batch_size = map(int, numbers[:3])
     seconds = float(numbers[3])
-    regularised = {"layer_norm": True, "dropout_rate": 0.01} if algorithm == "droq" else {}
+    regularized = {"layer_norm": True, "dropout_rate": 0.01} if algorithm == "droq" else {}
     model = sbx.SAC(
         "MlpPolicy",
         _Nothing(observation_dim, action_dim),
         batch_size=batch_size,
         buffer_size=1000,
         gamma=0.8,
-        policy_kwargs={"net_arch": [256, 256, 256], "activation_fn": jax.nn.gelu, **regularised},
+        policy_kwargs={"net_arch": [256, 256, 256], "activation_fn": jax.nn.gelu, **regularized},
     )
     random = np.random.default_rng(0)
     buffer = model.replay_buffer

@@ -612,7 +612,7 @@ def check_network(network: Mapping[str, Any]) -> Finding:
         )
     what = f"{1000 * network['seconds']:.1f} ms to {network['host']} and back"
     if network["seconds"] > _SLOW_SECONDS:
-        return Finding(WARNING, what, "put the nodes into one data centre or one local network")
+        return Finding(WARNING, what, "put the nodes into one data center or one local network")
     return Finding(OK, what)
 
 

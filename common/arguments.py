@@ -75,8 +75,11 @@ def _leaves(hint: Any) -> Iterator[Any]:
 
 def _value(kinds: set[Any], flag: str, value: str) -> str:
     """A value of a flag, as it is to be parsed."""
-    if kinds <= {int, type(None)}:
-        return _whole(flag, value)
+    names = [name for kind in kinds for name in typing.get_args(kind)]
+    if value in names:
+        return value
+    if int in kinds and float not in kinds:
+        return _whole(flag, value, names)
     if float in kinds:
         require(_is_finite(value), f"{flag} is {value}, must be a finite number")
     # Path("") would be the working folder.
@@ -92,10 +95,11 @@ def _is_finite(value: str) -> bool:
         return True
 
 
-def _whole(flag: str, value: str) -> str:
-    """A whole number in digits."""
+def _whole(flag: str, value: str, names: Sequence[str]) -> str:
+    """A whole number in digits, of a flag that may also have one of some names."""
     if value == "None" or re.fullmatch(r"[+-]?\d+", value):
         return value
     if _SCIENTIFIC.fullmatch(value) and float(value).is_integer():
         return str(int(float(value)))
-    raise BadInput(f"{flag} is {value}, must be a whole number")
+    others = "".join(f" or `{name}`" for name in names)
+    raise BadInput(f"{flag} is {value}, must be a whole number{others}")

@@ -1,6 +1,6 @@
 """Soft actor-critic with DroQ critics: the losses, and one learner step.
 
-Sources: SAC with a learned temperature (arXiv 1812.05905), DroQ's regularised critics
+Sources: SAC with a learned temperature (arXiv 1812.05905), DroQ's regularized critics
 (arXiv 2110.02034); layout and order of the updates as robopianist-rl's `sac.py` has them.
 """
 
@@ -57,17 +57,17 @@ class Batch(NamedTuple):
 
 
 def actor_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
-    """Optimiser of the actor."""
+    """Optimizer of the actor."""
     return optax.flatten(optax.adam(config.agent_config.actor_lr))
 
 
 def critic_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
-    """Optimiser of the critics."""
+    """Optimizer of the critics."""
     return optax.flatten(optax.adam(config.agent_config.critic_lr))
 
 
 def temperature_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
-    """Optimiser of the logarithm of the temperature."""
+    """Optimizer of the logarithm of the temperature."""
     return optax.adam(config.agent_config.temp_lr)
 
 

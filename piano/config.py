@@ -59,7 +59,7 @@ class EnvironmentConfig:
     disable_forearm_reward: bool = False
     """No reward for keeping the forearms apart."""
     disable_colorization: bool = False
-    """Leave fingertips and keys in their plain colours."""
+    """Leave fingertips and keys in their plain colors."""
     disable_hand_collisions: bool = False
     """Let the hands pass through each other."""
     primitive_fingertip_collisions: bool = False

@@ -2,7 +2,7 @@
 
 The reference is `piano.reference_environment`, robopianist's own environment under dm_control. For
 the same actions both give the same observations, rewards, discounts and key presses. What is
-saved is everything around `mj_step`: bindings, observables, key colours and MIDI bookkeeping
+saved is everything around `mj_step`: bindings, observables, key colors and MIDI bookkeeping
 ten times a control step, the search for collisions in Python, one further `mj_forward`.
 """
 

@@ -10,7 +10,7 @@ from piano.performance import Performance, cut_notes, notes_of_frames
 from replay.transition import Observation
 
 # A key of 15 cm moves its hammer about five times as fast as its own end.
-_KEY_METRES = 0.15
+_KEY_METERS = 0.15
 _HAMMER_RATIO = 5.0
 
 
@@ -118,5 +118,5 @@ def midi_velocity(key_speed: float) -> float:
     Args:
         key_speed: of the key as it begins to sound, in radians a second.
     """
-    hammer_speed = _HAMMER_RATIO * _KEY_METRES * max(float(key_speed), 1e-6)
+    hammer_speed = _HAMMER_RATIO * _KEY_METERS * max(float(key_speed), 1e-6)
     return float(round(min(127.0, max(1.0, 57.96 + 71.3 * math.log10(hammer_speed)))))

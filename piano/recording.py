@@ -23,9 +23,9 @@ from piano.task_spec import TaskSpec
 
 _LOWEST_PITCH = 21
 _SECONDS_AFTER_THE_END = 1.0
-# Okabe and Ito's colours, which colour-blind people can tell apart; the report uses them, too.
+# Okabe and Ito's colors, which color-blind people can tell apart; the report uses them, too.
 _HIT, _WRONG, _DUE = (0.0, 0.62, 0.45, 1.0), (0.84, 0.37, 0.0, 1.0), (0.34, 0.71, 0.91, 1.0)
-# The colour that lets the material of a key show, as in robopianist's piano.py.
+# The color that lets the material of a key show, as in robopianist's piano.py.
 _PLAIN = (0.5, 0.5, 0.5, 1.0)
 
 
@@ -133,7 +133,7 @@ def write_video(
 ) -> None:
     """Renders the performance, with sound where FluidSynth is installed.
 
-    Keys are coloured: hit, wrong, or due and not down.
+    Keys are colored: hit, wrong, or due and not down.
 
     Args:
         performance: to be shown.
@@ -187,7 +187,7 @@ def _render(
 ) -> Iterator[np.ndarray]:
     """Yields (height, width, 3) uint8 frames, one a control step."""
     height, width = config.record_resolution
-    model = copy.copy(piano.scene.model)  # Others read it; colours and quality change here.
+    model = copy.copy(piano.scene.model)  # Others read it; colors and quality change here.
     data = mujoco.MjData(model)
     model.vis.global_.offheight = max(height, model.vis.global_.offheight)
     model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)

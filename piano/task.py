@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from common.errors import require
 
 # As in robopianist's suite/tasks/piano_with_shadow_hands.py, for annotated fingering.
-_CLOSE_ENOUGH_METRES = 0.01
+_CLOSE_ENOUGH_METERS = 0.01
 
 
 # Of the base class, what is used here and in its place: private, so another release may lack it.
@@ -86,13 +86,13 @@ class PianoTask(piano_with_shadow_hands.PianoWithShadowHands):
 
 
 def key_target_offset(size: np.ndarray) -> np.ndarray:
-    """From the centre of a key to where a fingertip should touch it.
+    """From the center of a key to where a fingertip should touch it.
 
     Args:
-        size: (keys, 3) half sizes of the keys' boxes in metres.
+        size: (keys, 3) half sizes of the keys' boxes in meters.
 
     Returns:
-        (keys, 3) metres: towards the player's end of the key, and up.
+        (keys, 3) meters: towards the player's end of the key, and up.
     """
     offset = np.zeros(size.shape)
     offset[:, 0] = 0.35 * size[:, 0]
@@ -104,8 +104,8 @@ def transport_reward(fingertips: np.ndarray, targets: np.ndarray) -> float:
     """Mean closeness of the fingers that are assigned by least total distance.
 
     Args:
-        fingertips: (fingers, 3) positions in metres.
-        targets: (keys, 3) positions in metres; of more keys than fingers the nearest count.
+        fingertips: (fingers, 3) positions in meters.
+        targets: (keys, 3) positions in meters; of more keys than fingers the nearest count.
 
     Returns:
         1.0 where every assigned finger is within 1 cm, 0.1 at 11 cm, towards 0.0 beyond.
@@ -114,8 +114,8 @@ def transport_reward(fingertips: np.ndarray, targets: np.ndarray) -> float:
     assigned = distances[linear_sum_assignment(distances)]
     closeness = rewards.tolerance(
         assigned,
-        bounds=(0, _CLOSE_ENOUGH_METRES),
-        margin=10 * _CLOSE_ENOUGH_METRES,
+        bounds=(0, _CLOSE_ENOUGH_METERS),
+        margin=10 * _CLOSE_ENOUGH_METERS,
         sigmoid="gaussian",
     )
     return float(np.mean(closeness))

@@ -21,7 +21,7 @@ class Reach(NamedTuple):
     key_geoms: np.ndarray
     """(K,) geoms of the keys."""
     targets: np.ndarray
-    """(K, 3) metres, from the centre of each key to where a fingertip should touch it."""
+    """(K, 3) meters, from the center of each key to where a fingertip should touch it."""
     fingertips: np.ndarray | None
     """(K,) sites of the fingertips that the annotation assigns; None without annotation."""
 

@@ -1,4 +1,4 @@
-"""Draws small line charts as inline SVG that takes its colours from the page around it."""
+"""Draws small line charts as inline SVG that takes its colors from the page around it."""
 
 import html
 import math
@@ -41,7 +41,7 @@ class Curve(NamedTuple):
     """(P,) float64, in any order."""
     y: np.ndarray
     """(P,) float64."""
-    colour: str
+    color: str
     """Variable of the page's style: hit, missed, wrong or second."""
     dots: bool
     """Whether to mark every point, with its value on hovering."""
@@ -125,7 +125,7 @@ def draw_chart(
     axes = _Axes([thinned for _, thinned in drawn], limits, logarithmic)
     body = "".join(_draw_curve(axes, curve, thinned) for curve, thinned in drawn)
     keys = "".join(
-        f'<span class="in-{curve.colour}"><b>{curve.label} '
+        f'<span class="in-{curve.color}"><b>{curve.label} '
         f"{short_number(thinned.mean[-1])}</b></span>"
         for curve, thinned in drawn
     )
@@ -213,7 +213,7 @@ def _draw_curve(axes: _Axes, curve: Curve, thinned: Thinned) -> str:
             for a, b, value, place in zip(x, y, thinned.mean, thinned.x, strict=True)
         )
     line = f'<polyline class="line" points="{_points(x, y)}"/>'
-    return f'<g class="in-{curve.colour}">{band}{line}{dots}</g>'
+    return f'<g class="in-{curve.color}">{band}{line}{dots}</g>'
 
 
 def _points(x: np.ndarray, y: np.ndarray) -> str:

@@ -12,7 +12,7 @@ class _Chart(NamedTuple):
     words: str
     curves: dict[str, str]
     """Label by the name of a value: of the logbook with a slash, of an evaluation without."""
-    colours: tuple[str, str] = ("hit", "second")
+    colors: tuple[str, str] = ("hit", "second")
     limits: tuple[float, float] | None = None
     logarithmic: bool = False
     by_time: bool = False
@@ -27,7 +27,7 @@ _CHARTS = (
         "Notes missed and wrong",
         "Of the piece, in one performance",
         {"missed_notes": "missed", "wrong_notes": "wrong"},
-        colours=("missed", "wrong"),
+        colors=("missed", "wrong"),
     ),
     _Chart(
         "Touch",
@@ -38,7 +38,7 @@ _CHARTS = (
         "Return",
         "Sum of rewards of an episode",
         {"train/episode_return": "training", "episode_return": "evaluation"},
-        colours=("second", "hit"),
+        colors=("second", "hit"),
     ),
     _Chart(
         "Preference loss",
@@ -65,9 +65,9 @@ _CHARTS = (
         logarithmic=True,
     ),
     _Chart(
-        "Behaviour cloning loss",
+        "Behavior cloning loss",
         "Lower: actions of the best segments are likelier",
-        {"cpl/behaviour_cloning_loss": "behaviour cloning"},
+        {"cpl/behavior_cloning_loss": "behavior cloning"},
     ),
     _Chart(
         "Gradient norm",
@@ -128,10 +128,10 @@ def draw_curves(records: Sequence[Record], evaluations: Sequence[Evaluation], st
                     label,
                     minutes if chart.by_time else counts,
                     numbers(lines, name),
-                    colour,
+                    color,
                     dots="/" not in name,
                 )
-                for (name, label), colour in zip(chart.curves.items(), chart.colours, strict=False)
+                for (name, label), color in zip(chart.curves.items(), chart.colors, strict=False)
             ],
             "minutes" if chart.by_time else steps.words,
             chart.limits,

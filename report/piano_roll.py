@@ -1,7 +1,7 @@
 """Draws what was due against what was played, as inline SVG.
 
-Bars are the state of the keys, frame by frame; marks are onsets, note by note. Colours and shapes
-differ together, so that the roll can be read without seeing colours.
+Bars are the state of the keys, frame by frame; marks are onsets, note by note. Colors and shapes
+differ together, so that the roll can be read without seeing colors.
 """
 
 import itertools
@@ -118,7 +118,7 @@ def draw_strip(performance: Performance, keys: tuple[int, int], seconds: float) 
 
 
 def draw_strip_legend() -> str:
-    """What the colours of a strip mean."""
+    """What the colors of a strip mean."""
     return _draw_legend(_bar_signs())
 
 

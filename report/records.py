@@ -34,7 +34,10 @@ class Steps(NamedTuple):
 
 _TRAINING = Steps("environment_steps", "environment steps")
 _FINE_TUNING = Steps("learner_steps", "fine-tuning steps")
-_NEW_NAMES = {"learner/updates_per_second": "learner/steps_per_second"}
+_NEW_NAMES = {
+    "learner/updates_per_second": "learner/steps_per_second",
+    "cpl/behaviour_cloning_loss": "cpl/behavior_cloning_loss",
+}
 """What logbooks of before version 0.1.0 have, by what it is now."""
 
 

@@ -49,7 +49,7 @@ from replay.transition import Observation
 from rlhf import preferences
 from rlhf.collection import Trajectory
 
-Method = Literal["relative-cpl", "cpl", "behaviour-cloning", "cpl-behaviour-cloning"]
+Method = Literal["relative-cpl", "cpl", "behavior-cloning", "cpl-behavior-cloning"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +58,8 @@ class CPLConfig:
 
     method: Method = "relative-cpl"
     """`relative-cpl` scores segments relative to the policy that their round began with, and
-    averages several members. `cpl` is the formula of arXiv 2310.13639. `behaviour-cloning` imitates
-    the best rated segments alone. `cpl-behaviour-cloning` adds the imitation of preferred segments
+    averages several members. `cpl` is the formula of arXiv 2310.13639. `behavior-cloning` imitates
+    the best rated segments alone. `cpl-behavior-cloning` adds the imitation of preferred segments
     to `cpl`."""
     alpha: float = 0.1
     """Temperature of the segment log-probability."""
@@ -81,10 +81,10 @@ class CPLConfig:
     conservative_weight: float = 0.01
     """Weight of the squared distance from the outputs of the policy that is fine-tuned; not in
     `relative-cpl`."""
-    behaviour_cloning_weight: float = 1.0
-    """Weight of the behaviour cloning loss, in the methods that have it."""
+    behavior_cloning_weight: float = 1.0
+    """Weight of the behavior cloning loss, in the methods that have it."""
     best_fraction: float = 0.2
-    """Share of the segments that behaviour cloning takes for the best."""
+    """Share of the segments that behavior cloning takes for the best."""
     learning_rate: float = 1e-4
     """Of Adam."""
     max_gradient_norm: float = 1.0
@@ -109,7 +109,7 @@ class CPLConfig:
             "preference_weight",
             "kl_weight",
             "conservative_weight",
-            "behaviour_cloning_weight",
+            "behavior_cloning_weight",
         ):
             value = getattr(self, name)
             require(
@@ -287,7 +287,7 @@ def preference_loss(
     return jnp.sum(weight * losses) / total, jnp.sum(weight * agrees) / total
 
 
-def behaviour_cloning_loss(
+def behavior_cloning_loss(
     distribution: TanhGaussian, segments: Segments, weight: jax.Array
 ) -> jax.Array:
     """Minus the mean log-probability of the actions of segments weighted by `weight`, (N,)."""
@@ -328,7 +328,7 @@ def loss(
     else:
         metrics = {"conservative_loss": conservative_loss(distribution, start, segments.mask)}
         total = config.conservative_weight * metrics["conservative_loss"]
-    if config.method == "behaviour-cloning":
+    if config.method == "behavior-cloning":
         imitated = jnp.ones(len(batch))
     else:
         imitated = jnp.sum(weight, axis=1)  # As often as a segment was preferred.
@@ -337,9 +337,9 @@ def loss(
             score, weight, config.bias
         )
         total += config.preference_weight * metrics["preference_loss"]
-    if config.method in ("behaviour-cloning", "cpl-behaviour-cloning"):
-        metrics["behaviour_cloning_loss"] = behaviour_cloning_loss(distribution, segments, imitated)
-        total += config.behaviour_cloning_weight * metrics["behaviour_cloning_loss"]
+    if config.method in ("behavior-cloning", "cpl-behavior-cloning"):
+        metrics["behavior_cloning_loss"] = behavior_cloning_loss(distribution, segments, imitated)
+        total += config.behavior_cloning_weight * metrics["behavior_cloning_loss"]
     return total, metrics | {"loss": total}
 
 
@@ -476,7 +476,7 @@ def make_problem(
             to the policy that is fine-tuned.
     """
     segments = pad(trajectories)
-    if config.method == "behaviour-cloning":
+    if config.method == "behavior-cloning":
         best = preferences.best(weight, config.best_fraction)
         drawn_from = np.stack([best, np.roll(best, 1)], axis=1)
     else:

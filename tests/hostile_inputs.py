@@ -141,7 +141,7 @@ def _requests(folder: pathlib.Path, stack: contextlib.ExitStack) -> tuple[Target
                 while part := sender.recv(65_536):
                     reply += part
         for status in reply.split(b"HTTP/1.1 ")[1:]:
-            # 503 is said where there is no synthesiser.
+            # 503 is said where there is no synthesizer.
             assert not status.startswith(b"5") or status.startswith((b"501", b"503", b"505")), reply
 
     body = b'{"rater": "Ana", "segment": "0001", "score": 50, "comment": ""}'

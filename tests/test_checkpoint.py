@@ -38,6 +38,18 @@ def test_state_comes_back_to_the_bit(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, actor, state.actor)
 
 
+def test_a_checkpoint_with_names_as_they_were_still_opens(tmp_path):
+    state, file = make_state(seed=1), "training_state.safetensors"
+    saved = checkpoint.pack(state, {})
+    arrays = safetensors.numpy.load(saved.files[file])
+    old = {name.replace("optimizer", "optimiser"): array for name, array in arrays.items()}
+    assert old.keys() != arrays.keys()
+    files_ = {file: safetensors.numpy.save(old), "checkpoint.json": saved.files["checkpoint.json"]}
+    folder = PackedFolder.sealed(saved.name, files_).write(tmp_path)
+    loaded = checkpoint.load_state(PackedFolder.pack(folder), make_state(seed=2))
+    jax.tree.map(np.testing.assert_array_equal, loaded, state)
+
+
 def test_a_snapshot_has_the_policy_alone_and_can_have_another(tmp_path):
     state, other = make_state(seed=1), make_state(seed=2)
     saved = checkpoint.pack(state, {"song": "x"})

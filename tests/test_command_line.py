@@ -119,6 +119,7 @@ def test_damaged_settings_are_refused(damage):
     from common.errors import BadInput
     from training.config import TrainConfig, from_json, to_json
 
+    assert from_json(TrainConfig, to_json(TrainConfig()), "a file") == TrainConfig()
     with pytest.raises(BadInput):
         from_json(TrainConfig, to_json(TrainConfig()) | damage, "a file")
 
@@ -136,6 +137,8 @@ def test_damaged_settings_are_refused(damage):
         (["train", "--max-steps", "100"], ["--max-steps is 100", "--warmstart-steps"]),
         (["train", "--update-to-data-ratio", "fast"], ["--update-to-data-ratio is fast"]),
         (["train", "--actors", "0"], ["--actors is 0"]),
+        (["train", "--actors", "all"], ["--actors is all, must be a whole number or `auto`"]),
+        (["segments", "run", "--actors=0"], ["--actors is 0"]),
         (["train", "--batch-size", "1e12"], ["--batch-size is 1000000000000", "1 to 1000000"]),
         (["train", "--replay-capacity", "1e13"], ["--replay-capacity is 10", "1073741824"]),
         (["train", "--max-minutes", "inf"], ["--max-minutes is inf", "finite"]),
@@ -176,8 +179,10 @@ def test_version_is_the_package_s():
 
 @pytest.mark.parametrize("written", [("--max-steps", "1e6"), ("--max-steps=1.0e6",)])
 def test_whole_numbers_in_scientific_notation(written):
-    config = pianist.parse(TrainConfig, "train", ["--batch-size", "3e1", *written])
+    more = ["--batch-size", "3e1", "--actors", "1e1", "--replay-capacity", "auto"]
+    config = pianist.parse(TrainConfig, "train", [*more, *written])
     assert (config.max_steps, config.replay.batch_size) == (1_000_000, 30)
+    assert (config.actor.actors, config.replay.replay_capacity) == (10, "auto")
 
 
 @pytest.mark.parametrize("command", pianist.COMMANDS)

@@ -154,27 +154,27 @@ def plain_loss(parameters, reference, batch, config):
         here, there = plain_outputs(parameters, trajectory), plain_outputs(reference, trajectory)
         for part in range(2):
             squares += ((here[part] - there[part]) ** 2).ravel().tolist()
-        wins = 1.0 if config.method == "behaviour-cloning" else weight[number].sum()
+        wins = 1.0 if config.method == "behavior-cloning" else weight[number].sum()
         for mean, log_std, action in zip(*here, trajectory.action, strict=True):
             likelihoods.append(wins * plain_log_probability(mean, log_std, action))
             weights.append(wins)
     total = config.conservative_weight * np.mean(squares)
-    if config.method != "behaviour-cloning":
+    if config.method != "behavior-cloning":
         scores = [plain_score(parameters, t, config.alpha, config.discount) for t in trajectories]
         total += config.preference_weight * plain_preference_loss(scores, weight, config.bias)[0]
     if config.method != "cpl":
-        total -= config.behaviour_cloning_weight * np.sum(likelihoods) / np.sum(weights)
+        total -= config.behavior_cloning_weight * np.sum(likelihoods) / np.sum(weights)
     return total
 
 
 METHODS = [
     original(alpha=0.3, discount=0.9, contrastive_bias=0.5, conservative_weight=0.7),
-    original(method="behaviour-cloning", best_fraction=0.5, conservative_weight=0.7),
+    original(method="behavior-cloning", best_fraction=0.5, conservative_weight=0.7),
     original(
-        method="cpl-behaviour-cloning",
+        method="cpl-behavior-cloning",
         alpha=0.3,
         contrastive_bias=0.75,
-        behaviour_cloning_weight=0.4,
+        behavior_cloning_weight=0.4,
         conservative_weight=0.7,
     ),
 ]
@@ -267,7 +267,7 @@ def test_whole_loss_is_the_plain_one(config):
     expected = plain_loss(parameters, reference, BATCH, config)
     assert float(loss) == pytest.approx(expected, rel=1e-4)
     assert float(metrics["loss"]) == float(loss)
-    if config.method != "behaviour-cloning":
+    if config.method != "behavior-cloning":
         scores = [
             plain_score(parameters, TRAJECTORIES[i], config.alpha, config.discount) for i in BATCH
         ]
@@ -412,7 +412,7 @@ def test_five_steps_at_once_are_five_steps(config):
         state.parameters,
     )
     # Of the four in pairs the best half: 0, preferred in 3 of 4, and 2, in 3 of 5.
-    drawn_from = {0, 2} if config.method == "behaviour-cloning" else {0, 1, 2, 3}
+    drawn_from = {0, 2} if config.method == "behavior-cloning" else {0, 1, 2, 3}
     assert set(np.unique(batches).tolist()) == drawn_from
     assert reports.batch.shape == (5, config.batch_size)
     assert bool(reports.finite.all())
@@ -455,7 +455,7 @@ def learn(config, weight, steps=300):
     return before, after
 
 
-@pytest.mark.parametrize("method", ["cpl", "cpl-behaviour-cloning"])
+@pytest.mark.parametrize("method", ["cpl", "cpl-behavior-cloning"])
 def test_preferences_are_learnt(method):
     weight = ranked(len(TRAJECTORIES))[::-1, ::-1].copy()  # The last segment is the best.
     config = original(
@@ -463,7 +463,7 @@ def test_preferences_are_learnt(method):
         contrastive_bias=1.0,
         learning_rate=1e-2,
         conservative_weight=0.0,
-        behaviour_cloning_weight=0.01,
+        behavior_cloning_weight=0.01,
     )
     before, after = learn(config, weight)
     losses, accuracies = zip(
@@ -475,8 +475,8 @@ def test_preferences_are_learnt(method):
     assert float(losses[1]) < 0.5 * float(losses[0])
 
 
-def test_behaviour_cloning_makes_the_best_likelier():
-    config = original(method="behaviour-cloning", learning_rate=1e-2, best_fraction=0.4)
+def test_behavior_cloning_makes_the_best_likelier():
+    config = original(method="behavior-cloning", learning_rate=1e-2, best_fraction=0.4)
     before, after = learn(config, ranked(len(TRAJECTORIES)))
     assert (after[:2] > before[:2] + 0.1).all()
 
@@ -499,7 +499,7 @@ def test_scores_of_all_segments_are_the_plain_ones():
         {"preference_weight": -0.1},
         {"preference_weight": math.inf},
         {"conservative_weight": -0.1},
-        {"behaviour_cloning_weight": -0.1},
+        {"behavior_cloning_weight": -0.1},
         {"discount": 0.0},
         {"discount": 1.1},
         {"contrastive_bias": 0.0},

@@ -300,9 +300,9 @@ def test_sound_alone_or_notes_alone(tmp_path, open_page, monkeypatch):
         assert len(scores_of(served)) == 2
 
 
-def test_colours_can_be_told_apart_in_light_and_dark(served, open_page):
-    def luminance(colour: str) -> float:
-        digits = colour.strip().lstrip("#")
+def test_colors_can_be_told_apart_in_light_and_dark(served, open_page):
+    def luminance(color: str) -> float:
+        digits = color.strip().lstrip("#")
         digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
         parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
         linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]

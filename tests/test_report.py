@@ -162,7 +162,7 @@ def make_fine_tuning(run: pathlib.Path, comparison: Any = None) -> pathlib.Path:
                 "cpl/training/preference_accuracy": 0.75,
                 "cpl/validation/preference_accuracy": 0.625,
                 "cpl/conservative_loss": 0.01,
-                "cpl/behaviour_cloning_loss": -40.0,
+                "cpl/behavior_cloning_loss": -40.0,
                 "cpl/gradient_norm": 3.0,
                 "learner/steps_per_second": 12.0,
             }
@@ -438,7 +438,7 @@ def test_fine_tuning_counts_its_own_steps(tmp_path):
         "Preference loss",
         "Preference accuracy",
         "Conservative loss",
-        "Behaviour cloning loss",
+        "Behavior cloning loss",
         "Gradient norm",
         "Speed",
     ):
@@ -860,6 +860,11 @@ def test_half_written_line_is_passed_over(tmp_path):
     records, damaged = read_logbook(run / "logbook.jsonl")
     assert (len(records), damaged) == (52, 1)
     assert "1 line of the logbook" in write_report(run).read_text(encoding="utf-8")
+
+
+def test_a_logbook_with_names_as_they_were_is_read(tmp_path):
+    (tmp_path / "logbook.jsonl").write_text('{"learner/updates_per_second": 2.5}\n')
+    assert read_logbook(tmp_path / "logbook.jsonl") == ([{"learner/steps_per_second": 2.5}], 0)
 
 
 def test_run_without_evaluation_has_curves_and_a_sentence(tmp_path):

@@ -162,9 +162,9 @@ def test_dropout_drops_at_its_rate_and_independently(rate):
         deviation = np.sqrt(rate * (1 - rate) / (masks.size / means.size))
         assert np.abs(means - rate).max() < 6 * deviation
         assert means.std() == pytest.approx(deviation, rel=0.5)
-    centred = (masks - rate) / np.sqrt(rate * (1 - rate))
-    for moved in (np.roll(centred, 1, axis=i) for i in range(3)):
-        assert abs((centred * moved).mean()) < 6 / np.sqrt(masks.size)
+    centerd = (masks - rate) / np.sqrt(rate * (1 - rate))
+    for moved in (np.roll(centerd, 1, axis=i) for i in range(3)):
+        assert abs((centerd * moved).mean()) < 6 / np.sqrt(masks.size)
 
 
 # --- Losses -----------------------------------------------------------------------------

@@ -77,7 +77,7 @@ import note_seq
 print("without", "bokeh" in sys.modules, "scipy.signal" in sys.modules)
 try:
     note_seq.play_sequence(note_seq.NoteSequence(), synth=print)
-except TypeError:  # The synthesiser is none; what matters is that it was asked.
+except TypeError:  # The synthesizer is none; what matters is that it was asked.
     pass
 print("with", "bokeh" in sys.modules, sys.modules["note_seq.notebook_utils"].__file__)
 try:

@@ -71,12 +71,12 @@ export class Roll {
     const pen = this.canvas.getContext("2d");
     pen.scale(scale, scale);
     const style = getComputedStyle(this.canvas);
-    const colour = (name) => style.getPropertyValue(`--${name}`);
+    const color = (name) => style.getPropertyValue(`--${name}`);
     const [low, high] = this.notes.keys;
     const head = this.notes.lead_in ? HEAD : 0;
     const lane = (height - head - FOOT) / (high - low + 1);
     const view = {
-      pen, colour, lane, low, high, width,
+      pen, color, lane, low, high, width,
       bottom: height - FOOT,
       x: (seconds) => GUTTER + ((seconds - this.start()) / this.span) * (width - GUTTER),
       y: (key) => head + (high - key) * lane,
@@ -91,19 +91,19 @@ export class Roll {
       ([onset, offset]) => onset <= this.seconds && this.seconds < offset,
     );
     drawKeyboard(view, new Set(down.map(([, , key]) => key)));
-    pen.fillStyle = colour("ink");
+    pen.fillStyle = color("ink");
     pen.fillRect(view.x(this.seconds) - 1, 0, 2, view.bottom);
   }
 }
 
-function drawLanes({ pen, colour, lane, low, high, width, y }) {
-  pen.fillStyle = colour("stripe");
+function drawLanes({ pen, color, lane, low, high, width, y }) {
+  pen.fillStyle = color("stripe");
   for (let key = low; key <= high; key += 1) {
     if (BLACK.has(key % 12)) pen.fillRect(GUTTER, y(key), width - GUTTER, lane);
   }
 }
 
-function drawSeconds({ pen, colour, x, width, bottom }, seconds) {
+function drawSeconds({ pen, color, x, width, bottom }, seconds) {
   pen.font = "11px system-ui, sans-serif";
   pen.textAlign = "center";
   pen.textBaseline = "alphabetic";
@@ -111,29 +111,29 @@ function drawSeconds({ pen, colour, x, width, bottom }, seconds) {
   for (let second = 0; second <= seconds; second += every) {
     const place = x(second);
     if (place < GUTTER - 1 || place > width + 1) continue;
-    pen.fillStyle = colour("line");
+    pen.fillStyle = color("line");
     pen.fillRect(place, 0, 1, bottom);
-    pen.fillStyle = colour("muted");
+    pen.fillStyle = color("muted");
     pen.fillText(`${second} s`, Math.min(Math.max(place, GUTTER), width - 12), bottom + FOOT - 3);
   }
 }
 
-function drawRegion({ pen, colour, x, bottom }, { from, to }) {
-  pen.fillStyle = colour("marked");
+function drawRegion({ pen, color, x, bottom }, { from, to }) {
+  pen.fillStyle = color("marked");
   pen.fillRect(x(from), 0, x(to) - x(from), bottom);
-  pen.fillStyle = colour("accent");
+  pen.fillStyle = color("accent");
   for (const edge of [from, to]) pen.fillRect(x(edge) - 1, 0, 2, bottom);
 }
 
 // Pales what is not judged, and marks where judging begins.
-function drawLeadIn({ pen, colour, x, bottom }, seconds) {
+function drawLeadIn({ pen, color, x, bottom }, seconds) {
   const end = x(seconds);
   if (end <= GUTTER) return;
   pen.globalAlpha = 0.65;
-  pen.fillStyle = colour("line");
+  pen.fillStyle = color("line");
   pen.fillRect(GUTTER, 0, end - GUTTER, bottom);
   pen.globalAlpha = 1;
-  pen.strokeStyle = colour("ink");
+  pen.strokeStyle = color("ink");
   pen.lineWidth = 1.5;
   pen.setLineDash([5, 4]);
   pen.beginPath();
@@ -141,16 +141,16 @@ function drawLeadIn({ pen, colour, x, bottom }, seconds) {
   pen.lineTo(end, bottom);
   pen.stroke();
   pen.setLineDash([]);
-  pen.fillStyle = colour("ink");
+  pen.fillStyle = color("ink");
   pen.font = "600 11px system-ui, sans-serif";
   pen.textAlign = "left";
   pen.textBaseline = "top";
   pen.fillText("judged from here →", end + 5, 2);
 }
 
-function drawBars({ pen, colour, lane, x, y }, notes, height, fill, outline) {
-  pen.fillStyle = colour(fill);
-  if (outline) pen.strokeStyle = colour(outline);
+function drawBars({ pen, color, lane, x, y }, notes, height, fill, outline) {
+  pen.fillStyle = color(fill);
+  if (outline) pen.strokeStyle = color(outline);
   pen.lineWidth = 1.5;
   for (const [onset, offset, key] of notes) {
     pen.beginPath();
@@ -162,8 +162,8 @@ function drawBars({ pen, colour, lane, x, y }, notes, height, fill, outline) {
 }
 
 // Covers what has moved out to the left.
-function drawKeyboard({ pen, colour, lane, low, high, y, bottom }, down) {
-  pen.fillStyle = colour("paper");
+function drawKeyboard({ pen, color, lane, low, high, y, bottom }, down) {
+  pen.fillStyle = color("paper");
   pen.fillRect(0, 0, GUTTER, bottom);
   pen.fillStyle = IVORY;
   pen.fillRect(0, 0, GUTTER - 3, bottom);
@@ -172,7 +172,7 @@ function drawKeyboard({ pen, colour, lane, low, high, y, bottom }, down) {
   pen.strokeRect(0.5, 0.5, GUTTER - 4, bottom - 1);
   for (let key = low; key <= high; key += 1) {
     const black = BLACK.has(key % 12);
-    pen.fillStyle = down.has(key) ? colour("played") : black ? EBONY : IVORY;
+    pen.fillStyle = down.has(key) ? color("played") : black ? EBONY : IVORY;
     if (black || down.has(key)) pen.fillRect(0, y(key), (black ? 0.62 : 1) * (GUTTER - 3), lane);
     // White keys touch behind a black one, or where there is none between them.
     if (lane < 6) pen.lineWidth = 0.25;
