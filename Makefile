@@ -18,7 +18,7 @@ CONSTRAINTS = $(VENV)/bin/python -c \
 	'import sys; print("constraints.txt" if sys.version_info < (3, 12) else "constraints-py312.txt")'
 
 # Tests that start neither Ray nor a browser.
-UNIT_TESTS = $(addprefix tests/test_,$(addsuffix .py,actor checkpoint collection cpl device judge \
+UNIT_TESTS = $(addprefix tests/test_,$(addsuffix .py,actor checkpoint collection cpl device docs judge \
 	environment example_midis guard hostile_inputs imitation journal learner libraries metal metrics_window \
 	performance preferences ratings report rounds sac simulated_raters song status storage structure \
 	style task variation varied_policy))
@@ -68,11 +68,11 @@ scaling: setup ## how many actors one replay server and one learner carry: figur
 evidence: setup ## learning beside the straightforward loop: table and figure of docs/results.md, three hours
 	scripts/learning_evidence.sh
 
-chaos: setup ## kill, stop and starve the parts of a training in turn: the table of docs/reliability.md, 20 minutes
+chaos: setup ## kill, stop and starve the parts of a training in turn: the table of docs/guides/reliability.md, 20 minutes
 	rm -rf runs/chaos
 	$(VENV)/bin/python -m benchmarks.chaos runs/chaos --faults 36
 
-soak: setup ## an hour of training, looking at memory and speed: the other table of docs/reliability.md
+soak: setup ## an hour of training, looking at memory and speed: the other table of docs/guides/reliability.md
 	rm -rf runs/soak
 	$(VENV)/bin/python -m benchmarks.soak runs/soak --minutes 60
 

@@ -298,7 +298,7 @@ def _strike_in_turn(
 
 
 def table(answer: dict[str, Any]) -> str:
-    """The outcomes for docs/reliability.md."""
+    """The outcomes for docs/guides/reliability.md."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for outcome in answer["outcomes"]:
         rows.setdefault((outcome["part"], outcome["kind"]), []).append(outcome)

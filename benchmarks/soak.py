@@ -126,7 +126,7 @@ def summary(looks: dict[str, list[Look]], counts: list[tuple[float, int, int]]) 
 
 
 def table(answer: dict[str, Any]) -> str:
-    """The processes for docs/reliability.md."""
+    """The processes for docs/guides/reliability.md."""
     lines = [
         "| process | MB at the end | MB an hour | open files |",
         "| --- | --- | --- | --- |",

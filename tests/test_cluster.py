@@ -20,7 +20,7 @@ from runs_for_tests import FLAGS, PATIENCE, ROOT, HeldBack
 
 pytestmark = pytest.mark.timeout(2000)
 
-GUIDE = ROOT / "docs" / "cluster.md"
+GUIDE = ROOT / "docs" / "guides" / "cluster.md"
 CLUSTER_FILE = "cluster/onprem.yaml"
 RUN = "scale"
 SMALL = shlex.join(

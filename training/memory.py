@@ -10,7 +10,7 @@ from common.memory import free
 _WAIT_SECONDS = 1800.0
 _LOOK_SECONDS = 1.0
 _PAUSE_ON_CLUSTER_SECONDS = 15.0
-# Learner, evaluator, replay server and parameter server; and an actor (docs/reliability.md).
+# Learner, evaluator, replay server and parameter server; and an actor (docs/guides/reliability.md).
 _BYTES_OF_RUN = 1.1e9
 _BYTES_OF_ACTOR = 0.3e9
 
