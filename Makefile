@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test newer clusters browser check format study scaling evidence chaos soak fuzz peers clean
+.PHONY: help setup train test test-all unit newer clusters browser check format study scaling evidence chaos soak fuzz peers clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset auto \
@@ -17,16 +17,15 @@ export VENV
 CONSTRAINTS = $(VENV)/bin/python -c \
 	'import sys; print("constraints.txt" if sys.version_info < (3, 12) else "constraints-py312.txt")'
 
-# Tests that start neither Ray nor a browser.
-UNIT_TESTS = $(addprefix tests/test_,$(addsuffix .py,actor checkpoint collection cpl device docs judge \
-	environment example_midis guard hostile_inputs imitation journal learner libraries metal metrics_window \
-	performance preferences ratings report rounds sac simulated_raters song status storage structure \
-	style task variation varied_policy))
+# Tiers of tests, see pyproject.toml.
+UNIT = not run and not browser and not hosts and not bench and not clusters and not alone
+QUICK = not hosts and not bench and not clusters and not alone
+ALL = not clusters and not alone
 # How `make newer` tries a run: two minutes, the start included.
 SMALL_RUN = --max-minutes 2 --eval-interval 2000 --actors 1 --warmstart-steps 500 --name newer
 
 help: ## list these targets
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 15
 
 setup: ## install everything into .venv (the targets below do it by themselves)
 	@scripts/setup.sh
@@ -35,15 +34,21 @@ train: setup ## learn to play westminster_chimes.mid; results go to runs/
 	$(VENV)/bin/pianist train $(TRAIN_FLAGS) $(ARGS)
 
 test: browser check ## check the source, then run the tests; one of them: make test ARGS="-k reward"
-	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 -m "$(QUICK)" $(ARGS)
+
+test-all: browser check ## the same with the tests on several hosts, and of the benchmarks
+	$(VENV)/bin/python -m pytest -n 2 -m "$(ALL)" $(ARGS)
+
+unit: setup ## the tests that start no processes
+	$(VENV)/bin/python -m pytest -n 2 -m "$(UNIT)" $(ARGS)
 
 newer: export VENV = .venv-py312
 newer: setup ## Python 3.12 or 3.13 (PYTHON=...) in .venv-py312: unit tests and a small run
-	$(VENV)/bin/python -m pytest -n 2 $(UNIT_TESTS) $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 -m "$(UNIT)" $(ARGS)
 	rm -rf runs/newer
 	$(VENV)/bin/pianist train $(TRAIN_FLAGS) $(SMALL_RUN)
 
-clusters: browser ## what make test leaves out: jobs of pianist submit, pianist doctor, and a full memory, on real clusters; 9 minutes
+clusters: browser ## what make test-all leaves out: jobs of pianist submit, pianist doctor, and a full memory, on real clusters; 9 minutes
 	CI=true $(VENV)/bin/python -m pytest -m "clusters or alone" $(ARGS)
 
 browser:
@@ -65,7 +70,7 @@ scaling: setup ## how many actors one replay server and one learner carry: figur
 	$(VENV)/bin/pianist bench scale --rounds 3 --json >docs/scaling.json
 	$(VENV)/bin/python -m benchmarks.saturation_plot docs/scaling.json docs/scaling.png
 
-evidence: setup ## learning beside the straightforward loop: table and figure of docs/results.md, three hours
+evidence: setup ## learning beside the single-process baseline: table and figure of docs/results.md, three hours
 	scripts/learning_evidence.sh
 
 chaos: setup ## kill, stop and starve the parts of a training in turn: the table of docs/guides/reliability.md, 20 minutes

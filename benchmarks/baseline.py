@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from piano.baseline_environment import ReferenceEnvironment
+from piano.reference_environment import ReferenceEnvironment
 
 from learner import sac
 from learner.config import LearnerConfig, SACConfig

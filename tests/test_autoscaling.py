@@ -15,7 +15,7 @@ import pytest
 from hosts_for_tests import Network, end, require_hosts
 from runs_for_tests import FLAGS, HeldBack
 
-pytestmark = pytest.mark.timeout(2000)
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(2000)]
 
 RUN = "elastic"
 WORKER = "actors"

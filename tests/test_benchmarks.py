@@ -14,6 +14,8 @@ from benchmarks.saturation import saturation
 from benchmarks.saturation_plot import draw
 from learner.config import LearnerConfig
 
+pytestmark = pytest.mark.bench
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 

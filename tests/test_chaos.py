@@ -5,6 +5,8 @@ from runs_for_tests import FLAGS, wait_until_nothing_is_left
 
 from benchmarks.chaos import PARTS, Fault, chaos, schedule, table
 
+pytestmark = pytest.mark.bench
+
 EVAL_INTERVAL = 600
 COST_THE_REPLAY = ("Learner", "ReplayServer", "ParameterServer", "driver")
 SHORT = [

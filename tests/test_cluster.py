@@ -18,7 +18,7 @@ import yaml
 from hosts_for_tests import KEY, USER, Network, end, require_hosts
 from runs_for_tests import FLAGS, PATIENCE, ROOT, HeldBack
 
-pytestmark = pytest.mark.timeout(2000)
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(2000)]
 
 GUIDE = ROOT / "docs" / "guides" / "cluster.md"
 CLUSTER_FILE = "cluster/onprem.yaml"

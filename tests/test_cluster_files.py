@@ -30,6 +30,8 @@ import pianist
 from common.project import PACKAGES
 from training.config import TrainConfig
 
+pytestmark = pytest.mark.run
+
 ROOT = pathlib.Path(__file__).parent.parent
 MANIFEST = ROOT / "cluster" / "kuberay.yaml"
 RAY_UP = sorted(path for path in ROOT.glob("cluster/*.yaml") if path != MANIFEST)

@@ -22,6 +22,8 @@ from learner import device
 from training.config import TrainConfig
 from training.presets import chosen, default_for
 
+pytestmark = pytest.mark.run
+
 ROOT = pathlib.Path(__file__).parent.parent
 SCALE = ROOT / "example_midis" / "five_finger_scale.mid"
 

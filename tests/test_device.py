@@ -13,6 +13,8 @@ from common import cores
 from learner import device
 from learner.device import compiler_options, gpu_is_here, variables
 
+pytestmark = pytest.mark.run
+
 
 def test_auto_leaves_the_choice_to_jax():
     assert variables("auto") == {}

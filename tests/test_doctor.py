@@ -32,6 +32,8 @@ from cluster.doctor import OK, WARNING, WRONG
 from common.project import PACKAGES
 from common.storage import Place
 
+pytestmark = pytest.mark.run
+
 
 @pytest.fixture(scope="module")
 def folder():

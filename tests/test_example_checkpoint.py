@@ -6,6 +6,8 @@ import shutil
 import pytest
 from runs_for_tests import ROOT
 
+pytestmark = pytest.mark.run
+
 EXAMPLE = ROOT / "example_checkpoints" / "twinkle"
 
 

@@ -19,7 +19,7 @@ from rlhf.ratings import Rater, Ratings
 from rlhf.simulated_raters import QUALITIES, parse_quality, score, smoothness
 
 # The run that all look at is trained, and recorded, for the first test that asks for it.
-pytestmark = pytest.mark.timeout(2000)
+pytestmark = [pytest.mark.run, pytest.mark.timeout(2000)]
 
 ANNA = Rater("anna", "person")
 SMOOTH = "simulated smoothness"

@@ -20,6 +20,8 @@ from common import addresses, host, proxies, ray_session, watchdog
 from common.errors import BadInput
 from replay import reverb_without_tensorflow
 
+pytestmark = pytest.mark.run
+
 ROOT = pathlib.Path(__file__).parent.parent
 OTHER_USER = 65534
 PROXIES = ("grpc_proxy", "https_proxy", "http_proxy", "all_proxy")

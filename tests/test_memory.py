@@ -14,6 +14,8 @@ from common.memory import RAY_THRESHOLD, free
 from common.ray_errors import part_failed
 from training import memory
 
+pytestmark = pytest.mark.run
+
 GB = 1e9
 FAILURE = OutOfMemory("the learner died: its machine is short of memory")
 

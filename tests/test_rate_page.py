@@ -32,6 +32,8 @@ from rlhf.rate_page.guard import Guard
 from rlhf.rate_page.server import Session, make_app
 from rlhf.ratings import Rater, Ratings
 
+pytestmark = pytest.mark.run
+
 ROOT = pathlib.Path(__file__).parent.parent
 ANA, BOB = Rater("Ana", "person"), Rater("Bob", "person")
 TOKEN = "open-sesame"

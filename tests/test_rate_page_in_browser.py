@@ -20,9 +20,12 @@ from rlhf.ratings import Ratings
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="chromium is not installed: sudo apt-get install chromium"
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="chromium is not installed: sudo apt-get install chromium"
+    ),
+]
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -24,6 +24,8 @@ from runs_for_tests import command
 from common import ray_session, waiting
 from common.errors import BadInput, PartFailed
 
+pytestmark = pytest.mark.run
+
 
 @pytest.fixture
 def slow_ray(monkeypatch):

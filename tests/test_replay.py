@@ -23,6 +23,8 @@ from replay.server import ReplayServer
 from replay.transition import Observation, Step
 from training.parts import start_replay
 
+pytestmark = pytest.mark.run
+
 FRAMES, PROPRIOCEPTION_DIM, ACTION_DIM = 2, 3, 2
 SIZE = packed_size((FRAMES, PROPRIOCEPTION_DIM), ACTION_DIM)
 

@@ -34,6 +34,8 @@ from training import run as runs
 from training.config import TrainConfig, WandbConfig, to_json
 from training.logbook import Logbook
 
+pytestmark = pytest.mark.run
+
 SMALL = [
     *FLAGS,
     *("--environments-per-actor", 2, "--warmstart-steps", 100, "--eval-interval", 400),

@@ -22,7 +22,7 @@ from actors.pool import ActorPool
 from training.run import RunFolder
 from training.scale import take_request
 
-pytestmark = pytest.mark.timeout(2000)
+pytestmark = [pytest.mark.run, pytest.mark.timeout(2000)]
 
 
 def wait_for(read, condition, process, seconds=PATIENCE):

@@ -35,7 +35,7 @@ from rlhf.variation import Variation
 from training.config import to_json
 
 # The run that all look at is trained, and recorded, for the first test that asks for it.
-pytestmark = pytest.mark.timeout(2000)
+pytestmark = [pytest.mark.run, pytest.mark.timeout(2000)]
 
 # --- The plan ---------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from replay.config import ReplayConfig
 from training import sizes
 from training.config import TrainConfig
 
+pytestmark = pytest.mark.run
+
 # Of Twinkle, with which a transition takes 872 bytes.
 PIANO: Any = types.SimpleNamespace(layout=ObservationLayout(100, 989, 75), action_dim=39)
 

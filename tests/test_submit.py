@@ -21,6 +21,8 @@ from runs_for_tests import FLAGS, SCALE, assert_refused, command, wait_until_not
 from cluster import submit
 from common import time_limit
 
+pytestmark = pytest.mark.run
+
 # What the cluster's machines have as `pianist`: jobs named so say something and end quickly, all
 # others are the real command's.
 PIANIST = f"""#!/bin/sh

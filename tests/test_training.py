@@ -24,6 +24,8 @@ from runs_for_tests import (
 
 from piano.performance import Performance
 
+pytestmark = pytest.mark.run
+
 
 def logbook(path):
     return [json.loads(line) for line in (path / "logbook.jsonl").read_text().splitlines()]
