@@ -40,12 +40,17 @@ FAULTS_OF_FILES = (
 
 def train(arguments: Sequence[str]) -> dict[str, Any]:
     """Trains two hands to play a song, then plays it."""
+    from common.storage import Place
     from training.config import TrainConfig, given
+    from training.run import find, require_usable
 
-    if (run := given(arguments, "--resume")) is not None:
+    resumed = None
+    if (name := given(arguments, "--resume")) is not None:
         from training.resume import settings_of
 
-        default = settings_of(run, given(arguments, "--root-dir"))
+        root_dir = given(arguments, "--root-dir") or TrainConfig.root_dir
+        resumed = find(name, root_dir)
+        default = dataclasses.replace(settings_of(resumed), resume=name, root_dir=root_dir)
     else:
         from training.presets import chosen, default_for
 
@@ -54,16 +59,12 @@ def train(arguments: Sequence[str]) -> dict[str, Any]:
     if config.preset == "auto":
         print(f"--preset auto takes {default.preset}", file=sys.stderr)
         config = dataclasses.replace(config, preset=default.preset)
-    from common.storage import Place
-    from training.run import find, require_usable
-
-    resumed = find(config.resume, config.root_dir).place if config.resume else None
     # Before what takes seconds to import.
-    require_usable(resumed or Place.of(config.root_dir), config.wandb)
+    require_usable(resumed.place if resumed else Place.of(config.root_dir), config.wandb)
     from report.page import write_report
     from training.train import train
 
-    return train(config, write_report)
+    return train(config, write_report, resumed)
 
 
 def evaluate(arguments: Sequence[str]) -> dict[str, Any]:

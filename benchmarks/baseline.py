@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from piano.reference_environment import ReferenceEnvironment
 
 from learner import sac
 from learner.config import LearnerConfig, SACConfig
 from learner.networks import Actor, Parameters, policy
 from piano.config import EnvironmentConfig
+from piano.reference_environment import ReferenceEnvironment
 from piano.song import Song
 
 _WARM_UP_STEPS = 5_000

@@ -24,6 +24,7 @@ from runs_for_tests import (
     wait_until_nothing_is_left,
 )
 
+from common import storage
 from common.files import PackedFolder, write_json
 from piano.config import SongConfig
 from piano.repertoire import Repertoire
@@ -31,7 +32,7 @@ from piano.song import load_songs
 from replay import journal
 from training import resume
 from training import run as runs
-from training.config import TrainConfig, WandbConfig, to_json
+from training.config import TrainConfig, WandbConfig
 from training.logbook import Logbook
 
 pytestmark = pytest.mark.run
@@ -81,9 +82,16 @@ def test_what_cannot_be_changed_is_named_and_nothing_is(broken_off, front_door, 
     assert (broken_off.path / "config.json").read_bytes() == before
 
 
+def test_the_run_is_looked_up_once(broken_off, front_door, monkeypatch):
+    looked_up, find = [], storage.find
+    monkeypatch.setattr(storage, "find", lambda *which: looked_up.append(which) or find(*which))
+    refused = front_door("train", "--resume", broken_off.path, "--seed", 7)
+    assert_refused(refused, "--seed is 7")
+    assert len(looked_up) == 1
+
+
 def test_what_can_be_changed_is_and_the_rest_stays(broken_off):
-    root = str(broken_off.path.parent)
-    saved = resume.settings_of("one", root)
+    saved = resume.settings_of(broken_off)
     assert (saved.song.midi_file, saved.seed, saved.name) == ((SCALE,), 42, "one")
     changed = dataclasses.replace(
         saved,
@@ -92,15 +100,14 @@ def test_what_can_be_changed_is_and_the_rest_stays(broken_off):
         actor=dataclasses.replace(saved.actor, actors=9),
         replay=dataclasses.replace(saved.replay, update_to_data_ratio="free", replay="memory"),
     )
-    folder, repertoire = resume.reopen(changed)
-    resume.keep_settings(changed, folder)
+    repertoire = resume.reopen(changed, broken_off)
+    resume.keep_settings(changed, broken_off)
     assert repertoire.title == "five finger scale"
     settings = json.loads((broken_off.path / "config.json").read_text())
     assert settings["actor"]["actors"] == 9
     assert settings["replay"]["replay"] == "memory"
     assert settings["resume"] == ""
-    again = resume.settings_of("one", root)
-    assert to_json(again) | {"resume": "one"} == to_json(changed) | {"resume": "one"}
+    assert resume.settings_of(broken_off) == changed
 
 
 def test_settings_for_which_there_is_no_room_do_not_become_those_of_the_run(broken_off, front_door):

@@ -47,29 +47,27 @@ NOTHING = Resumed(None, [], 0)
 """A new run."""
 
 
-def settings_of(name: str, root_dir: str | None) -> TrainConfig:
+def settings_of(folder: run.RunFolder) -> TrainConfig:
     """The settings of a run that is to be resumed: the defaults of all flags.
 
-    Args:
-        name: that `--resume` gives, see `training.run.find`.
-        root_dir: that is given, if any.
-
     Raises:
-        BadInput: there is no such run, or its settings are damaged.
+        BadInput: it is no training run, or its settings are damaged.
     """
-    root_dir = root_dir or TrainConfig.root_dir
-    saved = _settings(run.find(name, root_dir))
-    return dataclasses.replace(saved, resume=name, root_dir=root_dir)
+    require(
+        run.read_status(folder)["kind"] == "train",
+        f"the run {folder.name} is a fine-tuning: only training runs can be resumed",
+    )
+    file = folder.path / "config.json"
+    return from_json(TrainConfig, read_json(file), str(file))
 
 
-def reopen(config: TrainConfig) -> tuple[run.RunFolder, Repertoire]:
-    """Finds the run to resume, and what it plays.
+def reopen(config: TrainConfig, folder: run.RunFolder) -> Repertoire:
+    """What a run that is to be resumed plays.
 
     Raises:
         BadInput: it cannot be resumed, or not with these settings.
     """
-    folder = run.find(config.resume, config.root_dir)
-    saved = _settings(folder)
+    saved = settings_of(folder)
     _require_same(config, dataclasses.replace(saved, name=folder.name))
     status = run.read_status(folder)
     require(
@@ -82,12 +80,12 @@ def reopen(config: TrainConfig) -> tuple[run.RunFolder, Repertoire]:
         "resume it, raise --max-steps",
     )
     songs = read_json(folder.path / "songs.json").get("songs", [])
-    return folder, Repertoire([Song.from_json(values) for values in songs], config.environment)
+    return Repertoire([Song.from_json(values) for values in songs], config.environment)
 
 
 def keep_settings(config: TrainConfig, folder: run.RunFolder) -> None:
     """Writes the settings of a resumed run into its folder."""
-    root_dir = _settings(folder).root_dir
+    root_dir = settings_of(folder).root_dir
     settings = dataclasses.replace(config, resume="", root_dir=root_dir, name=folder.name)
     write_json(folder.path / "config.json", to_json(settings))
 
@@ -111,15 +109,6 @@ def find(
     if saved is not None:
         steps = max(steps, int(checkpoint.description_of(saved).get("environment_steps", 0)))
     return Resumed(saved, entries, steps), damaged + damaged_entries
-
-
-def _settings(folder: run.RunFolder) -> TrainConfig:
-    file = folder.path / "config.json"
-    require(
-        run.read_status(folder)["kind"] == "train",
-        f"the run {folder.name} is a fine-tuning: only training runs can be resumed",
-    )
-    return from_json(TrainConfig, read_json(file), str(file))
 
 
 def _require_same(config: TrainConfig, saved: TrainConfig) -> None:

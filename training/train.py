@@ -56,13 +56,16 @@ _UNHEALTHY_ALLOWED = 2
 
 
 def train(
-    config: TrainConfig, write_report: Callable[[pathlib.Path], pathlib.Path]
+    config: TrainConfig,
+    write_report: Callable[[pathlib.Path], pathlib.Path],
+    resumed: run.RunFolder | None = None,
 ) -> dict[str, Any]:
     """Trains, evaluates and reports.
 
     Args:
         config: of the run.
         write_report: takes a run's folder, and returns the file with its report.
+        resumed: the run that is resumed, if any.
 
     Returns:
         The run's name, folder and state ("finished" or "stopped"), step counts, and the last
@@ -75,15 +78,14 @@ def train(
     """
     address = ray_session.cluster_address()
     with said_if_long("hands and piano to be built"):
-        if config.resume:
-            folder, repertoire = resume.reopen(config)
+        if resumed:
+            repertoire = resume.reopen(config, resumed)
         else:
             repertoire = Repertoire(load_songs(config.song), config.environment)
         require_room(config, repertoire.piano(0), on_cluster=address is not None)
-    if config.resume:
-        resume.keep_settings(config, folder)
-    else:
-        folder = run.create(config, "SAC", repertoire)
+    if resumed:
+        resume.keep_settings(config, resumed)
+    folder = resumed or run.create(config, "SAC", repertoire)
     progress = Progress(config.max_steps, config.max_minutes, config.tqdm_bar)
     progress.say(f"{repertoire.title}; run {folder.path}")
     for line in [line for song in repertoire.songs for line in song.repairs]:
