@@ -1,6 +1,7 @@
 """Imports run downwards only, and the CLI stays light."""
 
 import ast
+import importlib.metadata
 import pathlib
 import re
 import subprocess
@@ -12,6 +13,10 @@ from common.project import PACKAGES
 
 ROOT = pathlib.Path(__file__).parent.parent
 CLI = "pianist"
+# Of an environment that `make peers` makes.
+PEERS = {"gymnasium", "sbx"}
+# Not installed with every Python.
+ABSENT = {"reverb", "tensorflow"}
 # MuJoCo looks for OpenGL when it is first imported, and `piano` has to settle before which.
 _SIMULATION = {"robopianist", "mujoco", "dm_control"}
 FOREIGN = {
@@ -55,7 +60,20 @@ def test_the_packages_are_named_alike_everywhere():
     assert set(installed) == there == set(PACKAGES)
 
 
-def test_the_front_door_imports_nothing_heavy():
+def test_what_is_imported_is_declared():
+    declared = {
+        re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-")
+        for requirement in importlib.metadata.requires("robot-pianist")
+    }
+    brought_by = importlib.metadata.packages_distributions()
+    for path in MODULES:
+        for package in set(imported_packages(path)) - set(PACKAGES) - PEERS:
+            if package not in sys.stdlib_module_names and package != CLI:
+                names = {name.lower().replace("_", "-") for name in brought_by.get(package, [])}
+                assert names & declared or package in ABSENT, f"{path}: {package}"
+
+
+def test_the_cli_imports_nothing_heavy():
     code = "import sys, pianist; print([m for m in ('jax', 'ray', 'mujoco') if m in sys.modules])"
     output = subprocess.run(
         [sys.executable, "-c", code],
