@@ -43,7 +43,7 @@ def as_is(share: Any) -> Any:
 def settle(monkeypatch):
     """Settles a line of candidates; what was settled, what the guard tells, what was heard."""
     monkeypatch.setattr(ray, "put", lambda packed: packed)
-    monkeypatch.setattr(guard, "answer", lambda future, *_: future)
+    monkeypatch.setattr(guard, "get_result", lambda future, *_: future)
 
     def settled(few, many=None, performances=12, fresh=24, between=None):
         few = {0.0: START} | few
