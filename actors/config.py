@@ -13,7 +13,7 @@ class ActorConfig:
     actors: int | Literal["auto"] = "auto"
     """Number of actor processes. `auto` takes one for each core that the learner, the replay server
     and the evaluator leave free: all but two cores on a machine with a GPU, half of the cores on
-    one without, and as many as there is room for on a cluster."""
+    one without, and as many as fit on a cluster."""
     environments_per_actor: int = 2
     """Environments in each actor process. Each of its threads chooses the actions for all of its
     environments in one forward pass."""

@@ -91,12 +91,12 @@ class ActorPool:
         self._fill()
 
     def reports(self) -> list[CollectReport]:
-        """Returns reports that have come in, without waiting.
+        """Returns the reports that have come in, without waiting.
 
-        The actors that reported play on, and dead actors are replaced.
+        Actors that have reported play on, and dead actors are replaced.
 
         Raises:
-            PartFailed: New actors die before their first report, again and again.
+            PartFailed: New actors die repeatedly before any actor has reported.
         """
         reports, now = [], self._clock.seconds()
         futures = self.futures

@@ -7,8 +7,8 @@ class AwakeClock:
     """Seconds since the clock's creation, without the time in which this process was stopped.
 
     Ctrl-Z, a debugger or a sleeping laptop stops a process. The result that the process waits for
-    may come in time without being seen. Read the clock every few seconds: at most `longest_step`
-    seconds count between two readings.
+    may arrive in time and stay unseen meanwhile. Read the clock every few seconds: at most
+    `longest_step` seconds count between two readings.
 
     Args:
         longest_step: Most seconds that count between two readings.

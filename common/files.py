@@ -33,7 +33,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
     Raises:
         BadInput: The file is missing or damaged.
-        PermissionError: The file may not be read, and may be undamaged.
+        PermissionError: The user lacks permission to read the file.
     """
     try:
         with path.open("rb") as file:
@@ -69,12 +69,12 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
 def read_arrays(path: pathlib.Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Reads arrays of an .npz file by their names.
 
-    The sizes that the file declares are checked before memory is taken, because a small file can
-    unpack to one that fills the machine's memory.
+    The sizes that the file declares are checked before memory is allocated, because a small file
+    can unpack to one that fills the machine's memory.
 
     Raises:
         BadInput: The file is missing, damaged or too large, or lacks one of the arrays.
-        PermissionError: The file may not be read, and may be undamaged.
+        PermissionError: The user lacks permission to read the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -135,7 +135,7 @@ def nearest(folder: pathlib.Path) -> pathlib.Path:
 
 
 def try_to_write(folder: pathlib.Path) -> None:
-    """Makes a folder in another one and removes it, to find out whether this is possible.
+    """Checks that a folder can be written, by making a folder in it and removing that.
 
     Permissions do not show that a file system is read-only.
 
@@ -264,7 +264,7 @@ class PackedFolder(NamedTuple):
         partial.mkdir(parents=True)
         try:
             write_files(partial, self.files)
-        except OSError:  # On a full disk, half a folder must not take room.
+        except OSError:  # A half-written folder must not fill the disk.
             shutil.rmtree(partial)
             raise
         if final.exists():

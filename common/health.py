@@ -1,10 +1,10 @@
-"""The error of a learner step with bad numbers, which can be caught without JAX."""
+"""The error of a learner step that has gone wrong, which can be caught without JAX."""
 
 import numpy as np
 
 
 class UnhealthyStep(RuntimeError):
-    """A learner step has bad numbers.
+    """The numbers of a learner step are not finite, or its policy has collapsed.
 
     Args:
         step: Number of the learner step.
@@ -20,7 +20,7 @@ class UnhealthyStep(RuntimeError):
         self.batch = batch
 
     def __str__(self) -> str:
-        """Returns a line that says which numbers are bad."""
+        """Returns a line that says what has gone wrong."""
         bad = [name for name, value in self.metrics.items() if not np.isfinite(value)]
         if bad:
             return f"learner step {self.step}: {', '.join(bad)} not finite"

@@ -156,7 +156,7 @@ def _drop_caches() -> None:
 
 
 def _drop_what_libraries_refuse() -> None:
-    """Drops settings by which libraries would stop, and says so."""
+    """Drops settings that would stop libraries, and tells the user."""
     opengl = os.environ.get("MUJOCO_GL", "")
     if opengl and opengl not in _OPENGL:
         del os.environ["MUJOCO_GL"]
@@ -168,7 +168,7 @@ def _drop_what_libraries_refuse() -> None:
 
 
 def drop_settings_of_jax() -> None:
-    """Drops JAX's settings for a command's help, which is shown whatever their values."""
+    """Drops JAX's settings, so that a command can show its help whatever their values."""
     for name in _settings_of_jax():
         del os.environ[name]
 

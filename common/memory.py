@@ -7,8 +7,8 @@ import psutil
 
 RAY_THRESHOLD = "RAY_memory_usage_threshold"
 """Environment variable for the share of the memory beyond which Ray ends its workers."""
-# Files of the limit, of the use, and of the caches within it, in Linux control groups of versions 2
-# and 1.
+# Files with the limit, the use, and names of the caches within it, in Linux control groups of
+# versions 2 and 1.
 _GROUPS = (
     ("memory.max", "memory.current", ("inactive_file", "active_file")),
     (

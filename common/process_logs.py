@@ -16,7 +16,7 @@ _folders: list[pathlib.Path] = []
 
 @contextlib.contextmanager
 def kept_in(folder: pathlib.Path) -> Iterator[None]:
-    """Makes the folder of the logs known for as long as the block lasts."""
+    """Registers the folder of the logs for as long as the block lasts."""
     _folders.append(folder)
     try:
         yield
@@ -25,7 +25,7 @@ def kept_in(folder: pathlib.Path) -> Iterator[None]:
 
 
 def last_lines_of_part(part: str) -> str:
-    """Returns the last lines of a part's newest log with any, indented; empty if there are none.
+    """Returns the last lines of the newest log of a part, indented; empty if there are none.
 
     Args:
         part: Name of the part's class.
@@ -44,7 +44,7 @@ def last_lines_of_part(part: str) -> str:
 
 
 def last_lines_of_ray() -> str:
-    """Returns the last lines of the complaints of Ray's own processes, indented; empty if none."""
+    """Returns the last lines that Ray's own processes logged, indented; empty if there are none."""
     for pattern in ("raylet.err", "gcs_server.err", "raylet.out", "gcs_server.out"):
         for file in _newest_first(pattern):
             if lines := _lines(_tail(file)):

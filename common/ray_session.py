@@ -52,8 +52,8 @@ _LONGEST_BELOW = len(
 def cluster_address() -> str | None:
     """Returns the address of the cluster to run on; None means a Ray of this command's own.
 
-    The address is that in RAY_ADDRESS, or that of the cluster that `ray start` began on this
-    machine. (Ray's "auto" would also join the private Ray of another run, and end with it.)
+    The address comes from RAY_ADDRESS, or else from the cluster that `ray start` began on this
+    machine. Ray's "auto" would also join the private Ray of another run, and end with it.
 
     Raises:
         BadInput: The address is invalid, or no suitable cluster answers there.
@@ -132,7 +132,7 @@ def _ask(address: str, source: str, how_to_go_on: str) -> None:
 def _own_text(file: pathlib.Path) -> str:
     """Returns the text of this user's file; empty if the file is missing or another user's.
 
-    A Ray of another user is for that user alone.
+    Another user's Ray is for that user alone.
     """
     try:
         return file.read_text().strip() if file.stat().st_uid == os.getuid() else ""
@@ -178,7 +178,7 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
             with contextlib.suppress(TimeoutError):
                 call_with_timeout(_JOIN_SECONDS, ray.shutdown)
         return
-    # The user has not agreed that Ray reports its usage.
+    # The user has not been asked to agree to Ray's usage reports.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Task events have no reader, and Ray would keep 100,000 of them: there is no dashboard, and the
     # parts are called several times a second.
@@ -289,7 +289,7 @@ def _short_folders() -> list[pathlib.Path]:
 
 
 def _roomy_folder() -> pathlib.Path:
-    """Returns the first of the `_short_folders` that has room for Ray's files.
+    """Returns the first of the `_short_folders` with enough free space for Ray's files.
 
     Raises:
         BadInput: All folders are full.
@@ -377,7 +377,7 @@ def _start(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _sigterm_as_before() -> Iterator[None]:
-    """Keeps the handler of SIGTERM, for which Ray sets one that exits with code 15."""
+    """Restores the handler of SIGTERM, since Ray sets one that exits with code 15."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -431,8 +431,8 @@ def _left_at_a_signal(folder: pathlib.Path, before: set[psutil.Process]) -> Iter
 def _hangups_kept_from_children() -> Iterator[None]:
     """Blocks SIGHUP in this thread, and so in the processes that it starts.
 
-    These processes, too, are told of the end of a terminal, and would die before the checkpoint is
-    saved. Other threads of this process still take the signal.
+    The end of a terminal also sends SIGHUP to these processes, which would then die before the
+    checkpoint is saved. Other threads of this process still receive the signal.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
@@ -445,9 +445,9 @@ def _hangups_kept_from_children() -> Iterator[None]:
 def _temporary_files_in(folder: pathlib.Path) -> Iterator[None]:
     """Puts temporary files of processes that start within the context into a folder.
 
-    Files that these processes leave behind when they are killed are removed with the folder. A
-    variable of Ray's runtime environment would do the same, but then no worker that Ray has ready
-    could be used.
+    When these processes are killed, the files that they leave behind are removed with the folder. A
+    variable of Ray's runtime environment would do the same, but it would rule out workers that Ray
+    already has ready.
     """
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(folder)
@@ -465,9 +465,9 @@ def _children() -> set[psutil.Process]:
 
 
 def _end(processes: set[psutil.Process]) -> None:
-    """Ends the processes that a failed start of Ray has left.
+    """Ends the processes that a failed start of Ray has left behind.
 
-    Ray itself would end them when this process ends.
+    Ray itself would end them only when this process ends.
     """
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):

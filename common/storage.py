@@ -45,7 +45,8 @@ class Place:
         relative to the home folder.
 
         Raises:
-            BadInput: The name is empty, or a URL that is not UTF-8 or that nothing here can read.
+            BadInput: The name is empty, or it is a URL that is not UTF-8 or that no installed
+                library can read.
         """
         require(bool(text), "the name of a folder or URL is empty")
         if "://" in text:

@@ -52,7 +52,7 @@ def processes_of(folder: pathlib.Path) -> "list[psutil.Process]":
 
 
 def _is_of(process: psutil.Process, folder: pathlib.Path) -> bool:
-    """Returns whether a process was started for a folder, and not only names or reads it."""
+    """Returns whether a process was started for a folder; naming or reading it is not enough."""
     if process.environ().get("TMPDIR") == str(folder):
         return True
     # Some of Ray's agents overwrite their environment with their title.

@@ -100,8 +100,7 @@ def newest_whole(folder: pathlib.Path) -> tuple[PackedFolder | None, list[str]]:
         folder: Folder of the checkpoints.
 
     Returns:
-        The checkpoint or None, and an error message for each newer checkpoint, all of which are
-        damaged.
+        The checkpoint or None, and an error message for each damaged checkpoint after it.
     """
     damaged = []
     for path in reversed(list_checkpoints(folder)):

@@ -57,8 +57,8 @@ class LearnReport(NamedTuple):
     seconds: float
     """Duration of this call, in seconds."""
     spent: dict[str, float]
-    """Seconds of this call by activity: waiting for data, transfer to the device, arithmetic and
-    publishing parameters. Checkpointing since the previous call is included."""
+    """Seconds of this call by activity: waiting for data, transfer to the device, arithmetic, and
+    publishing parameters. They include checkpointing since the previous call."""
     metrics: dict[str, float]
     """Metrics of the last learner step; empty if there was none."""
     replay_size: int
@@ -87,7 +87,7 @@ class _Dispatch(NamedTuple):
             rings: Current rings. In a full replay the oldest sampled transitions may be gone.
 
         Raises:
-            UnhealthyStep: The numbers of the learner steps are bad; see `sac.healthy`.
+            UnhealthyStep: The numbers of the learner steps are unhealthy; see `sac.healthy`.
         """
         if not bool(self.healthy):
             batch = np.asarray(gather(rings, self.places))
@@ -246,7 +246,7 @@ class Learner:
     ) -> Started:
         """Makes the training state and compiles the update. Call it before all other methods.
 
-        This is no part of the constructor, because Ray passes on only the text of a constructor's
+        The constructor does not do this, because Ray passes on only the text of a constructor's
         errors.
 
         Args:
@@ -330,7 +330,8 @@ class Learner:
             annealing: Factor of the learning rates of the actor and the critics.
 
         Raises:
-            UnhealthyStep: The numbers of a learner step are bad. Do not use this learner any more.
+            UnhealthyStep: The numbers of a learner step are unhealthy. Do not use this learner any
+                more.
             PartFailed: A replay server is gone.
         """
         started, first_step, watch = time.monotonic(), self._step, self._watch

@@ -44,7 +44,7 @@ def chunks(entry: PackedFolder, packed_size: int) -> Iterator[np.ndarray]:
     """Yields the chunks of an entry, in which every two consecutive rows are a transition.
 
     Args:
-        entry: Entry that `pack` made, or a version of the program from before chunks.
+        entry: Entry that `pack` made, or an older version of the program that had no chunks.
         packed_size: Numbers in a step.
 
     Yields:

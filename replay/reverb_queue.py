@@ -127,8 +127,8 @@ class ReverbWriter(ChunkWriter):
             padded[: len(chunk)] = chunk
             self._writer.append({_LENGTH: np.int32(len(chunk)), _STEPS: padded})
             trajectory = {name: self._writer.history[name][-1] for name in (_LENGTH, _STEPS)}
-            # The learner's queue comes first, so that the journal gets only chunks that the queue
-            # has room for.
+            # The learner's queue comes first, so that the journal gets only chunks that fit into
+            # that queue.
             for table in tables:
                 self._writer.create_item(table, priority=1.0, trajectory=trajectory)
         try:

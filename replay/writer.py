@@ -67,7 +67,7 @@ class ChunkWriter(abc.ABC):
             everything: Whether to send the newest steps, and to wait for them, too.
 
         Returns:
-            Whether there is room for more steps.
+            Whether the server can take more steps.
         """
         if self._steps and time.monotonic() - self._since >= self._LONGEST_SECONDS:
             self._close()
