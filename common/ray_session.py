@@ -249,7 +249,7 @@ def _remove_abandoned() -> None:
 
 
 def _is_left_over(folder: pathlib.Path) -> bool:
-    """Returns whether a folder without a lock is of this user's Ray and not used by any process."""
+    """Returns whether a folder without a lock belongs to this user's Ray and is out of use."""
     facts = folder.stat(follow_symlinks=False)
     return (
         re.fullmatch(_OF_RAY, folder.name) is not None
