@@ -1,4 +1,4 @@
 """Acting: the actor that plays for the learner, the pool of actors, and the evaluator.
 
-Knows nothing of runs and jobs.
+This package knows nothing of runs and jobs.
 """

@@ -1,6 +1,6 @@
-"""The actor: plays in several environments at once and writes what happens to the replay.
+"""The actor: plays in several environments at once, and writes the transitions to the replay.
 
-Its process imports no JAX: there is one for each core.
+Its process imports no JAX, because there is one such process for each core.
 """
 
 import sys
@@ -28,28 +28,28 @@ _SWITCH_SECONDS = 0.0002
 
 
 class CollectReport(NamedTuple):
-    """What one call of `Actor.collect` did."""
+    """The result of one call of `Actor.collect`."""
 
     steps: int
     """Environment steps in this call."""
     seconds: float
-    """Length of this call."""
+    """Duration of this call, in seconds."""
     waiting_seconds: float
-    """Of which spent waiting for the replay server to take more."""
+    """Seconds of this call spent waiting for the replay server to take more."""
     parameter_version: int
-    """Of the policy at the end; -1 for random actions."""
+    """Version of the policy at the end of this call; -1 for random actions."""
     episode_returns: list[float]
-    """Of the episodes that ended in this call."""
+    """Total rewards of the episodes that ended in this call."""
     episode_lengths: list[int]
-    """Of the same episodes, in control steps."""
+    """Lengths of the same episodes, in control steps."""
     parameter_delays: list[float]
-    """Seconds from the publication of parameters to their first use, of those new in this call."""
+    """Seconds from publication to first use of the parameters that are new in this call."""
     diverged: int
-    """Episodes of this call that ended early because the simulation had become unstable."""
+    """Episodes that ended early in this call because the simulation had become unstable."""
 
 
 class _Rollout:
-    """One environment, its writer, and the episode under way."""
+    """One environment, its writer, and its current episode."""
 
     def __init__(self, environment: PianoEnvironment, writer: ChunkWriter):
         self.environment = environment
@@ -65,10 +65,11 @@ class _Rollout:
         """Takes one step and writes it; begins the next episode at the end of one.
 
         Returns:
-            Return and length of the episode, if this was its last step.
+            Return and length of the episode if this was its last step, otherwise None.
 
         Raises:
-            DivergedError: the episode has ended early, and the next has begun.
+            DivergedError: The simulation diverged. The episode has ended early, and the next one
+                has begun.
         """
         try:
             timestep = self.environment.step(action)
@@ -94,7 +95,7 @@ class _Rollout:
 
 
 class _Share:
-    """The environments of one thread, all acted for in one forward pass."""
+    """The environments of one thread, which chooses all their actions in one forward pass."""
 
     def __init__(self, rollouts: list[_Rollout], seed: int):
         self._rollouts = rollouts
@@ -141,7 +142,7 @@ class _Share:
         )
 
     def _act(self, policy: NumpyPolicy | None) -> np.ndarray:
-        """Actions (environments, action dimension); uniformly random without a policy."""
+        """Returns actions, (environments, action dimension); uniformly random without a policy."""
         if policy is None:
             shape = (len(self._rollouts), self._rollouts[0].environment.piano.action_dim)
             return self._random.uniform(-1.0, 1.0, shape).astype(np.float32)
@@ -154,25 +155,25 @@ class _Share:
 
 
 class Actor:
-    """Plays for the learner (a Ray actor, on CPU).
+    """Plays for the learner, as a Ray actor on a CPU.
 
-    It works in slices: the caller calls `collect` again and again, and decides how long it plays.
-    Actions are uniformly random until the learner publishes its first parameters, which it
-    does when the replay holds the warm-up; then they are drawn from the newest policy.
+    The actor works in slices: the caller calls `collect` repeatedly, and decides how long the actor
+    plays. Actions are uniformly random until the learner publishes its first parameters, which it
+    does when the replay holds the warm-up. After that, actions are sampled from the newest policy.
 
-    The environments are shared out among threads, since the physics lets go of Python's global
-    lock. No environment waits for those of another thread. On many cores a process for each is
-    faster: the lock costs threads a quarter.
+    Threads share out the environments, since the physics releases Python's global lock. No
+    environment waits for those of another thread. On many cores one process per core is faster,
+    because the lock costs threads a quarter of their speed.
 
     Args:
-        repertoire: to be played; the environments take its songs in turn.
-        agent_config: of the policy's network.
-        environments: how many.
-        number: of the actor, from 0.
-        seed: of the run.
-        replay: where transitions go.
-        parameter_server: handle of the `ParameterServer` actor.
-        processors: to play on.
+        repertoire: Repertoire to play; the environments take its songs in turn.
+        agent_config: Settings of the policy's network.
+        environments: Number of environments.
+        number: Number of the actor, counted from 0.
+        seed: Random seed of the run.
+        replay: Replay servers that take the transitions.
+        parameter_server: Handle of the `ParameterServer` actor.
+        processors: Threads and cores to play on.
     """
 
     def __init__(
@@ -187,10 +188,10 @@ class Actor:
         processors: Processors = ONE_THREAD,
     ):
         pin_to(processors.cores)
-        # Each of these threads is to be on one core, whatever OMP_NUM_THREADS says: where actors
-        # are on all cores, those that BLAS starts take half of their time.
+        # Each thread must stay on one core, whatever OMP_NUM_THREADS says. Where actors use all
+        # cores, threads that BLAS starts take half of their time.
         threadpool_limits(limits=1)
-        # So that a thread back from the physics soon gets the lock.
+        # A thread that returns from the physics then gets the lock soon.
         sys.setswitchinterval(_SWITCH_SECONDS)
         first = number * environments
         songs = min(environments, len(repertoire.songs))
@@ -204,7 +205,7 @@ class Actor:
         self._shares = [
             _Share(rollouts[i::threads], seed + 1000 * (number + 1) + i) for i in range(threads)
         ]
-        # The learner publishes the weights of these inputs alone.
+        # The learner publishes the weights of these inputs only.
         active = active_goals(pianos[0].layout, repertoire.table)
         self._policy_parts = (agent_config, active.layout, active.table)
         self._acting: tuple[NumpyPolicy | None, Arrived | None] = (None, None)
@@ -212,7 +213,7 @@ class Actor:
         self._lock = threading.Lock()
 
     def collect(self, seconds: float) -> CollectReport:
-        """Plays for about `seconds`, or less where the replay server takes no more."""
+        """Plays for about `seconds`, or less if the replay server takes no more."""
         started = time.monotonic()
         reports = list(
             self._threads.map(
@@ -231,7 +232,7 @@ class Actor:
         )
 
     def _newest_policy(self) -> tuple[NumpyPolicy | None, Arrived | None]:
-        """The newest policy that has arrived, and its parameters."""
+        """Returns the newest policy that has arrived, and its parameters."""
         arrived = self._parameters.newest()
         with self._lock:
             policy, used = self._acting

@@ -8,20 +8,21 @@ from common.errors import require_range
 
 @dataclasses.dataclass(frozen=True)
 class ActorConfig:
-    """The processes that act."""
+    """Settings of the processes that act."""
 
     actors: int | Literal["auto"] = "auto"
-    """Actor processes; `auto` takes one for each core that learner, replay server and evaluator
-    leave: all but two on a machine with a GPU, half of them on one without, on a cluster as many
-    as it has room for."""
+    """Number of actor processes. `auto` takes one for each core that the learner, the replay server
+    and the evaluator leave free: all but two cores on a machine with a GPU, half of the cores on
+    one without, and as many as fit on a cluster."""
     environments_per_actor: int = 2
-    """Environments in each actor process, all acted for in one forward pass."""
+    """Environments in each actor process. Each of its threads chooses the actions for all of its
+    environments in one forward pass."""
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Checks that every value is in range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range; the message names the flag, its value and the range.
         """
         if self.actors != "auto":
             require_range(self, "actors", least=1, most=4096)

@@ -22,38 +22,38 @@ from piano.repertoire import Repertoire
 from replay.transition import Observation
 
 Metrics = dict[str, float | None]
-"""By name, see `piano.metrics`; None where there is no value."""
+"""Metrics by name, see `piano.metrics`; None for a metric without a value."""
 
 
 class SongEvaluation(NamedTuple):
-    """What an evaluation found on one song."""
+    """The results of an evaluation on one song."""
 
     place: str
-    """Folder within the evaluation's: "." where there is but one song, otherwise its title."""
+    """Folder within the evaluation's folder: "." for a single song, otherwise the song's title."""
     performance: Performance
-    """The first."""
+    """First performance of the song."""
     metrics: Metrics
-    """Means over all performances."""
+    """Means over all performances of the song."""
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found."""
+    """The results of an evaluation."""
 
     checkpoint: str
-    """Its name."""
+    """Name of the checkpoint."""
     environment_steps: int
-    """Of the checkpoint."""
+    """Environment steps of the checkpoint."""
     learner_steps: int
-    """Of the checkpoint."""
+    """Learner steps of the checkpoint."""
     metrics: Metrics
-    """Means over all performances."""
+    """Means over all performances of all songs."""
     songs: list[SongEvaluation]
 
     def write(self, parent: pathlib.Path) -> pathlib.Path:
-        """Makes a folder of the checkpoint's name, and returns it.
+        """Writes a folder with the checkpoint's name into `parent`, and returns its path.
 
-        It holds metrics.json and, of each song, performance.npz; of several songs each has a
-        folder of its own in there.
+        The folder holds metrics.json and, for a single song, performance.npz. With several songs,
+        each song has both files in a folder of its own within this one.
         """
         folder = parent / self.checkpoint
         steps = {"environment_steps": self.environment_steps, "learner_steps": self.learner_steps}
@@ -66,12 +66,12 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-    """Plays a repertoire (in a process of its own, a Ray actor on CPU, beside training).
+    """Plays a repertoire beside training, as a Ray actor on a CPU in a process of its own.
 
     Args:
-        repertoire: to be played.
-        agent_config: of the policy's network.
-        niceness: how far this process gives way to others, 0 to 19.
+        repertoire: Repertoire to play.
+        agent_config: Settings of the policy's network.
+        niceness: Niceness of this process, 0 to 19: how far it gives way to other processes.
     """
 
     def __init__(self, repertoire: Repertoire, agent_config: SACConfig, niceness: int = 0):
@@ -85,14 +85,14 @@ class Evaluator:
         self._agent_config = agent_config
 
     def evaluate(self, saved: PackedFolder, episodes: int = 1) -> Evaluation:
-        """Plays and measures.
+        """Plays the songs with a checkpoint's policy, and measures the performances.
 
         Args:
-            saved: the checkpoint whose policy plays.
-            episodes: of each song; the metrics are means over all.
+            saved: Checkpoint whose policy plays.
+            episodes: Number of performances of each song; the metrics are means over all of them.
 
         Raises:
-            BadInput: the checkpoint is damaged or of another network.
+            BadInput: The checkpoint is damaged or of another network.
         """
         piano = self._environments[0].piano
         policy = Policy.load(saved, self._agent_config, piano.layout, piano.action_dim, self._table)
@@ -115,22 +115,22 @@ class Evaluator:
     def record(
         self, song: int, performance: Performance, config: RecordingConfig
     ) -> dict[str, bytes]:
-        """Sound and pictures of a performance; see `piano.recording.record`.
+        """Records sound and pictures of a performance; see `piano.recording.record`.
 
         Args:
-            song: its number in the repertoire.
-            performance: of it.
-            config: camera, size, quality and sound.
+            song: Number of the song in the repertoire.
+            performance: Performance of that song.
+            config: Camera, size, quality and sound of the recording.
         """
         return recording.record(performance, self._environments[song].piano, config)
 
     def what_is_missing(self) -> list[str]:
-        """For recordings; see `piano.recording.what_is_missing`."""
+        """Returns what recordings lack; see `piano.recording.what_is_missing`."""
         return recording.what_is_missing()
 
 
 def mean_metrics(performances: list[Performance]) -> Metrics:
-    """Means over performances, of those that have a value; None where none has."""
+    """Returns means over the performances that have a value; None where none has one."""
     all_values = [metrics(performance) for performance in performances]
     means: Metrics = {}
     for name in all_values[0]:

@@ -1,4 +1,4 @@
-"""The pool: as many actors as are wanted, each always at work, the dead replaced."""
+"""The pool: keeps as many actors as wanted at work, and replaces dead ones."""
 
 import dataclasses
 import time
@@ -25,15 +25,16 @@ class _Member:
 class ActorPool:
     """Keeps actors collecting.
 
-    An actor that dies, or that falls silent after it has played, is replaced. Where new ones die
-    before they could play, the next is tried later and later, so that one bad machine does not
-    end a run; the pool gives up only if no actor has ever played.
+    The pool replaces an actor that dies, or that falls silent after it has played. If new actors
+    die before they can play, the pool waits longer and longer before it tries the next one, so that
+    one bad machine does not end a run. It gives up only if no actor has ever played.
 
     Args:
-        start: makes the actor of a number, counted up without end, and returns its handle.
-        size: actors wanted.
-        slice_seconds: how long an actor plays between reports.
-        announce: takes a line for people.
+        start: Function that starts the actor with the given number, and returns its handle. The
+            numbers count up without end.
+        size: Number of actors wanted.
+        slice_seconds: Seconds that an actor plays between reports.
+        announce: Function that takes a line for users.
     """
 
     _FAILURES_ALLOWED = 3
@@ -59,12 +60,12 @@ class ActorPool:
         self._clock = AwakeClock()
         self._members: list[_Member] = []
         self.wanted = 0
-        """Actors wanted."""
+        """Number of actors wanted."""
         self.resize(size)
 
     @property
     def placed(self) -> int:
-        """Actors that have a place: their process is there and ready."""
+        """Number of actors whose process is running and ready."""
         placed = [member.placed for member in self._members if not member.has_reported]
         return self.running + len(
             ray.wait(placed, num_returns=len(placed), timeout=0)[0] if placed else []
@@ -72,16 +73,16 @@ class ActorPool:
 
     @property
     def running(self) -> int:
-        """Actors that have reported at least once."""
+        """Number of actors that have reported at least once."""
         return sum(member.has_reported for member in self._members)
 
     @property
     def futures(self) -> list[ray.ObjectRef]:
-        """One a member; ready when the member has something to report."""
+        """One future per member, ready when the member has something to report."""
         return [member.future for member in self._members]
 
     def resize(self, size: int) -> None:
-        """Wants another number of actors: starts some, or ends those that came last."""
+        """Changes the number of actors wanted: starts more, or ends the ones that came last."""
         self.wanted = size
         self._members.sort(key=lambda member: not member.has_reported)
         for member in self._members[size:]:
@@ -90,10 +91,12 @@ class ActorPool:
         self._fill()
 
     def reports(self) -> list[CollectReport]:
-        """Reports that have come in, without waiting; their actors play on, the dead are replaced.
+        """Returns the reports that have come in, without waiting.
+
+        Actors that have reported play on, and dead actors are replaced.
 
         Raises:
-            PartFailed: new actors die before their first report, again and again.
+            PartFailed: New actors die repeatedly before any actor has reported.
         """
         reports, now = [], self._clock.seconds()
         futures = self.futures
@@ -147,7 +150,7 @@ class ActorPool:
         self._announce(f"{failure}; it is replaced {when}")
 
     def _wait_for_memory(self, failure: OutOfMemory) -> None:
-        """Says once that actors are replaced later, when there may be memory again."""
+        """Postpones replacements until there may be memory again, and announces that once."""
         if not self._has_played:
             raise failure
         self._not_before = time.monotonic() + self._MEMORY_PAUSE_SECONDS

@@ -1,4 +1,4 @@
-"""What all packages share: errors, files, storage, processes and timeouts.
+"""Code that all packages share: errors, files, storage, processes and timeouts.
 
-Knows nothing of the others.
+This package knows nothing of the other packages.
 """

@@ -1,4 +1,4 @@
-"""Addresses of clusters, as people give them."""
+"""Addresses of clusters, as users give them."""
 
 import urllib.parse
 from typing import NamedTuple
@@ -6,11 +6,11 @@ from typing import NamedTuple
 from common.errors import BadInput
 
 VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-"""Environment variables in which Ray's clients look for a cluster, the first one first."""
+"""Environment variables in which Ray's clients look for a cluster, in this order."""
 
 
 class Address(NamedTuple):
-    """The parts of HOST:PORT or SCHEME://HOST:PORT; None or empty where there is none."""
+    """The parts of HOST:PORT or SCHEME://HOST:PORT; None or empty for missing parts."""
 
     scheme: str
     host: str | None
@@ -18,14 +18,14 @@ class Address(NamedTuple):
 
 
 def parts_of(text: str, source: str) -> Address:
-    """An address's parts.
+    """Returns the parts of an address.
 
     Args:
-        text: the address.
-        source: the flag or variable that gave it.
+        text: Address to split.
+        source: Name of the flag or variable that gave it.
 
     Raises:
-        BadInput: It is no address.
+        BadInput: The text is not an address.
     """
     try:
         parts = urllib.parse.urlsplit(text if "://" in text else f"//{text}")

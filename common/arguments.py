@@ -1,6 +1,6 @@
-"""Command-line arguments, checked against the settings of a command before they are parsed.
+"""Checks command-line arguments against the settings of a command before they are parsed.
 
-`tyro` accepts a flag for several values with none at all, and reads whole numbers in digits only.
+`tyro` accepts a flag for several values without any value, and reads whole numbers in digits only.
 """
 
 import dataclasses
@@ -18,15 +18,15 @@ _SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?")
 
 
 def checked(cls: type, arguments: Sequence[str]) -> list[str]:
-    """Arguments with whole numbers in digits: 1e6 becomes 1000000.
+    """Returns the arguments with whole numbers in digits: 1e6 becomes 1000000.
 
     Args:
-        cls: the command's settings, a dataclass.
-        arguments: of the command.
+        cls: Dataclass of the command's settings.
+        arguments: Arguments of the command.
 
     Raises:
-        BadInput: a flag lacks its value, a value is not the whole or finite number that it must be,
-            or a file's name is empty.
+        BadInput: A flag lacks its value, a value is not the whole or finite number that it must be,
+            or the name of a file is empty.
     """
     settings = dict(_settings(cls))
     written = list(arguments)
@@ -55,7 +55,7 @@ def checked(cls: type, arguments: Sequence[str]) -> list[str]:
 
 
 def _settings(cls: type) -> Iterator[tuple[str, Any]]:
-    """The names of a command's settings, each with its type."""
+    """Yields the names of a command's settings, each with its type."""
     for name, hint in typing.get_type_hints(cls).items():
         if dataclasses.is_dataclass(hint):
             yield from _settings(typing.cast(type, hint))
@@ -64,7 +64,7 @@ def _settings(cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def _leaves(hint: Any) -> Iterator[Any]:
-    """The types that a type is made of, without unions and tuples."""
+    """Yields the types that a type is made of, without unions and tuples."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType, tuple):
         for part in typing.get_args(hint):
             if part is not Ellipsis:
@@ -74,7 +74,7 @@ def _leaves(hint: Any) -> Iterator[Any]:
 
 
 def _value(kinds: set[Any], flag: str, value: str) -> str:
-    """A value of a flag, as it is to be parsed."""
+    """Returns a flag's value as it is to be parsed."""
     names = [name for kind in kinds for name in typing.get_args(kind)]
     if value in names:
         return value
@@ -88,7 +88,7 @@ def _value(kinds: set[Any], flag: str, value: str) -> str:
 
 
 def _is_finite(value: str) -> bool:
-    """Whether a number is finite; of what is no number the parser says so."""
+    """Returns whether a number is finite; true for other text, which the parser refuses."""
     try:
         return math.isfinite(float(value))
     except ValueError:
@@ -96,7 +96,7 @@ def _is_finite(value: str) -> bool:
 
 
 def _whole(flag: str, value: str, names: Sequence[str]) -> str:
-    """A whole number in digits, of a flag that may also have one of some names."""
+    """Returns a whole number in digits, for a flag that may also take one of some names."""
     if value == "None" or re.fullmatch(r"[+-]?\d+", value):
         return value
     if _SCIENTIFIC.fullmatch(value) and float(value).is_integer():

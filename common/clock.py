@@ -1,17 +1,17 @@
-"""A clock that stands still while this process does."""
+"""A clock that stands still while its process does."""
 
 import time
 
 
 class AwakeClock:
-    """Seconds since its creation, without those in which this process was stopped.
+    """Seconds since the clock's creation, without the time in which this process was stopped.
 
-    A process is stopped by Ctrl-Z, a debugger or a laptop that sleeps; what it waits for may then
-    have come in time, unseen. The clock has to be read every few seconds: of a longer time between
-    two readings `longest_step` seconds count.
+    Ctrl-Z, a debugger or a sleeping laptop stops a process. The result that the process waits for
+    may arrive in time and stay unseen meanwhile. Read the clock every few seconds: at most
+    `longest_step` seconds count between two readings.
 
     Args:
-        longest_step: seconds.
+        longest_step: Most seconds that count between two readings.
     """
 
     def __init__(self, longest_step: float = 5.0):
@@ -20,7 +20,7 @@ class AwakeClock:
         self._seconds = 0.0
 
     def seconds(self) -> float:
-        """Reads the clock."""
+        """Reads the clock and returns its seconds."""
         now = time.monotonic()
         self._seconds += min(now - self._read, self._longest_step)
         self._read = now

@@ -1,8 +1,9 @@
-"""Which of a machine's processor cores a process works on.
+"""The assignment of a machine's processor cores to processes.
 
-Learner and actors that both run as fast as they can would fight over the cores of one machine: the
-compiled update splits every product over all of them, and then waits for the part whose core was
-taken by the physics. On two cores, each side on one of its own, the learner gets 1.8 times as far.
+Learner and actors that all run at full speed would compete for the cores of one machine. The
+compiled update splits every product over all cores, and then waits for the part whose core the
+physics has taken. With one of two cores for each side, the learner makes 1.8 times as much
+progress.
 """
 
 import os
@@ -11,46 +12,47 @@ from typing import NamedTuple
 
 
 class Processors(NamedTuple):
-    """What a process plays on."""
+    """The threads and cores that a process plays on."""
 
     threads: int = 1
-    """That play side by side."""
+    """Number of threads that play side by side."""
     cores: Collection[int] = ()
-    """On which all of them play; none means all."""
+    """Cores that all of these threads share; empty means all cores."""
 
 
 ONE_THREAD = Processors()
 
 
 def available_cores() -> list[int]:
-    """Cores that this thread may use."""
+    """Returns the cores that this thread may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))  # macOS does not say.
+    return list(range(os.cpu_count() or 1))  # macOS does not say which.
 
 
 def pin_to(cores: Collection[int]) -> None:
-    """Keeps this thread, and all that it starts from now on, to these cores; none means all.
+    """Keeps this thread, and everything that it starts from now on, on these cores.
 
-    It has to come before JAX is used: XLA starts as many threads as there are usable cores.
+    Without any cores, all cores may be used. Call it before JAX is used: XLA starts as many threads
+    as there are usable cores.
     """
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
 
 
 def actors_here(learns_on_cpu: bool) -> int:
-    """How many actors, a core each, this machine has room for beside a learner; at least one.
+    """Returns how many actors, one per core, fit on this machine beside a learner; at least one.
 
     Args:
-        learns_on_cpu: whether the learner takes its half of the cores. On a GPU it needs one, as
-            do replay server and evaluator.
+        learns_on_cpu: Whether the learner takes its half of the cores. A learner on a GPU needs one
+            core, and so do replay server and evaluator together.
     """
     cores = len(available_cores())
     return max(1, cores // 2 if learns_on_cpu else cores - 2)
 
 
 def split_cores() -> tuple[list[int], list[int]]:
-    """The usable cores in two halves, the learner's and the actors'; empty if there is but one."""
+    """Returns the learner's and the actors' half of the usable cores; both empty for one core."""
     cores = available_cores()
     half = (len(cores) + 1) // 2
     return (cores[:half], cores[half:]) if len(cores) > 1 else ([], [])

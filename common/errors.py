@@ -1,18 +1,18 @@
-"""The exceptions whose message is all that a person needs, so that the CLI shows no traceback.
+"""Exceptions whose message is all that a user needs, so that the CLI shows no traceback.
 
-`BadInput` is for what a person gave and cannot be used (exit code 2), `PartFailed` for processes
-that died or do not answer (exit code 1). Every other exception is a bug and keeps its traceback.
+`BadInput` is for user input that cannot be used (exit code 2). `PartFailed` is for processes that
+died or do not answer (exit code 1). Every other exception is a bug and keeps its traceback.
 """
 
 import math
 
 
 class BadInput(ValueError):
-    """A file, flag or request cannot be used: its message says what, where and how to fix it."""
+    """A file, flag or request cannot be used; the message says what, where and how to fix it."""
 
 
 class PartFailed(RuntimeError):
-    """A process of a run died or does not answer: the message says which, and what is known."""
+    """A process of a run died or does not answer; the message says which one, and what is known."""
 
 
 class OutOfMemory(PartFailed):
@@ -28,17 +28,18 @@ def require(condition: bool, message: str) -> None:
 def require_range(
     config: object, *names: str, least: float, most: float = math.inf, unit: str = ""
 ) -> None:
-    """Refuses settings out of range.
+    """Checks that settings are in range.
 
     Args:
-        config: its attributes are named as its flags are, with underscores for hyphens.
-        names: of the settings, each a number; None is in every range.
-        least: the smallest that is allowed.
-        most: the greatest that is allowed.
-        unit: of the range, for people.
+        config: Settings. Their attributes are named like their flags, with underscores for hyphens.
+        names: Names of the settings to check. Each value is a number, or None, which is in every
+            range.
+        least: Smallest allowed value.
+        most: Greatest allowed value.
+        unit: Unit of the range, for users.
 
     Raises:
-        BadInput: naming the flag, its value and the range.
+        BadInput: A value is out of range; the message names the flag, its value and the range.
     """
     allowed = f"at least {least}" if most == math.inf else f"{least} to {most} {unit}".rstrip()
     for name in names:

@@ -1,4 +1,4 @@
-"""Files and folders: written whole or not at all, read with one clear word if damaged."""
+"""Files and folders that are written whole or not at all, with one clear message if damaged."""
 
 import contextlib
 import fnmatch
@@ -20,7 +20,10 @@ from common.errors import BadInput, require
 
 
 def write_json(path: pathlib.Path, values: Any) -> None:
-    """Writes a JSON file that is whole at any time: beside its place, then renamed."""
+    """Writes a JSON file that is complete at any time.
+
+    The file is written under another name, and then renamed.
+    """
     with _beside(path) as partial:
         partial.write_text(json.dumps(values, indent=2))
 
@@ -29,8 +32,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        BadInput: there is none, or it is damaged.
-        PermissionError: it may not be read, whatever is in it.
+        BadInput: The file is missing or damaged.
+        PermissionError: The user lacks permission to read the file.
     """
     try:
         with path.open("rb") as file:
@@ -43,14 +46,14 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def parse_json(content: bytes, where: str) -> dict[str, Any]:
-    """A JSON object.
+    """Parses a JSON object.
 
     Args:
-        content: of a file.
-        where: the file, for messages.
+        content: Contents of a file.
+        where: Name of the file, for messages.
 
     Raises:
-        BadInput: it is damaged.
+        BadInput: The contents are damaged.
     """
     require(
         len(content) <= _LARGEST_JSON, f"{where} is damaged: it has more than {_LARGEST_JSON} bytes"
@@ -64,14 +67,14 @@ def parse_json(content: bytes, where: str) -> dict[str, Any]:
 
 
 def read_arrays(path: pathlib.Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Arrays of an .npz file, by their names.
+    """Reads arrays of an .npz file by their names.
 
-    What they say that they take is checked before memory is taken: a small file can unfold into
-    one that fills the machine.
+    The sizes that the file declares are checked before memory is allocated, because a small file
+    can unpack to one that fills the machine's memory.
 
     Raises:
-        BadInput: the file is missing, damaged or too large, or one of them is not in it.
-        PermissionError: the file may not be read, whatever is in it.
+        BadInput: The file is missing, damaged or too large, or lacks one of the arrays.
+        PermissionError: The user lacks permission to read the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -90,25 +93,26 @@ def read_arrays(path: pathlib.Path, names: Iterable[str]) -> dict[str, np.ndarra
 
 
 def as_utf8(name: str) -> str:
-    """A name of a file with what is not UTF-8 replaced: Python has such bytes as lone surrogates.
+    """Returns the name of a file with every part that is not UTF-8 replaced.
 
-    The file is not found by it, but libraries, JSON and people can have it.
+    Python keeps such bytes as lone surrogates. The new name does not find the file, but libraries,
+    JSON and users can read it.
     """
     return _NO_UTF8.sub("\N{REPLACEMENT CHARACTER}", name)
 
 
 def matching(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
-    """What a folder holds, sorted; none if it is not there.
+    """Returns the sorted paths in a folder that match a pattern; none if the folder is missing.
 
-    `Path.glob` leaves out what may not be read, which is then taken for something that is missing.
+    `Path.glob` leaves out paths that may not be read, which then seem to be missing.
 
     Args:
-        folder: that is looked into.
-        pattern: of names, such as "*/status.json".
+        folder: Folder to search.
+        pattern: Pattern of names, such as "*/status.json".
 
     Raises:
-        NotADirectoryError: the folder is a file.
-        PermissionError: a folder on the way may not be read.
+        NotADirectoryError: The folder is a file.
+        PermissionError: A folder on the way may not be read.
     """
     first, *others = pathlib.PurePath(pattern).parts
     try:
@@ -123,7 +127,7 @@ def matching(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
 
 
 def nearest(folder: pathlib.Path) -> pathlib.Path:
-    """The folder if it is there, otherwise the nearest above it that is."""
+    """Returns the folder if it exists, otherwise the nearest one above it that does."""
     folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -131,16 +135,18 @@ def nearest(folder: pathlib.Path) -> pathlib.Path:
 
 
 def try_to_write(folder: pathlib.Path) -> None:
-    """Makes a folder in another and removes it: rights do not tell of a read-only file system.
+    """Checks that a folder can be written, by making a folder in it and removing that.
+
+    Permissions do not show that a file system is read-only.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: The folder cannot be written.
     """
     pathlib.Path(tempfile.mkdtemp(prefix=".pianist-", dir=folder)).rmdir()
 
 
 def write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
-    """Writes files by their names in a folder, each one whole and on the disk."""
+    """Writes files by their names into a folder, each one complete and on the disk."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,15 +156,15 @@ def write_files(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
 
 
 def read_files(folder: pathlib.Path) -> dict[str, bytes]:
-    """All files of a folder and of those in it, by their names there."""
+    """Returns the contents of all files in a folder and its subfolders, by their names there."""
     return {name: pathlib.Path(path).read_bytes() for name, path in paths_of(folder).items()}
 
 
 def paths_of(folder: pathlib.Path) -> dict[str, str]:
-    """Paths of all files of a folder and of those in it, by their names there.
+    """Returns the paths of all files in a folder and its subfolders, by their names there.
 
     Raises:
-        PermissionError: a folder may not be read.
+        PermissionError: A folder may not be read.
     """
 
     def refuse(error: OSError) -> None:
@@ -174,9 +180,9 @@ _NO_UTF8 = re.compile("[\ud800-\udfff]")
 _SUMS = "SHA256SUMS"
 _LARGEST_JSON = 100_000_000
 _LARGEST_ARRAYS = LARGEST_FOLDER = 2_000_000_000
-"""Bytes that a packed folder, such as a checkpoint, may have."""
-# What zipfile and NumPy raise for a file that is cut off or changed; RuntimeError is zipfile's for
-# flags that a changed byte sets, MemoryError NumPy's for an array that says that it is huge.
+"""Most bytes that a packed folder, such as a checkpoint, may have."""
+# Errors of zipfile and NumPy for a file that is cut off or changed. zipfile raises RuntimeError for
+# flags that a changed byte sets. NumPy raises MemoryError for an array that claims to be huge.
 _DAMAGED = (
     OSError,
     ValueError,
@@ -195,16 +201,16 @@ class PackedFolder(NamedTuple):
 
     name: str
     files: dict[str, bytes]
-    """Their contents, by their names in it."""
+    """Contents of the files, by their names in the folder."""
     origin: str
-    """Where it was, for messages."""
+    """Former place of the folder, for messages."""
 
     @classmethod
     def pack(cls, folder: pathlib.Path) -> "PackedFolder":
         """Reads a folder.
 
         Raises:
-            BadInput: it is too large to be one of these.
+            BadInput: The folder is too large for a packed folder.
         """
         size = sum(pathlib.Path(path).stat().st_size for path in paths_of(folder).values())
         require(size <= LARGEST_FOLDER, f"{folder} is damaged: it has {size} bytes")
@@ -212,7 +218,7 @@ class PackedFolder(NamedTuple):
 
     @classmethod
     def sealed(cls, name: str, files: dict[str, bytes]) -> "PackedFolder":
-        """A folder with the checksums of its files, as `sha256sum --check` wants them."""
+        """Returns a folder with the checksums of its files, in the form of `sha256sum --check`."""
         sums = "".join(
             f"{hashlib.sha256(content).hexdigest()}  {file}\n"
             for file, content in sorted(files.items())
@@ -221,14 +227,17 @@ class PackedFolder(NamedTuple):
 
     @property
     def fingerprint(self) -> bytes:
-        """Equal for folders of the same name and contents: name and checksums of a sealed one."""
+        """Bytes that are equal for folders of the same name and contents.
+
+        For a sealed folder they are its name and its checksums.
+        """
         return self.name.encode() + b"\0" + self.files.get(_SUMS, repr(self.files).encode())
 
     def require_whole(self) -> None:
         """Refuses a sealed folder in which something is missing or has changed.
 
         Raises:
-            BadInput: naming the folder and the file.
+            BadInput: A file is missing or has changed; the message names the folder and the file.
         """
         lines = self.files.get(_SUMS, b"").decode(errors="replace").splitlines()
         sums = {file: digest for digest, _, file in (line.partition("  ") for line in lines)}
@@ -242,20 +251,20 @@ class PackedFolder(NamedTuple):
             )
 
     def write(self, parent: pathlib.Path) -> pathlib.Path:
-        """Writes the folder beside its place and renames it, so that it is whole or absent.
+        """Writes the folder under another name and renames it, so that it is complete or absent.
 
         Args:
-            parent: folder to write it in; made if missing.
+            parent: Folder to write it in; made if missing.
 
         Returns:
-            The folder. One that was there before has been replaced.
+            Path of the folder, which replaces an earlier one of the same name.
         """
         final, partial = parent / self.name, parent / f".{self.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
             write_files(partial, self.files)
-        except OSError:  # What a full disk has taken half of takes no room.
+        except OSError:  # A half-written folder must not fill the disk.
             shutil.rmtree(partial)
             raise
         if final.exists():
@@ -267,7 +276,7 @@ class PackedFolder(NamedTuple):
 
 @contextlib.contextmanager
 def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file to be written, which then takes the place of another, or is gone if that failed."""
+    """Yields a temporary path, which then replaces `path`, or is removed if writing failed."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial

@@ -1,15 +1,16 @@
-"""The error of a learner step whose numbers have gone bad. It can be caught without JAX."""
+"""The error of a learner step that has gone wrong, which can be caught without JAX."""
 
 import numpy as np
 
 
 class UnhealthyStep(RuntimeError):
-    """A learner step whose numbers have gone bad.
+    """The numbers of a learner step are not finite, or its policy has collapsed.
 
     Args:
-        step: the learner step.
-        metrics: of it.
-        batch: that it took, (updates, batch, 2, packed size) float32, see `replay.packing`.
+        step: Number of the learner step.
+        metrics: Metrics of the learner step.
+        batch: Batches that the updates took, (updates, batch, 2, packed size) float32; see
+            `replay.packing`.
     """
 
     def __init__(self, step: int, metrics: dict[str, float], batch: np.ndarray):
@@ -19,7 +20,7 @@ class UnhealthyStep(RuntimeError):
         self.batch = batch
 
     def __str__(self) -> str:
-        """What has gone bad."""
+        """Returns a line that says what has gone wrong."""
         bad = [name for name, value in self.metrics.items() if not np.isfinite(value)]
         if bad:
             return f"learner step {self.step}: {', '.join(bad)} not finite"

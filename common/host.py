@@ -1,7 +1,7 @@
-"""What the machine's environment variables and folders may do to a command.
+"""The effects of the machine's environment variables and folders on a command.
 
-`prepare` is called once, before anything else runs: processes that are started later inherit what
-it settles.
+Call `prepare` once, before anything else runs: processes that are started later inherit its
+settings.
 """
 
 import os
@@ -22,27 +22,27 @@ _CACHES = (
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "MPLCONFIGDIR"),
     *("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "JAX_COMPILATION_CACHE_DIR"),
 )
-"""Variables that name folders of libraries, which can be anywhere."""
+"""Variables that name folders of libraries. These folders can be anywhere."""
 _OPENGL = ("egl", "osmesa", "glfw", "disable", "disabled", "off", "false", "0")
-"""What both MuJoCo and dm_control take for MUJOCO_GL."""
+"""Values of MUJOCO_GL that both MuJoCo and dm_control accept."""
 _JAX_SECONDS = 60.0
 _HARMLESS = ("JAX_PLATFORM", "JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE")
-"""What JAX's variables begin with that are settled elsewhere, or concern its cache."""
+"""Prefixes of JAX's variables that are settled elsewhere or concern its cache."""
 _FFMPEG_SECONDS = 10.0
 OTHER_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
-"""For temporary files, where the usual folder does not suit."""
+"""Folders for temporary files if the usual folder is unsuitable."""
 LEAST_ROOM = 50_000_000
-"""Bytes."""
+"""Bytes that must be free in a folder for temporary files."""
 said: list[str] = []
-"""What `prepare` left out or replaced, a line each."""
+"""Lines that tell users what `prepare` left out or replaced."""
 
 
 def prepare() -> None:
     """Settles proxies, the user's name, folders, and settings of libraries.
 
     Raises:
-        BadInput: The working folder is gone, there is none that can be written for temporary files,
-            or an address is none.
+        BadInput: The working folder is gone, no folder for temporary files can be written, or an
+            address is invalid.
     """
     _find_working_folder()
     _keep_traffic_from_proxies()
@@ -62,7 +62,7 @@ def _find_working_folder() -> None:
 
 
 def _keep_traffic_from_proxies() -> None:
-    """Leaves proxies to what goes to the internet, such as Weights & Biases."""
+    """Reserves proxies for traffic to the internet, such as to Weights & Biases."""
     if not proxies.are_there():
         return
     proxies.keep_from_grpc()
@@ -74,7 +74,10 @@ def _keep_traffic_from_proxies() -> None:
 
 
 def _name_user() -> None:
-    """A container may run as a user that it has no entry for; libraries ask for the name."""
+    """Sets a user name if the system has none, because libraries ask for it.
+
+    A container may run as a user that is missing from its list of users.
+    """
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:
@@ -83,20 +86,20 @@ def _name_user() -> None:
 
 
 def _name_process() -> None:
-    """Ray and Weights & Biases take note of the command line, which has to be UTF-8 for them.
+    """Makes the command line UTF-8, because Ray and Weights & Biases record it and require that.
 
-    Ray asks the system for it.
+    Ray asks the system for the command line.
     """
     shown = [as_utf8(argument) for argument in sys.argv]
     if shown != sys.argv:
-        from ray import _raylet  # Takes seconds, so only where it is needed.
+        from ray import _raylet  # Imported here because it takes seconds and is rarely needed.
 
         _raylet.setproctitle(shlex.join(shown))  # type: ignore[attr-defined]
         sys.argv[:] = shown
 
 
 def _find_temporary_folder() -> pathlib.Path:
-    """The usual folder for temporary files, or another if that cannot be written or is full."""
+    """Returns the usual folder for temporary files, or another if that is full or not writable."""
     try:
         usual = pathlib.Path(tempfile.gettempdir())
     except FileNotFoundError:
@@ -115,15 +118,15 @@ def _find_temporary_folder() -> pathlib.Path:
 
 
 def has_room(folder: pathlib.Path) -> bool:
-    """Whether a Ray's sockets and logs, and a recording that is being made, fit there."""
+    """Returns whether the sockets and logs of Ray and a recording in progress fit into a folder."""
     return shutil.disk_usage(folder).free >= LEAST_ROOM
 
 
 def _find_home(temporary: pathlib.Path) -> None:
-    """Libraries keep caches and tokens in the home folder: one that can be written."""
+    """Makes sure that the home folder can be written: libraries keep caches and tokens there."""
     try:
         home = pathlib.Path.home()
-    except RuntimeError:  # There is no entry for the user, either.
+    except RuntimeError:  # The system has no entry for the user, either.
         home = pathlib.Path("/nonexistent")
     root = pathlib.Path("/")
     if home != root and _can_write(home):
@@ -142,18 +145,18 @@ def _find_home(temporary: pathlib.Path) -> None:
 
 
 def _drop_caches() -> None:
-    """Has libraries whose folder cannot be written use the one in the home folder."""
+    """Makes libraries whose folder cannot be written use the one in the home folder."""
     for name in _CACHES:
         value = os.environ.get(name, "")
         if not value or "://" in value:
             continue
-        if not _can_write(nearest(pathlib.Path(value))):  # The library makes the rest.
+        if not _can_write(nearest(pathlib.Path(value))):  # The library makes the other folders.
             del os.environ[name]
             _say(f"{name} ({value}) cannot be written: the usual folder is used")
 
 
 def _drop_what_libraries_refuse() -> None:
-    """Settings by which libraries stop: left out and said."""
+    """Drops settings that would stop libraries, and tells the user."""
     opengl = os.environ.get("MUJOCO_GL", "")
     if opengl and opengl not in _OPENGL:
         del os.environ["MUJOCO_GL"]
@@ -165,7 +168,7 @@ def _drop_what_libraries_refuse() -> None:
 
 
 def drop_settings_of_jax() -> None:
-    """For a command's help, which is shown whatever JAX makes of them."""
+    """Drops JAX's settings, so that a command can show its help whatever their values."""
     for name in _settings_of_jax():
         del os.environ[name]
 
@@ -174,7 +177,7 @@ def require_jax() -> None:
     """Refuses settings that JAX does not start with.
 
     Raises:
-        BadInput: naming them, and JAX's reason.
+        BadInput: JAX does not start; the message names the settings and JAX's reason.
     """
     given = _settings_of_jax()
     if not given:
@@ -184,7 +187,7 @@ def require_jax() -> None:
         # An unknown flag ends the process that reads it.
         tried = subprocess.run(
             [sys.executable, "-c", "import jax; jax.devices('cpu')"],
-            cwd="/",  # Files of the working folder could take the place of modules.
+            cwd="/",  # Files in the working folder could take the place of modules.
             env=os.environ | {"JAX_PLATFORMS": "cpu"},
             capture_output=True,
             text=True,

@@ -1,4 +1,4 @@
-"""The memory of this machine, or of the container in which this process is."""
+"""The memory of this machine, or of the container that this process runs in."""
 
 import os
 import pathlib
@@ -6,8 +6,9 @@ import pathlib
 import psutil
 
 RAY_THRESHOLD = "RAY_memory_usage_threshold"
-"""Environment variable: the share of the memory beyond which Ray ends its workers."""
-# Of a limit, use and caches within it: versions 2 and 1 of Linux's control groups.
+"""Environment variable for the share of the memory beyond which Ray ends its workers."""
+# Files with the limit, the use, and names of the caches within it, in Linux control groups of
+# versions 2 and 1.
 _GROUPS = (
     ("memory.max", "memory.current", ("inactive_file", "active_file")),
     (
@@ -19,9 +20,9 @@ _GROUPS = (
 
 
 def free(groups: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> tuple[float, float]:
-    """Bytes that may still be used, and bytes that there are.
+    """Returns the bytes that may still be used, and the bytes in total.
 
-    Where RAY_memory_usage_threshold is set, that share of the memory is all there is.
+    If RAY_memory_usage_threshold is set, only that share of the memory counts.
     """
     machine = psutil.virtual_memory()
     limit, used = float(machine.total), float(machine.total - machine.available)
@@ -31,7 +32,7 @@ def free(groups: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> tuple[float, 
             statistics = (groups / limit_file).with_name("memory.stat").read_text().splitlines()
             cached = sum(float(line.split()[1]) for line in statistics if line.split()[0] in caches)
             group_used = float((groups / used_file).read_text()) - cached
-        except (OSError, ValueError):  # No such group, or one without a limit, which says "max".
+        except (OSError, ValueError):  # There is no such group, or it has no limit and says "max".
             continue
         if group_limit < limit:
             limit, used = group_limit, group_used

@@ -1,6 +1,6 @@
-"""A Ray that waits for its own processes, which start slowly on a busy machine.
+"""Makes Ray wait for its own processes, which start slowly on a busy machine.
 
-Ray gives them 15 and 30 seconds, which no setting changes. Here it waits as long as they move.
+Ray gives them 15 and 30 seconds, and no setting changes that. Here Ray waits as long as they move.
 """
 
 import contextlib
@@ -20,19 +20,22 @@ from common.waiting import RAY, Patience
 _POLL_SECONDS = 0.1
 _LISTEN = "dashboard_agent_listen_port"
 _AGENTS_PORTS = _LISTEN, "metrics_agent_port", "runtime_env_agent_port"
-"""As Ray calls those that `ray.init` does not take."""
+"""Ray's names of the agents' ports, which `ray.init` does not take."""
 
 
 @contextlib.contextmanager
 def patient() -> Iterator[dict[str, Any]]:
-    """Has `ray.init` wait; yields what it is to be given besides."""
+    """Makes `ray.init` wait, and yields additional arguments for it."""
     with _patient_with_raylet(), _ports_of_agents() as metrics_port:
         yield {"_metrics_export_port": metrics_port}
 
 
 @contextlib.contextmanager
 def _patient_with_raylet() -> Iterator[None]:
-    """Has Ray wait for its raylet as long as any of its processes moves, instead of 30 seconds."""
+    """Makes Ray wait for its raylet as long as any of its processes moves.
+
+    Ray itself would wait for 30 seconds.
+    """
     get_node = services.get_node
 
     def wait_for_node(*arguments: Any) -> Any:
@@ -40,7 +43,7 @@ def _patient_with_raylet() -> Iterator[None]:
         while True:
             try:
                 return get_node(*arguments)
-            except RuntimeError:  # It is not there yet.
+            except RuntimeError:  # The raylet is not there yet.
                 if _raylet_has_died():
                     lines = process_logs.last_lines_of_ray()
                     raise PartFailed(f"Ray did not start: its raylet died{lines}") from None
@@ -56,10 +59,10 @@ def _patient_with_raylet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ports_of_agents() -> Iterator[int]:
-    """Has Ray give its agents ports that are free now; yields one more, to export metrics.
+    """Makes Ray give its agents ports that are free now, and yields one more, to export metrics.
 
-    Otherwise they choose their own, and the raylet ends if one of them has not told its port
-    after 15 seconds (ray-project/ray issue 65983).
+    Otherwise the agents choose their own ports, and the raylet ends if one of them has not reported
+    its port after 15 seconds (ray-project/ray issue 65983).
     """
     parameters, start_process = parameter.RayParams, services.start_ray_process
     with contextlib.ExitStack() as all_at_once:
@@ -67,7 +70,7 @@ def _ports_of_agents() -> Iterator[int]:
     ports: dict[str, Any] = dict(zip(_AGENTS_PORTS, others, strict=True))
 
     def start(command: list[str], process_type: str, *arguments: Any, **named: Any) -> Any:
-        # Ray tells it to the agent alone.
+        # Ray passes this port to the agent only.
         more = [f"--{_LISTEN}={ports[_LISTEN]}"] if process_type == "raylet" else []
         return start_process([*command, *more], process_type, *arguments, **named)
 
@@ -81,7 +84,7 @@ def _ports_of_agents() -> Iterator[int]:
 
 
 def _free_port(held: contextlib.ExitStack) -> int:
-    """A port that is free, and is held until the stack is closed."""
+    """Returns a free port, and holds it until the stack is closed."""
     bound = held.enter_context(socket.socket())
     bound.bind(("", 0))
     port: int = bound.getsockname()[1]

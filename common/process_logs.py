@@ -7,16 +7,16 @@ from collections.abc import Iterator
 _LINES = 10
 _LONGEST_LINE = 200
 _LARGEST_TAIL = 20_000
-# What Ray writes into the log of every worker.
+# Beginnings of lines that Ray writes into the log of every worker.
 _MARKS = (":job_id:", ":actor_name:", ":task_name:")
 
-# Empty while Ray is a cluster, whose logs are on its machines.
+# Empty if Ray is a cluster, because its logs are on its own machines.
 _folders: list[pathlib.Path] = []
 
 
 @contextlib.contextmanager
 def kept_in(folder: pathlib.Path) -> Iterator[None]:
-    """Says where the logs are, for as long as the block lasts."""
+    """Registers the folder of the logs for as long as the block lasts."""
     _folders.append(folder)
     try:
         yield
@@ -25,10 +25,10 @@ def kept_in(folder: pathlib.Path) -> Iterator[None]:
 
 
 def last_lines_of_part(part: str) -> str:
-    """Indented last lines of the newest log of a part that has any; empty if there are none.
+    """Returns the last lines of the newest log of a part, indented; empty if there are none.
 
     Args:
-        part: the name of its class.
+        part: Name of the part's class.
     """
     mark = f":actor_name:{part}"
     others = []
@@ -39,12 +39,12 @@ def last_lines_of_part(part: str) -> str:
             return _shown(file, lines)
         if lines and ":actor_name:" not in text:
             others.append((file, lines))
-    # A worker that fails before it becomes a part, such as one that cannot import Ray.
+    # The log of a worker that failed before it became a part, such as one that cannot import Ray.
     return _shown(*others[0]) if others else ""
 
 
 def last_lines_of_ray() -> str:
-    """Indented last lines of what Ray's own processes complained of; empty if of nothing."""
+    """Returns the last lines that Ray's own processes logged, indented; empty if there are none."""
     for pattern in ("raylet.err", "gcs_server.err", "raylet.out", "gcs_server.out"):
         for file in _newest_first(pattern):
             if lines := _lines(_tail(file)):

@@ -1,4 +1,4 @@
-"""What belongs to this project, and which version of it this is."""
+"""The packages and the version of this project."""
 
 import importlib.metadata
 
@@ -6,13 +6,13 @@ PACKAGES = (
     *("common", "replay", "learner", "piano", "actors"),
     *("training", "rlhf", "report", "cluster", "benchmarks"),
 )
-"""Of this project. Each may import those before it."""
+"""Packages of this project. Each may import those before it."""
 
 
 def program() -> str:
-    """This program and its version, such as "pianist 0.1.0": what wrote a file.
+    """Returns this program and its version, such as "pianist 0.1.0", to record what wrote a file.
 
-    Without a version where only its sources are, as in a job on a cluster.
+    The version is missing where only the sources are present, as in a job on a cluster.
     """
     try:
         return f"pianist {importlib.metadata.version('robot-pianist')}"

@@ -11,23 +11,23 @@ _EVERY_HOST = ",".join(string.ascii_letters + string.digits)
 
 
 def keep_from_grpc() -> None:
-    """Has gRPC in this process and in those that it starts use no proxy.
+    """Makes gRPC use no proxy, in this process and in those that it starts.
 
-    All gRPC traffic of a run, that of Reverb and of Ray, goes to this machine or to nodes of the
-    cluster. gRPC compares the ends of host names with this variable: every name and every address
-    ends in a letter or a digit.
+    All gRPC traffic of a run, from Reverb and Ray, goes to this machine or to nodes of the cluster.
+    gRPC compares the ends of host names with this variable. Every name and every address ends in a
+    letter or a digit, so a list of all letters and digits covers all hosts.
     """
     os.environ[NO_PROXY] = _EVERY_HOST
 
 
 def are_there() -> bool:
-    """Whether the environment names a proxy."""
+    """Returns whether the environment names a proxy."""
     return any(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXIES)
 
 
 def keep_from(hosts: Iterable[str]) -> None:
-    """Has HTTP libraries, here and in processes started later, reach hosts without a proxy."""
-    # Python's libraries read the first that is there, others the other one.
+    """Makes HTTP libraries reach hosts without a proxy, here and in processes started later."""
+    # Python's libraries read the first variable that is set; other libraries read the other one.
     known = next((os.environ[name] for name in _OTHERS if os.environ.get(name)), "")
     if not are_there() or known.strip() == "*":
         return

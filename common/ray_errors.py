@@ -1,4 +1,4 @@
-"""What an error of Ray means, in one line."""
+"""Turns errors of Ray into one-line exceptions."""
 
 import re
 
@@ -11,14 +11,14 @@ _USED = re.compile(r"was (\S+) used / (\S+) limit")
 
 
 def part_failed(what: str, error: ray.exceptions.RayError) -> PartFailed:
-    """The exception for a part whose call ended in an error of Ray.
+    """Returns the exception for a part whose call ended in an error of Ray.
 
     Args:
-        what: is wrong.
-        error: of Ray.
+        what: Description of what is wrong.
+        error: Error of Ray.
 
     Returns:
-        `OutOfMemory` where Ray ended the process for lack of memory, otherwise `PartFailed`.
+        `OutOfMemory` if Ray ended the process for lack of memory, otherwise `PartFailed`.
     """
     text = _COLOR.sub("", str(error)).strip()
     if isinstance(error, ray.exceptions.OutOfMemoryError):
@@ -27,6 +27,6 @@ def part_failed(what: str, error: ray.exceptions.RayError) -> PartFailed:
         return OutOfMemory(f"{what}: its machine is short of memory{amount}")
     first, *_, last = *text.splitlines(), text.splitlines()[-1]
     if isinstance(error, ray.exceptions.ActorDiedError):
-        # An exception in its constructor comes with its traceback.
+        # An exception in the actor's constructor comes with its traceback.
         first = last if "creation task" in first else "its process died"
     return PartFailed(f"{what}: {first}")

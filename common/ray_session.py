@@ -1,4 +1,4 @@
-"""A connection to Ray: to the cluster that is there, otherwise to one of our own."""
+"""A connection to Ray: to an existing cluster, otherwise to a Ray of this command's own."""
 
 import contextlib
 import fcntl
@@ -37,10 +37,10 @@ _TOKEN = (
     "set RAY_AUTH_MODE=token, and have the cluster's token in ~/.ray/auth_token or RAY_AUTH_TOKEN"
 )
 _NOTICE_SECONDS = 2.0
-_STOPPED_EXIT_CODE = 130  # As of the CLI.
+_STOPPED_EXIT_CODE = 130  # The CLI exits with the same code.
 _END_SECONDS = 10.0
 _PREFIX, _LOCK = "pianist-", "lock"
-_OF_RAY = rf"{_PREFIX}[a-z0-9_]{{8}}"  # As `tempfile` names folders.
+_OF_RAY = rf"{_PREFIX}[a-z0-9_]{{8}}"  # `tempfile` names folders like this.
 _LOCK_SECONDS = 60.0
 _PORTS = 65536
 _LONGEST_SOCKET = 103
@@ -50,13 +50,13 @@ _LONGEST_BELOW = len(
 
 
 def cluster_address() -> str | None:
-    """The cluster to run on: RAY_ADDRESS, or that which `ray start` began on this machine.
+    """Returns the address of the cluster to run on; None means a Ray of this command's own.
 
-    None means a Ray of our own. (Ray's "auto" would also join the private Ray of another run,
-    and end with it.)
+    The address comes from RAY_ADDRESS, or else from the cluster that `ray start` began on this
+    machine. Ray's "auto" would also join the private Ray of another run, and end with it.
 
     Raises:
-        BadInput: nothing answers there.
+        BadInput: The address is invalid, or no suitable cluster answers there.
     """
     address, source = os.environ.get("RAY_ADDRESS", "").strip(), "RAY_ADDRESS"
     if not address:
@@ -91,16 +91,17 @@ def cluster_address() -> str | None:
 
 
 def _ask(address: str, source: str, how_to_go_on: str) -> None:
-    """Asks a cluster's head for its version. Ray itself would try for minutes.
+    """Asks a cluster's head for its version, because Ray itself would try for minutes.
 
     Raises:
-        BadInput: It is no Ray cluster, one of another version, or one that wants another token.
+        BadInput: The address has no Ray cluster, one of another version, or one that wants another
+            token.
     """
     where = f"{address} (from {source})"
     try:
         with init_grpc_channel(address) as channel:
             stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-            # Ray's types do not cover what is generated.
+            # Ray's types do not cover generated code.
             request = gcs_service_pb2.CheckAliveRequest()  # type: ignore[attr-defined]
             version = stub.CheckAlive(request, timeout=_CONNECT_SECONDS).ray_version
     except ray.exceptions.AuthenticationError as error:  # There is no token here.
@@ -129,7 +130,10 @@ def _ask(address: str, source: str, how_to_go_on: str) -> None:
 
 
 def _own_text(file: pathlib.Path) -> str:
-    """A file's text; nothing if it is another user's, who has a Ray for himself."""
+    """Returns the text of this user's file; empty if the file is missing or another user's.
+
+    Another user's Ray is for that user alone.
+    """
     try:
         return file.read_text().strip() if file.stat().st_uid == os.getuid() else ""
     except OSError:
@@ -148,7 +152,7 @@ def _join(address: str) -> None:
                 _JOIN_SECONDS,
                 lambda: ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR),
             )
-    except Exception as error:  # Ray raises nothing more special.
+    except Exception as error:  # Ray raises no narrower error.
         raise BadInput(
             f"the Ray cluster at {address} cannot be joined: {' '.join(str(error).split())}"
         ) from error
@@ -156,12 +160,13 @@ def _join(address: str) -> None:
 
 @contextlib.contextmanager
 def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
-    """Connects to Ray and leaves it.
+    """Connects to Ray, and disconnects at the end of the context.
 
     Args:
-        address: of a cluster. With None, Ray is started here for as long as the context lasts,
-            and nothing of it is left behind.
-        keep_logs: folder for the logs of a Ray of our own, if the context ends in an error.
+        address: Address of a cluster. With None, Ray is started here for as long as the context
+            lasts, and nothing of it is left behind.
+        keep_logs: Folder for the logs of a Ray of this command's own, if the context ends in an
+            error.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is not None:
@@ -169,24 +174,24 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # What a cluster that is gone leaves open ends with this process.
+            # Connections that a vanished cluster leaves open end with this process.
             with contextlib.suppress(TimeoutError):
                 call_with_timeout(_JOIN_SECONDS, ray.shutdown)
         return
-    # The user has not been asked whether Ray may report how it is used.
+    # The user has not been asked to agree to Ray's usage reports.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Nor does anybody look at the events of tasks, of which Ray would keep 100,000: there is no
-    # dashboard, and the parts are called several times a second.
+    # Task events have no reader, and Ray would keep 100,000 of them: there is no dashboard, and the
+    # parts are called several times a second.
     os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     # Workers keep the priority of this command. Ray would add 15 to their niceness, which leaves
     # them 3% of a core beside any other program of ordinary priority.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # Ray would end workers when other programs have nearly filled the machine. Where memory runs
-    # out Linux ends processes itself, workers of Ray first. Who sets a threshold wants it kept.
+    # Ray would end workers when other programs have nearly filled the memory. If memory runs out,
+    # Linux ends processes itself, Ray's workers first. A user who sets a threshold wants it kept.
     if RAY_THRESHOLD not in os.environ:
         os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
     # On a busy machine workers may need longer than the minute that Ray gives them, and Ray's own
-    # agents longer than half a minute. Patience decides whether anything moves.
+    # agents longer than half a minute. `Patience` decides whether anything still moves.
     os.environ.setdefault("RAY_worker_register_timeout_seconds", "1800")
     os.environ.setdefault("RAY_agent_register_timeout_ms", "1800000")
     _remove_abandoned()
@@ -214,12 +219,15 @@ def connect(address: str | None, keep_logs: pathlib.Path) -> Iterator[None]:
 
 
 def _keep(logs: pathlib.Path, where: pathlib.Path) -> None:
-    """Copies the logs of a Ray that failed, whose failure is what counts."""
+    """Copies the logs of a Ray that failed.
+
+    An error of the copy is only printed, because the failure of Ray is what counts.
+    """
     if not logs.is_dir():
         return
     try:
         shutil.copytree(logs, where, dirs_exist_ok=True, ignore_dangling_symlinks=True)
-    except OSError as error:  # Of all files together, without a number.
+    except OSError as error:  # One error covers all files and has no error number.
         to_standard_error(f"the logs of Ray cannot be kept in {where}: {str(error)[:200]}")
 
 
@@ -241,13 +249,13 @@ def _remove_abandoned() -> None:
 
 
 def _is_left_over(folder: pathlib.Path) -> bool:
-    """Whether this user's Ray made a folder without a lock, and no process uses it."""
+    """Returns whether a folder without a lock belongs to this user's Ray and is out of use."""
     facts = folder.stat(follow_symlinks=False)
     return (
         re.fullmatch(_OF_RAY, folder.name) is not None
         and stat.S_ISDIR(facts.st_mode)
         and facts.st_uid == os.getuid()
-        # A younger one may be about to get its lock.
+        # A younger folder may be about to get its lock.
         and time.time() - facts.st_mtime > _LOCK_SECONDS
         and any(folder.glob("session_*"))
         and not watchdog.processes_of(folder)
@@ -255,12 +263,12 @@ def _is_left_over(folder: pathlib.Path) -> bool:
 
 
 def _short_folders() -> list[pathlib.Path]:
-    """Folders for temporary files that Ray can use, the usual one first.
+    """Returns folders for temporary files that Ray can use, the usual one first.
 
-    The paths of its sockets are limited to 107 characters, on macOS to 103.
+    The paths of Ray's sockets are limited to 107 characters, on macOS to 103.
 
     Raises:
-        BadInput: There is none.
+        BadInput: There is no such folder.
     """
     usual = pathlib.Path(tempfile.gettempdir())
     folders = [usual, *map(pathlib.Path, host.OTHER_FOLDERS)]
@@ -281,10 +289,10 @@ def _short_folders() -> list[pathlib.Path]:
 
 
 def _roomy_folder() -> pathlib.Path:
-    """The first of these with room for Ray's files.
+    """Returns the first of the `_short_folders` with enough free space for Ray's files.
 
     Raises:
-        BadInput: All are full.
+        BadInput: All folders are full.
     """
     folders = _short_folders()
     roomy = next(filter(host.has_room, folders), None)
@@ -298,9 +306,10 @@ def _roomy_folder() -> pathlib.Path:
 
 @contextlib.contextmanager
 def _watched(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
-    """Has a watchdog end what is left if this process is killed, and remove the folder.
+    """Starts a watchdog that ends Ray's processes and removes the folder if this process is killed.
 
-    It also does so when the context ends, unless what it gives has been called: Ray has ended.
+    The watchdog also does so at the end of the context, unless the yielded function has been called
+    to say that Ray has ended.
     """
     dog = subprocess.Popen(
         [sys.executable, watchdog.__file__, folder],
@@ -320,9 +329,10 @@ def _watched(folder: pathlib.Path) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def _working_folder_of(folder: pathlib.Path | str) -> Iterator[None]:
-    """For Ray, which has workers import from the folder that its driver begins in.
+    """Makes a folder the working folder for as long as the context lasts.
 
-    A file there, such as random.py, would take the place of a module.
+    Ray has workers import from the folder that its driver begins in. A file there, such as
+    random.py, would take the place of a module.
     """
     before = pathlib.Path.cwd()
     os.chdir(folder)
@@ -333,10 +343,10 @@ def _working_folder_of(folder: pathlib.Path | str) -> Iterator[None]:
 
 
 def _start(folder: pathlib.Path) -> None:
-    """Starts a Ray of our own, whose files lie in the folder.
+    """Starts a Ray of this command's own, whose files lie in the folder.
 
     Raises:
-        PartFailed: it did not start.
+        PartFailed: Ray did not start.
     """
     before = _children()
     try:
@@ -361,13 +371,13 @@ def _start(folder: pathlib.Path) -> None:
         _end(_children() - before)
         if not isinstance(error, Exception) or isinstance(error, PartFailed):
             raise
-        # Ray raises nothing more special.
+        # Ray raises no narrower error.
         raise PartFailed(f"Ray did not start: {error}{process_logs.last_lines_of_ray()}") from error
 
 
 @contextlib.contextmanager
 def _sigterm_as_before() -> Iterator[None]:
-    """Keeps what SIGTERM does, for which Ray sets a handler that exits with code 15."""
+    """Restores the handler of SIGTERM, since Ray sets one that exits with code 15."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -380,15 +390,15 @@ def _sigterm_as_before() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _left_at_a_signal(folder: pathlib.Path, before: set[psutil.Process]) -> Iterator[None]:
-    """Ends this process when a signal has come that Ray does not notice.
+    """Ends this process at a signal that Ray does not notice.
 
-    Its C++ waits for half a minute at a time, in which Python handles no signal.
+    Ray's C++ code waits for half a minute at a time, during which Python handles no signal.
 
     Args:
-        folder: to be removed.
-        before: the processes below this one that are not Ray's.
+        folder: Folder to remove.
+        before: Processes below this one that are not Ray's.
     """
-    if threading.current_thread() is not threading.main_thread():  # It gets no signals.
+    if threading.current_thread() is not threading.main_thread():  # Gets no signals.
         yield
         return
     reader, writer = socket.socketpair()
@@ -421,8 +431,8 @@ def _left_at_a_signal(folder: pathlib.Path, before: set[psutil.Process]) -> Iter
 def _hangups_kept_from_children() -> Iterator[None]:
     """Blocks SIGHUP in this thread, and so in the processes that it starts.
 
-    The end of a terminal is told to them, too, and they would die before the checkpoint is saved.
-    Other threads of this process still take it.
+    The end of a terminal also sends SIGHUP to these processes, which would then die before the
+    checkpoint is saved. Other threads of this process still receive the signal.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
@@ -433,10 +443,11 @@ def _hangups_kept_from_children() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _temporary_files_in(folder: pathlib.Path) -> Iterator[None]:
-    """For processes that are started meanwhile: what they leave when they are ended goes with it.
+    """Puts temporary files of processes that start within the context into a folder.
 
-    A variable of Ray's runtime environment would do the same, but no worker that Ray has ready
-    could then be used.
+    When these processes are killed, the files that they leave behind are removed with the folder. A
+    variable of Ray's runtime environment would do the same, but it would rule out workers that Ray
+    already has ready.
     """
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(folder)
@@ -454,7 +465,10 @@ def _children() -> set[psutil.Process]:
 
 
 def _end(processes: set[psutil.Process]) -> None:
-    """Ends what a Ray that did not start has started; Ray itself would when this process ends."""
+    """Ends the processes that a failed start of Ray has left behind.
+
+    Ray itself would end them only when this process ends.
+    """
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

@@ -1,8 +1,8 @@
-"""Where runs and collections are kept: a folder of this machine, or a URL.
+"""Places for runs and collections: folders of this machine, or URLs.
 
-Everything works on a folder of this machine. Of what is kept at a URL that folder is a copy:
-it is fetched before it is read, and what is written to it is uploaded while that goes on. Any
-file system that fsspec knows will do: s3://, gs://, abfs://, sftp://, file://.
+All code works on a folder of this machine. For a URL that folder is a copy: it is fetched before it
+is read, and changes are uploaded while the work continues. Any file system that fsspec knows is
+possible: s3://, gs://, abfs://, sftp://, file://.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from common.files import as_utf8, matching, read_json, write_json
 
 _SECONDS_BETWEEN_UPLOADS = 5.0
 _LAST_UPLOAD_SECONDS = 600.0
-# What else is in a folder is whole once one of these is there, so they go last.
+# A folder is complete once one of these files is there, so they are uploaded last.
 _LAST = ("checkpoint.json", "segment.json", "collection.json", "status.json")
 _INDEX = ".fetched.json"
-# Set for what Ray runs as a submitted job (ray/dashboard/modules/job/job_supervisor.py).
+# Ray sets it for submitted jobs (ray/dashboard/modules/job/job_supervisor.py).
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
@@ -39,13 +39,14 @@ class Place:
 
     @classmethod
     def of(cls, text: str) -> "Place":
-        """The place that a person names.
+        """Returns the place that a user names.
 
-        The working directory of a submitted job vanishes with the job: there, a relative path
-        is one below the home folder.
+        The working directory of a submitted job vanishes with the job, so a relative path there is
+        relative to the home folder.
 
         Raises:
-            BadInput: it is empty, a URL that is not UTF-8, or nothing here can read such a URL.
+            BadInput: The name is empty, or it is a URL that is not UTF-8 or that no installed
+                library can read.
         """
         require(bool(text), "the name of a folder or URL is empty")
         if "://" in text:
@@ -58,24 +59,24 @@ class Place:
         return cls(pathlib.Path.home() / path if _JOB_VARIABLE in os.environ else path)
 
     def __truediv__(self, name: str) -> "Place":
-        """What is of that name in this place."""
+        """Returns the place with that name within this one."""
         return Place(self.path / name, f"{self.url}/{name}" if self.url else "")
 
     def __str__(self) -> str:
-        """For people."""
+        """Returns the URL or path, for users."""
         return self.url or str(self.path)
 
     def fetch(self, pattern: str = "*") -> pathlib.Path:
         """Brings the copy up to date with the URL.
 
         Args:
-            pattern: of names within the place that are wanted, as `fnmatch` has them.
+            pattern: Pattern of the names to fetch within the place, as in `fnmatch`.
 
         Returns:
-            The folder.
+            Path of the folder.
 
         Raises:
-            BadInput: the URL cannot be read.
+            BadInput: The URL cannot be read.
         """
         if not self.url:
             return self.path
@@ -105,10 +106,10 @@ class Place:
 
     @contextlib.contextmanager
     def uploaded(self) -> Iterator[None]:
-        """Uploads what changes in the folder, every few seconds and at the end of the context.
+        """Uploads changes in the folder, every few seconds and at the end of the context.
 
         Raises:
-            BadInput: the first upload failed, or the last; the folder has everything.
+            BadInput: The first or the last upload failed. The folder still has everything.
         """
         if not self.url:
             yield
@@ -122,7 +123,7 @@ class Place:
 
 
 class _Upload:
-    """The thread that uploads, and what it has uploaded."""
+    """A thread that uploads a folder, with a record of its uploads."""
 
     def __init__(self, place: Place):
         self._place = place
@@ -160,7 +161,7 @@ class _Upload:
             try:
                 self._upload()
                 self._error = None
-            except Exception as error:  # Told at the end, if it lasts until then.
+            except Exception as error:  # `end` reports it if it lasts until then.
                 self._error = error
                 if not announced:
                     announced = True
@@ -185,7 +186,7 @@ class _Upload:
             except FileNotFoundError:
                 if (self._place.path / name).exists():
                     raise
-                continue  # Removed in the meantime, as old checkpoints are.
+                continue  # Removed meanwhile, like old checkpoints.
             self._done[name] = there[name]
         for name in set(self._done) - set(there):
             remote = f"{self._root}/{name}"
@@ -209,7 +210,7 @@ def _read_index(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _mark_of(facts: dict[str, Any]) -> str:
-    """Changes when the file at the URL does."""
+    """Returns a hash that changes when the file at the URL does."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -219,7 +220,7 @@ def _local_mark(path: pathlib.Path) -> list[int]:
 
 
 def _passing(name: pathlib.PurePath) -> bool:
-    """Whether a file is not meant to last."""
+    """Returns whether a file is temporary."""
     return any(part.startswith(".") for part in name.parts) or name.name.endswith("-journal")
 
 
@@ -228,19 +229,19 @@ def _first_line(error: Exception) -> str:
 
 
 def find(name: str, root_dir: str, kind: str, *marks: str) -> Place:
-    """The place that a person means: a folder or URL, or a name below `root_dir`.
+    """Finds the place that a user means: a folder or URL, or a name below `root_dir`.
 
     Args:
-        name: what the person wrote; it may go on below a run, as in RUN/collections/FIRST.
-        root_dir: folder or URL that holds the runs.
-        kind: of what is looked for, in words.
-        marks: patterns of files, of which the place holds at least one; none if it need only
-            be a folder.
+        name: Name that the user wrote. It may continue below a run, as in RUN/collections/FIRST.
+        root_dir: Folder or URL that holds the runs.
+        kind: Kind of the place, in words.
+        marks: Patterns of files, at least one of which the place must hold. Without patterns any
+            folder will do.
 
     Raises:
-        BadInput: there is no such place; the message says where it was looked for, and which
-            names there are nearest.
-        OSError: a place may not be read, or `root_dir` is a file.
+        BadInput: There is no such place; the message says where the search went, and lists the
+            nearest names there.
+        OSError: A place may not be read, or `root_dir` is a file.
     """
     places = [Place.of(name)]
     if "://" not in name and not pathlib.Path(name).is_absolute():

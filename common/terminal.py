@@ -1,4 +1,4 @@
-"""Standard input, output and errors, whatever the terminal is, or without any."""
+"""Safe standard input, output and error streams, with any terminal or none."""
 
 import io
 import os
@@ -12,15 +12,15 @@ ENDING_SIGNALS = tuple(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
 )
-"""What ends a command in good order: Ctrl-C, SIGTERM, and, unless `nohup` has it ignored, the end
-of the terminal."""
+"""Signals that end a command in good order: SIGINT (Ctrl-C), SIGTERM and, unless `nohup` ignores
+it, SIGHUP (the end of the terminal)."""
 
 
 def prepare() -> None:
     """Makes the three standard streams safe to use.
 
-    A stream that was closed leads to the null device, so that no socket takes its number. A
-    character that an encoding lacks is replaced.
+    A closed stream is connected to the null device, so that no socket takes its number. A character
+    that the encoding lacks is replaced.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -34,7 +34,7 @@ def prepare() -> None:
 
 
 def give_up() -> None:
-    """Lets what is still to be written to a closed pipe vanish."""
+    """Discards the output that is still to be written to a closed pipe."""
     for number in (1, 2):
         _open_null(number)
 
@@ -43,17 +43,17 @@ def end(number: int, frame: FrameType | None) -> None:
     """Handles `ENDING_SIGNALS`.
 
     Raises:
-        KeyboardInterrupt: always.
+        KeyboardInterrupt: Every call raises it.
     """
     let_go(number)
     signal.default_int_handler(number, frame)
 
 
 def let_go(number: int) -> None:
-    """Writes nothing to a terminal that is gone, when the signal says so."""
+    """Stops writing to the terminal if the signal says that it is gone."""
     if number == signal.SIGHUP:
         for stream in (1, 2):
-            # Of a terminal that has hung up, isatty says that it is none.
+            # After a hangup isatty says that the stream is no terminal.
             if stat.S_ISCHR(os.fstat(stream).st_mode):
                 _open_null(stream)
 

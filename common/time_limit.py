@@ -1,4 +1,4 @@
-"""A limit for calls that know none of their own."""
+"""A time limit for calls that have none of their own."""
 
 import queue
 import threading
@@ -9,12 +9,12 @@ Value = TypeVar("Value")
 
 
 def call_with_timeout(seconds: float, call: Callable[..., Value], *arguments: Any) -> Value:
-    """What `call(*arguments)` returns or raises, if it does so in time.
+    """Returns what `call(*arguments)` returns, or raises what it raises, if it does so in time.
 
-    After that a late call continues in a background thread, and its result is dropped.
+    A late call continues in a background thread, and its result is dropped.
 
     Raises:
-        TimeoutError: the call took longer.
+        TimeoutError: The call took longer than `seconds`.
     """
     results: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 

@@ -1,4 +1,4 @@
-"""Waiting for the parts of a run: as long as something moves, and not in silence."""
+"""Waits for the parts of a run as long as something moves, and tells the user about long waits."""
 
 import contextlib
 import sys
@@ -17,23 +17,23 @@ from common.ray_errors import part_failed
 
 ANSWER_SECONDS = 60.0
 RAY = "Ray"
-"""Takes the place of a part's name for Ray's own processes."""
+"""Name of Ray's own processes, in place of a part's name."""
 _SAY_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 5.0
-# A part on this machine that has used next to nothing of a processor for so long does not move.
+# A part on this machine does not move if it has used almost no processor time for so long.
 _STILL_SECONDS = 60.0
-# Of a processor, by one thread. Ray's own threads in a part that waits use less in a minute; the
-# lowest priority beside other programs gives more.
+# Processor seconds of one thread. Ray's own threads in a waiting part use less in a minute. A
+# working thread gets more, even at the lowest priority beside other programs.
 _MOVED_SECONDS = 0.5
 
 
 class Stopped(Exception):
-    """The run is to end, and what was waited for has not come."""
+    """The run is to end before the awaited result has come."""
 
 
 def to_standard_error(line: str) -> None:
-    """Prints a line for people."""
+    """Prints a line for users."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -41,12 +41,12 @@ def to_standard_error(line: str) -> None:
 def said_if_long(
     what: str, say: Callable[[str], None] = to_standard_error, seconds: float = _SAY_SECONDS
 ) -> Iterator[None]:
-    """Says once what is waited for, if the block takes long.
+    """Says once what the block waits for, if it takes long.
 
     Args:
-        what: is waited for.
-        say: takes a line for people, on another thread.
-        seconds: after which it is said.
+        what: Description of what the block waits for.
+        say: Function that takes a line for users; called on another thread.
+        seconds: Seconds after which it says so.
     """
     timer = threading.Timer(seconds, say, [f"waiting for {what}"])
     timer.daemon = True
@@ -58,17 +58,17 @@ def said_if_long(
 
 
 class Patience:
-    """Decides whether a part may still be waited for. `look` has to be called every few seconds.
+    """Decides whether to keep waiting for a part. Call `look` every few seconds.
 
-    A part on this machine may be waited for as long as it moves: as long as a thread of it uses
-    some processor time, or waits for the disk. Of one elsewhere only the seconds are known. The
-    time in which this process was stopped does not count.
+    A part on this machine may take as long as it moves: as long as one of its threads uses some
+    processor time or waits for the disk. For a part elsewhere, only the seconds are known. The time
+    in which this process was stopped does not count.
 
     Args:
-        part: the name of its class.
-        what: is wrong, if it does not answer.
-        seconds: to wait at most for a part elsewhere.
-        most_used: seconds of processor time after which a part that moves is given up, too.
+        part: Name of the part's class.
+        what: Description of the failure if the part does not answer.
+        seconds: Most seconds to wait for a part elsewhere.
+        most_used: Seconds of processor time after which even a part that moves is given up.
     """
 
     def __init__(
@@ -88,10 +88,11 @@ class Patience:
         self._threads: dict[tuple[int, int], float] = {}
 
     def look(self) -> None:
-        """Looks whether the part moves.
+        """Checks whether the part moves.
 
         Raises:
-            PartFailed: it has not moved for too long.
+            PartFailed: The part has not moved for too long, or has worked for too long without an
+                answer.
         """
         waited = self._clock.seconds()
         if waited - self._looked < _LOOK_SECONDS:
@@ -117,7 +118,10 @@ class Patience:
         return PartFailed(f"{self._what}: {why}{lines}")
 
     def _moves(self) -> bool:
-        """Whether a thread has used some processor time since one last had."""
+        """Returns whether a thread has used some processor time since the part last moved.
+
+        A part that waits for the disk moves, too.
+        """
         now: dict[tuple[int, int], float] = {}
         waits_for_disk = False
         for process in processes_of(self._part):
@@ -125,7 +129,7 @@ class Patience:
                 waits_for_disk |= process.status() == psutil.STATUS_DISK_SLEEP
                 now |= _processor_seconds(process)
         self._is_here |= bool(now)
-        # What is new counts from its second look on: workers that die as they start do not move.
+        # A new thread counts from its second look on: workers that die as they start do not move.
         used = {
             thread: seconds - self._threads.get(thread, seconds) for thread, seconds in now.items()
         }
@@ -139,7 +143,10 @@ class Patience:
 
 
 def _processor_seconds(process: psutil.Process) -> dict[tuple[int, int], float]:
-    """By process and thread; of the whole process where its threads are not shown, as on macOS."""
+    """Returns processor seconds by process and thread.
+
+    Where the threads of a process are hidden, as on macOS, the process counts as one thread.
+    """
     try:
         return {
             (process.pid, thread.id): thread.user_time + thread.system_time
@@ -150,12 +157,13 @@ def _processor_seconds(process: psutil.Process) -> dict[tuple[int, int], float]:
 
 
 def processes_of(part: str) -> list[psutil.Process]:
-    """Processes below this one that run a part, and those below them.
+    """Returns the processes below this one that run a part, and those below them.
 
-    While there are none, these are the workers of Ray that may become it. With `RAY` they are all.
+    While there are none, it returns the workers of Ray that may become the part. For `RAY` it
+    returns all processes below this one.
 
     Args:
-        part: the name of its class.
+        part: Name of the part's class.
     """
     below = psutil.Process().children(recursive=True)
     if part == RAY:
@@ -183,22 +191,22 @@ def get_result(
     most_used: float = ANSWER_SECONDS,
     stopping: Callable[[], bool] = _never,
 ) -> Any:
-    """The future's value.
+    """Waits for a future, and returns its value.
 
     Args:
-        future: of a call of a part.
-        part: the name of its class.
-        what: is wrong, if there is none.
-        seconds: see `Patience`.
-        most_used: see `Patience`.
-        stopping: whether the run is to end, so that nothing is waited for any more.
+        future: Future of a call of a part.
+        part: Name of the part's class.
+        what: Description of the failure if there is no value.
+        seconds: Most seconds to wait for a part elsewhere; see `Patience`.
+        most_used: Most seconds of processor time; see `Patience`.
+        stopping: Function that returns whether the run is to end, which ends the wait.
 
     Raises:
-        PartFailed: saying `what`, if the part failed, died, or does not move.
-        OutOfMemory: if Ray ended it for lack of memory.
-        BadInput: raised by the part.
-        UnhealthyStep: raised by the learner.
-        Stopped: the run is to end.
+        PartFailed: The part failed, died, or does not move; the message contains `what`.
+        OutOfMemory: Ray ended the part for lack of memory.
+        BadInput: The part raised it.
+        UnhealthyStep: The learner raised it.
+        Stopped: The run is to end.
     """
     patience = Patience(part, what, seconds, most_used)
     while not ray.wait([future], timeout=_POLL_SECONDS)[0]:

@@ -1,7 +1,8 @@
-"""Ends what a command leaves that was killed: python watchdog.py FOLDER.
+"""Ends the processes that a killed command leaves behind: python watchdog.py FOLDER.
 
-A process of its own, so that it outlives the command. It holds the reading end of a pipe. Bytes
-in it say that the command has ended in good order; its end without any, that it was killed.
+The watchdog is a process of its own, so that it outlives the command. It holds the reading end of a
+pipe. Bytes in the pipe say that the command ended in good order. If the pipe ends without bytes,
+the command was killed.
 """
 
 import contextlib
@@ -13,13 +14,13 @@ import time
 
 import psutil
 
-_GRACE_SECONDS = 1.0  # Most of Ray's processes notice by themselves.
+_GRACE_SECONDS = 1.0  # Most of Ray's processes end by themselves.
 _LOOK_SECONDS = 0.5
 _LOOKS = 20
 
 
 def main() -> None:
-    """Waits for the command's end, and ends what is of its folder."""
+    """Waits for the command's end; if it was killed, ends its processes and removes its folder."""
     folder = pathlib.Path(sys.argv[1])
     if sys.stdin.buffer.read():
         return
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 def processes_of(folder: pathlib.Path) -> "list[psutil.Process]":
-    """This user's processes that a Ray with its files in a folder consists of."""
+    """Returns this user's processes that belong to a Ray whose files are in `folder`."""
     own = os.getuid()
     found = []
     for process in psutil.process_iter():
@@ -51,10 +52,10 @@ def processes_of(folder: pathlib.Path) -> "list[psutil.Process]":
 
 
 def _is_of(process: psutil.Process, folder: pathlib.Path) -> bool:
-    """Whether a process was started for a folder; one that only names or reads it was not."""
+    """Returns whether a process was started for a folder; naming or reading it is not enough."""
     if process.environ().get("TMPDIR") == str(folder):
         return True
-    # The title of some of Ray's agents has overwritten their environment.
+    # Some of Ray's agents overwrite their environment with their title.
     title = " ".join(process.cmdline())
     return title.startswith("ray::") and folder in (at := pathlib.Path(process.cwd()), *at.parents)
 

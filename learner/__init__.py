@@ -1,4 +1,4 @@
-"""Learning: networks, SAC with DroQ critics, parameters out, checkpoints, the learner.
+"""Learning: networks, SAC with DroQ critics, published parameters, checkpoints and the learner.
 
-Knows nothing of music or MuJoCo: observations and actions are vectors.
+This package knows nothing of music or MuJoCo: observations and actions are vectors.
 """

@@ -1,9 +1,9 @@
-"""What of an observation can ever be other than zero.
+"""Leaves out the inputs of the networks that are always zero.
 
-A piece uses a few of the 88 keys: most columns of its table of goals are zero in every row. Their
-weights in the first layers add nothing and get no gradient, so that Adam never moves them. The
-learner leaves these inputs out: the same mathematics with a quarter of the inputs. A checkpoint
-has all weights again, so that its policy can play any piece.
+A piece uses a few of the 88 keys, so most columns of its table of goals are zero in every row. The
+weights of these inputs in the first layers add nothing and get no gradient, so Adam never moves
+them. The learner leaves these inputs out and does the same mathematics with a quarter of the
+inputs. A checkpoint has all weights again, so its policy can play any piece.
 """
 
 import functools
@@ -18,15 +18,16 @@ from learner.sac import TrainingState
 
 _PARAMETERS = ("actor", "actor_ema", "critic", "target_critic")
 _OPTIMIZED = {"actor": "actor_optimizer", "critic": "critic_optimizer"}
-"""Of which there are moments, as vectors as long as all parameters; see `learner.sac`."""
+"""Optimizers of these networks. Their moments are vectors as long as all parameters; see
+`learner.sac`."""
 
 
 class ActiveInputs:
-    """The inputs that are left, and the way to them and back.
+    """The active inputs, and the conversion of training states to these inputs and back.
 
     Args:
-        layout: of whole observations.
-        table: (rows, features) uint8, see `learner.observation.assemble`.
+        layout: Layout of whole observations.
+        table: Table of goals, (rows, features) uint8; see `learner.observation.assemble`.
     """
 
     def __init__(self, layout: ObservationLayout, table: np.ndarray):
@@ -38,13 +39,13 @@ class ActiveInputs:
                 layout.before + layout.features + np.arange(layout.after),
             ]
         )
-        # Frames change fastest, see `assemble`.
+        # Frames change fastest; see `assemble`.
         frames = np.arange(layout.frames)
         self._inputs = (of_a_frame[:, None] * layout.frames + frames).ravel()
         self._whole_dim = layout.observation_dim
 
     def prune(self, state: TrainingState) -> TrainingState:
-        """The training state without the weights of inputs that are left out."""
+        """Returns the training state without the weights of inactive inputs."""
         return state._replace(
             **{name: self._pruned(getattr(state, name)) for name in _PARAMETERS},
             **{
@@ -54,11 +55,11 @@ class ActiveInputs:
         )
 
     def unprune(self, state: TrainingState, whole: TrainingState) -> TrainingState:
-        """The whole training state, in NumPy arrays.
+        """Returns the whole training state, in NumPy arrays.
 
         Args:
-            state: as `prune` made it, and as learning changed it since.
-            whole: has the other weights, which learning leaves as they are.
+            state: Training state that `prune` made and that learning has changed since.
+            whole: Training state with the other weights, which learning leaves as they are.
         """
         active, before = jax.device_get((state, whole))
         kernels_of = {
@@ -83,11 +84,17 @@ class ActiveInputs:
         return _map_first_kernels(lambda kernel: kernel[self._rows(len(kernel))], parameters)
 
     def _rows(self, inputs: int) -> np.ndarray:
-        """Live rows of a first kernel; those of actions follow those of observations."""
+        """Returns the active rows of a first kernel.
+
+        Rows of actions follow those of observations, and all of them are active.
+        """
         return np.concatenate([self._inputs, np.arange(self._whole_dim, inputs)])
 
     def _places(self, whole: Parameters) -> np.ndarray:
-        """Where what is active stands in the vector of all parameters; moments are such vectors."""
+        """Returns the places of the active parameters in the vector of all parameters.
+
+        Adam's moments are such vectors.
+        """
         leaves, structure = jax.tree.flatten(whole)
         ends = np.cumsum([leaf.size for leaf in leaves])
         places = [
@@ -99,12 +106,15 @@ class ActiveInputs:
 
 
 def _take(optimizer: Any, places: np.ndarray) -> Any:
-    """The optimizer's state with those places of its moments; its count is left alone."""
+    """Returns the optimizer's state with these places of its moments; its count stays as it is."""
     return jax.tree.map(lambda leaf: leaf[places] if leaf.ndim else leaf, optimizer)
 
 
 def _put(active: np.ndarray, before: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """A copy of `before` with what is active in its places; a count is what it is now."""
+    """Returns a copy of `before` with the active numbers in their places.
+
+    A count has no places and is returned with its new value.
+    """
     if not active.ndim:
         return active
     whole = np.array(before)

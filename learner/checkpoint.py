@@ -1,11 +1,11 @@
-"""Checkpoints: one folder a learner step, written atomically, without pickle.
+"""Checkpoints: one folder per saved learner step, written atomically, without pickle.
 
     step_000012345/
         training_state.safetensors   networks, targets, temperature, optimizers, random state
-        checkpoint.json              step counts, configuration, song: all else that is needed
-        SHA256SUMS                   of these two
+        checkpoint.json              step counts, configuration, song: everything else
+        SHA256SUMS                   checksums of these two
 
-Whatever opens a checkpoint needs nothing but its folder. One that is damaged is refused.
+A reader of a checkpoint needs only its folder. Readers refuse a damaged checkpoint.
 """
 
 import json
@@ -27,21 +27,21 @@ from learner.sac import TrainingState
 
 _STATE, _DESCRIPTION = "training_state.safetensors", "checkpoint.json"
 _OLD_SPELLING = "optimiser", "optimizer"
-"""In names of arrays."""
-_ACTOR, _ACTOR_EMA, _STEP = ".actor", ".actor_ema", ".step"  # Names in the state.
+"""Old and new spelling in the names of arrays."""
+_ACTOR, _ACTOR_EMA, _STEP = ".actor", ".actor_ema", ".step"  # Paths in the state.
 _FOLDER_NAME = re.compile(r"step_(\d{9,})")
 
 
 def pack(state: TrainingState, description: dict[str, Any]) -> PackedFolder:
-    """A checkpoint, to be written into the folder that holds a run's checkpoints.
+    """Packs a checkpoint, to be written into the folder of a run's checkpoints.
 
     Args:
-        state: on any device.
-        description: JSON values; what a reader needs besides the arrays. The program and its
-            version are added, as "written_by".
+        state: Training state on any device.
+        description: JSON values that a reader needs besides the arrays. `pack` adds the program and
+            its version as "written_by".
 
     Returns:
-        A folder named "step_000012345", after the learner step.
+        Packed folder named after the learner step, such as "step_000012345".
     """
     return _pack(_named_arrays(state), int(state.step), description)
 
@@ -49,42 +49,44 @@ def pack(state: TrainingState, description: dict[str, Any]) -> PackedFolder:
 def with_actor(
     saved: PackedFolder, actor: Parameters, step: int, description: dict[str, Any]
 ) -> PackedFolder:
-    """A checkpoint or snapshot with another policy, and all else as it was.
+    """Returns a checkpoint or snapshot with another policy and everything else unchanged.
 
     Args:
-        saved: the other.
-        actor: parameters of the same network.
-        step: that names the new one.
-        description: see `pack`.
+        saved: Checkpoint or snapshot to start from.
+        actor: Parameters of the new policy, for the same network.
+        step: Learner step that names the new checkpoint.
+        description: Description of the new checkpoint; see `pack`.
 
     Raises:
-        BadInput: the other is damaged.
+        BadInput: `saved` is damaged.
     """
     named = {_ACTOR + jax.tree_util.keystr(path): leaf for path, leaf in _leaves(actor)}
     arrays = _arrays(saved)
-    for name in _part(_ACTOR_EMA, arrays):  # It begins anew, with this actor.
+    for name in _part(_ACTOR_EMA, arrays):  # The average restarts from this actor.
         del arrays[_ACTOR_EMA + name]
-    if _STEP in arrays:  # It is no snapshot.
+    if _STEP in arrays:  # A snapshot has no step.
         arrays[_STEP] = np.array(step, np.int32)
     return _pack(arrays | _on_host(named), step, description)
 
 
 def snapshot(saved: PackedFolder) -> PackedFolder:
-    """Of a checkpoint what plays, a tenth of it: it can be played and fine-tuned, not resumed.
+    """Returns the part of a checkpoint that plays, which has a tenth of its size.
+
+    A snapshot can be played and fine-tuned, but not resumed.
 
     Raises:
-        BadInput: the checkpoint is damaged.
+        BadInput: The checkpoint is damaged.
     """
     return _seal(saved.name, _policy(_arrays(saved)), saved.files[_DESCRIPTION])
 
 
 def remove_all_but_newest(folder: pathlib.Path, keep: int, best: str | None = None) -> None:
-    """Removes the oldest checkpoints of a run until `keep` are left, and the best.
+    """Removes all checkpoints of a run except the newest `keep` and the best.
 
     Args:
-        folder: of the checkpoints.
-        keep: how many.
-        best: name of one that is kept besides.
+        folder: Folder of the checkpoints.
+        keep: Number of newest checkpoints to keep.
+        best: Name of one more checkpoint to keep.
     """
     for old in list_checkpoints(folder)[:-keep]:
         if old.name != best:
@@ -92,13 +94,13 @@ def remove_all_but_newest(folder: pathlib.Path, keep: int, best: str | None = No
 
 
 def newest_whole(folder: pathlib.Path) -> tuple[PackedFolder | None, list[str]]:
-    """The newest checkpoint of a run that is not damaged.
+    """Returns the newest undamaged checkpoint of a run.
 
     Args:
-        folder: of the checkpoints.
+        folder: Folder of the checkpoints.
 
     Returns:
-        The checkpoint, if there is one, and of those after it what is wrong with them.
+        The checkpoint or None, and an error message for each damaged checkpoint after it.
     """
     damaged = []
     for path in reversed(list_checkpoints(folder)):
@@ -113,7 +115,7 @@ def newest_whole(folder: pathlib.Path) -> tuple[PackedFolder | None, list[str]]:
 
 
 def list_checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Checkpoint folders of a run, oldest first."""
+    """Returns the checkpoint folders of a run, oldest first."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if _FOLDER_NAME.fullmatch(path.name)]
@@ -121,13 +123,13 @@ def list_checkpoints(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def find(path: pathlib.Path) -> pathlib.Path:
-    """The checkpoint that a person means by `path`.
+    """Finds the checkpoint that a user means by `path`.
 
     Args:
-        path: a checkpoint's folder, or a run's, of which the newest is taken.
+        path: Folder of a checkpoint, or of a run, whose newest checkpoint is taken.
 
     Raises:
-        BadInput: there is no checkpoint.
+        BadInput: There is no checkpoint.
     """
     require(path.is_dir(), f"no checkpoint at {path}: there is no such folder")
     if (path / _STATE).is_file() and (path / _DESCRIPTION).is_file():
@@ -142,30 +144,35 @@ def find(path: pathlib.Path) -> pathlib.Path:
 
 
 def load_description(checkpoint: pathlib.Path) -> dict[str, Any]:
-    """What `pack` was given as the description.
+    """Returns the description of a checkpoint; see `pack`.
 
     Raises:
-        BadInput: it is missing or damaged.
+        BadInput: The description is missing or damaged.
     """
     return read_json(checkpoint / _DESCRIPTION)
 
 
 def description_of(checkpoint: PackedFolder) -> dict[str, Any]:
-    """The same of a checkpoint that is packed."""
+    """Returns the description of a packed checkpoint; see `pack`.
+
+    Raises:
+        BadInput: The description is missing or damaged.
+    """
     return parse_json(
         checkpoint.files.get(_DESCRIPTION, b""), f"{checkpoint.origin}/{_DESCRIPTION}"
     )
 
 
 def load_state(checkpoint: PackedFolder, template: TrainingState) -> TrainingState:
-    """The whole training state; an average that it has not got begins with the actor.
+    """Returns the whole training state; a missing average of the actor starts as the actor.
 
     Args:
-        checkpoint: that `pack` made.
-        template: a state of the same configuration; gives structure, shapes and dtypes.
+        checkpoint: Checkpoint that `pack` made.
+        template: Training state of the same configuration, which gives structure, shapes and
+            dtypes.
 
     Raises:
-        BadInput: the file is damaged, or is of another configuration.
+        BadInput: The checkpoint is damaged or has another configuration.
     """
     arrays = _arrays(checkpoint)
     begun = {_ACTOR_EMA + name: array for name, array in _part(_ACTOR, arrays).items()}
@@ -173,7 +180,7 @@ def load_state(checkpoint: PackedFolder, template: TrainingState) -> TrainingSta
 
 
 def load_actor(checkpoint: PackedFolder, template: Parameters) -> Parameters:
-    """The parameters of the network that plays: the actor's average, if there is one.
+    """Returns the parameters of the network that plays: the actor's average, if there is one.
 
     Arguments and errors are as in `load_state`.
     """
@@ -211,7 +218,7 @@ def _seal(name: str, arrays: dict[str, np.ndarray], description: bytes) -> Packe
 
 
 def _arrays(saved: PackedFolder) -> dict[str, np.ndarray]:
-    """All arrays of a checkpoint, by their path in the state."""
+    """Returns all arrays of a checkpoint by their paths in the state."""
     saved.require_whole()
     try:
         arrays: dict[str, np.ndarray] = safetensors.numpy.load(saved.files[_STATE])
@@ -221,7 +228,7 @@ def _arrays(saved: PackedFolder) -> dict[str, np.ndarray]:
 
 
 def _part(part: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of a part of the state, by their path in it."""
+    """Returns the arrays of one part of the state by their paths in that part."""
     return {
         name.removeprefix(part): array
         for name, array in arrays.items()
@@ -230,7 +237,7 @@ def _part(part: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _policy(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of the network that plays, named as the actor's are."""
+    """Returns the arrays of the network that plays, named like those of the actor."""
     plays = _part(_ACTOR_EMA, arrays) or _part(_ACTOR, arrays)
     return {_ACTOR + name: array for name, array in plays.items()}
 
@@ -244,5 +251,5 @@ def _on_host(named: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _named_arrays(state: TrainingState) -> dict[str, np.ndarray]:
-    """Arrays by their path in the state, such as `.actor['params']['mean']['kernel']`."""
+    """Returns arrays by their paths in the state, such as `.actor['params']['mean']['kernel']`."""
     return _on_host({jax.tree_util.keystr(path): leaf for path, leaf in _leaves(state)})

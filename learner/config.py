@@ -6,9 +6,9 @@ from typing import Literal
 from common.errors import require
 
 LOG_STD_RANGE = (-20.0, 2.0)
-"""Of the policy's log standard deviations, before the tanh."""
+"""Range of the policy's log standard deviations, before the tanh."""
 Platform = Literal["auto", "gpu", "metal", "cpu"]
-"""What learns: see `learner.device`."""
+"""Device to learn on; see `learner.device`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class SACConfig:
     """Soft actor-critic (arXiv 1812.05905) with DroQ critics (arXiv 2110.02034)."""
 
     num_qs: int = 2
-    """Critics in the ensemble; the target takes their minimum."""
+    """Number of critics in the ensemble; the target takes their minimum."""
     actor_lr: float = 3e-4
     """Learning rate of the actor (Adam)."""
     critic_lr: float = 3e-4
@@ -24,33 +24,35 @@ class SACConfig:
     temp_lr: float = 3e-4
     """Learning rate of the temperature (Adam)."""
     anneal_lr: bool = False
-    """Whether the learning rates of actor and critics fall linearly to zero at the run's end, by
-    its steps or minutes, whichever end first."""
+    """Whether the learning rates of the actor and the critics fall linearly to zero. They reach
+    zero at the end of the run: after its steps or its minutes, whichever end first."""
     hidden_dims: tuple[int, ...] = (256, 256, 256)
-    """Units of each hidden layer, of the actor and of each critic."""
+    """Units in each hidden layer of the actor and of each critic."""
     activation: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
     """Activation after each hidden layer."""
     critic_dropout_rate: float = 0.01
-    """Dropout in the critics, before the layer norm."""
+    """Dropout rate in the critics, before the layer norm."""
     critic_layer_norm: bool = True
-    """Layer norm in the critics, before the activation."""
+    """Whether the critics use layer norm, before the activation."""
     tau: float = 0.01
-    """Share of the critics that moves into the target networks each learner step."""
+    """Fraction by which the target networks move towards the critics in each learner step."""
     actor_ema_tau: float = 1.0
-    """Share of the actor that moves each learner step into its exponential moving average, which
-    is what evaluations and all that is made of checkpoints play; 1 is the actor itself."""
+    """Fraction by which the exponential moving average of the actor moves towards the actor in each
+    learner step. Evaluations, and everything made from checkpoints, play this average; 1 keeps the
+    actor itself."""
     target_entropy: float | None = None
-    """In nats; None is minus half the number of actions."""
+    """Entropy that the temperature steers towards, in nats. None is minus half the number of action
+    dimensions."""
     init_temperature: float = 1.2
-    """Initial weight of the entropy."""
+    """Initial temperature, which weights the entropy."""
     backup_entropy: bool = True
-    """Whether the entropy is part of the value."""
+    """Whether the critics' target values include the entropy."""
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Checks that every value is in range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range; the message names the flag, its value and the range.
         """
         flag = "--agent-config"
         require(1 <= self.num_qs <= 100, f"{flag}.num-qs is {self.num_qs}, must be 1 to 100")
@@ -83,10 +85,10 @@ class LearnerConfig:
     agent_config: SACConfig = SACConfig()
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Checks that every value is in range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range; the message names the flag, its value and the range.
         """
         require(
             0 <= self.discount < 1, f"--discount is {self.discount}, must be 0 or more, below 1"

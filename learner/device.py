@@ -1,4 +1,4 @@
-"""The device that learns."""
+"""The choice of the device that learns."""
 
 import glob
 import importlib.metadata
@@ -13,33 +13,40 @@ from learner.config import Platform
 
 _VARIABLE = "JAX_PLATFORMS"
 _NAMES = {"gpu": "cuda", "metal": "metal", "cpu": "cpu"}
-# What the plugins for Apple's GPUs call their platform: metaljax's, then jax-mps's.
+# Platform names of the plugins for Apple GPUs: metaljax's, then jax-mps's.
 _METAL = ("metal", "mps")
-# JAX's plugin for NVIDIA's GPUs is `xla_cuda12` or `xla_cuda13`.
+# JAX's plugin for NVIDIA GPUs is `xla_cuda12` or `xla_cuda13`.
 _CUDA = "xla_cuda"
 _NVIDIA_DEVICES = "/dev/nvidia[0-9]*"
 _NVIDIA_OF_WSL = "/dev/dxg"
 
 
 def variables(platform: Platform) -> dict[str, str]:
-    """Environment variables with which a process learns on a platform; `auto` leaves it to JAX."""
+    """Returns environment variables that make a process learn on a platform.
+
+    There are none for `auto`, which leaves the choice to JAX.
+    """
     return {} if platform == "auto" else {_VARIABLE: _NAMES[platform]}
 
 
 def use_cpu() -> None:
-    """Leaves GPUs alone in this process, before JAX is first used: they belong to the learner."""
+    """Keeps this process off GPUs, which belong to the learner.
+
+    Call it before JAX is first used.
+    """
     jax.config.update("jax_platforms", "cpu")
 
 
 def compiler_options(cores: int) -> dict[str, Any]:
-    """How XLA is to compile a learner step for the device that learns; nothing, if not processors.
+    """Returns XLA's options for compiling a learner step; none unless a CPU learns.
 
-    XLA had two runtimes for processors, up to JAX 0.4. On one core the older one takes three
-    quarters of the time that the newer one takes, on two cores half as long again. There the newer
-    one takes up to a tenth less where its schedule does side by side what can be done so.
+    Up to version 0.4, JAX had two XLA runtimes for CPUs. On one core the older runtime takes three
+    quarters of the newer one's time. On two cores it takes half as long again as the newer one.
+    There the newer one saves up to a tenth if its scheduler runs independent operations side by
+    side.
 
     Args:
-        cores: that this process may use.
+        cores: Number of cores that this process may use.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -49,11 +56,11 @@ def compiler_options(cores: int) -> dict[str, Any]:
 
 
 def compile_here(lowered: Any, cores: int) -> Any:
-    """The executable of a lowered function, with those of the options above that this JAX knows.
+    """Compiles a lowered function with those `compiler_options` that this version of JAX knows.
 
     Args:
-        lowered: as `jax.jit(...).lower(...)` returns it.
-        cores: that this process may use.
+        lowered: Result of `jax.jit(...).lower(...)`.
+        cores: Number of cores that this process may use.
     """
     options = compiler_options(cores)
     while True:
@@ -69,10 +76,10 @@ def compile_here(lowered: Any, cores: int) -> Any:
 
 
 def gpu_is_here(platform: Platform = "auto") -> bool:
-    """Whether JAX would learn on a GPU of this machine; JAX is not started for it.
+    """Returns whether JAX would learn on a GPU of this machine, without starting JAX.
 
     Args:
-        platform: that is to learn.
+        platform: Platform to learn on.
     """
     asked = os.environ.get(_VARIABLE, "")
     if platform == "cpu" or asked == "cpu":
@@ -86,7 +93,7 @@ def gpu_is_here(platform: Platform = "auto") -> bool:
 
 
 def free_memory() -> float:
-    """Bytes that are free for arrays on the device that learns in this process."""
+    """Returns the bytes that are free for arrays on the device that learns in this process."""
     device = jax.devices()[0]
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if not statistics or "bytes_limit" not in statistics:  # Metal shares the machine's memory.
@@ -95,10 +102,10 @@ def free_memory() -> float:
 
 
 def use_metal() -> None:
-    """Lets JAX find Apple's GPU, by whichever plugin is installed, before JAX is first used.
+    """Lets JAX find Apple's GPU through the installed plugin. Call it before JAX is first used.
 
-    Does nothing where no such plugin is installed, or where JAX_PLATFORMS asks for something else.
-    `metaljax` waits to be asked for, and `jax-mps` has another name than `--platform metal`.
+    It does nothing if no such plugin is installed, or if JAX_PLATFORMS asks for another platform.
+    JAX uses `metaljax` only on request, and `jax-mps` has another name than `--platform metal`.
     """
     if os.environ.get(_VARIABLE, "") not in ("", _NAMES["metal"]):
         return
@@ -109,15 +116,17 @@ def use_metal() -> None:
 
 
 def device_name() -> str:
-    """The device that learns in this process, for people: "cpu", "gpu NVIDIA A100" and the like.
+    """Returns the name of the device that learns in this process, for users.
+
+    The name is "cpu", "gpu NVIDIA A100" or similar.
 
     Raises:
-        BadInput: a platform was asked for that is not there.
+        BadInput: The requested platform is missing.
     """
     use_metal()
     try:
         device = jax.devices()[0]
-    except (RuntimeError, AssertionError) as error:  # JAX's own, by what is missing.
+    except (RuntimeError, AssertionError) as error:  # JAX raises either.
         raise BadInput(
             f"no device to learn on: JAX found no {os.environ.get(_VARIABLE)} here; "
             "--platform auto takes what there is"

@@ -1,4 +1,4 @@
-"""Whether a device computes a learner step as the CPU does."""
+"""Checks whether a device computes a learner step as the CPU does."""
 
 from typing import Any
 
@@ -19,25 +19,27 @@ _ROWS = 64
 _UPDATES = 3
 _BATCH = 64
 _KEPT = 500
-# float32 in another order of summation, and Adam's first steps, whose size does not depend on that
-# of the gradient: where it is all but zero, rounding decides the sign.
+# Devices sum float32 numbers in different orders. The size of Adam's first steps does not depend on
+# the size of the gradient, so rounding decides the sign of a step where the gradient is almost
+# zero.
 _METRICS_TOLERANCE = 0.01
 _STEP_TOLERANCE = 0.1
 
 
 def compare_with_cpu() -> dict[str, Any]:
-    """Takes a few learner steps on the device that JAX would learn on, and the same on the CPU.
+    """Takes a few learner steps on JAX's device and the same steps on the CPU.
 
-    Equal seeds, made-up transitions, small networks; a few seconds, most of it compiling.
+    Both use equal seeds, made-up transitions and small networks. The check takes a few seconds,
+    mostly for compiling.
 
     Returns:
-        `device`, its name; `metrics`, the largest difference of a metric of the last step, as a
-        share of the CPU's; `parameters`, the norm of the difference between the ways that actor
-        and critics have gone, as a share of the CPU's; `agrees`, whether both are as small as
-        float32 allows.
+        A dictionary. `device` is the name of the device. `metrics` is the largest difference of a
+        metric of the last step, as a share of the CPU's value. `parameters` is the norm of the
+        difference between the two devices' changes of actor and critics, as a share of the norm of
+        the CPU's change. `agrees` is whether both are as small as float32 allows.
 
     Raises:
-        RuntimeError: JAX has no device, or the device cannot do a learner step.
+        RuntimeError: JAX has no device, or the device cannot take a learner step.
     """
     use_metal()
     device, cpu = jax.devices()[0], jax.local_devices(backend="cpu")[0]
@@ -59,7 +61,7 @@ def compare_with_cpu() -> dict[str, Any]:
 
 
 def example_steps(updates: int = _UPDATES) -> tuple[tuple[Any, ...], Shape]:
-    """What `learner.learner_steps` takes here: arrays, on the host; and the static argument."""
+    """Returns the arguments of `learner.learner_steps`: arrays on the host, and the shape."""
     return _problem(), _shape(updates)
 
 
@@ -72,7 +74,7 @@ def _config() -> LearnerConfig:
 
 
 def _problem() -> tuple[Any, ...]:
-    """What `learner_steps` takes beside its shape, on the host: a replay that is full."""
+    """Returns the array arguments of `learner_steps`, on the host, with a full replay."""
     random = np.random.default_rng(0)
     size = packed_size((_LAYOUT.frames, _LAYOUT.proprioception_dim), _ACTION_DIM)
     steps = random.uniform(-1, 1, (_KEPT + 1, size)).astype(np.float32)
@@ -89,7 +91,7 @@ def _problem() -> tuple[Any, ...]:
 
 
 def _learn(problem: tuple[Any, ...], device: jax.Device) -> tuple[np.ndarray, dict[str, float]]:
-    on_device = jax.device_put(problem, device, may_alias=False)  # They are given away.
+    on_device = jax.device_put(problem, device, may_alias=False)  # The state is donated.
     state, metrics, *_ = learner_steps(*on_device, _shape())
     return _weights(jax.device_get(state)), {name: float(value) for name, value in metrics.items()}
 

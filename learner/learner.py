@@ -1,4 +1,4 @@
-"""The learner: chunks in, parameters and checkpoints out."""
+"""The learner: takes chunks of replay, and makes parameters and checkpoints."""
 
 import contextlib
 import functools
@@ -27,46 +27,46 @@ from replay.config import ReplayConfig
 from replay.pacing import pacing, waiting_chunks
 from replay.packing import packed_size, unpack_batch
 
-# Updates in one dispatch. On a CPU eight were not measurably faster than one; a GPU is bound by
-# the launch of each operation, of which a dispatch is the slowest.
+# Updates in one dispatch. On a CPU eight were not measurably faster than one. A GPU is limited by
+# the launch of each operation, and a dispatch is the slowest launch.
 _UPDATES_AT_ONCE = {"cpu": 1}
 _UPDATES_AT_ONCE_ELSEWHERE = 64
 _SHARE_OF_FREE_MEMORY = 0.5
-"""Of the device, that the replay takes where its capacity is `auto`."""
+"""Share of the device's free memory that the replay takes if its capacity is `auto`."""
 _MANY = 1_000_000
-# Of the key of the training state, which the updates split further.
+# Folded into the training state's key to draw batches; the updates split that key further.
 _DRAWING = 1
 
 
 class Started(NamedTuple):
-    """What a learner works with."""
+    """The resources of a learner that has started."""
 
     device: str
-    """For people."""
+    """Name of the device, for users."""
     capacity: int
-    """Transitions that its replay holds."""
+    """Most transitions that the learner's replay holds."""
 
 
 class LearnReport(NamedTuple):
-    """What one call of `Learner.learn` did."""
+    """The result of one call of `Learner.learn`."""
 
     step: int
     """Learner steps so far."""
     steps: int
     """Learner steps in this call."""
     seconds: float
-    """Length of this call."""
+    """Duration of this call, in seconds."""
     spent: dict[str, float]
-    """Seconds of it: waiting for data, transfer to the device, arithmetic, publishing
-    parameters; and, since the call before, checkpointing."""
+    """Seconds of this call by activity: waiting for data, transfer to the device, arithmetic, and
+    publishing parameters. They include checkpointing since the previous call."""
     metrics: dict[str, float]
-    """Of the last learner step; empty if there was none."""
+    """Metrics of the last learner step; empty if there was none."""
     replay_size: int
     """Transitions in the replay."""
 
     @property
     def waiting_seconds(self) -> float:
-        """Spent waiting for data."""
+        """Seconds spent waiting for data."""
         return self.spent["waiting"]
 
 
@@ -74,32 +74,32 @@ class _Dispatch(NamedTuple):
     """Learner steps that may still be under way."""
 
     step: int
-    """After them."""
+    """Learner steps of the run after this dispatch."""
     metrics: sac.Metrics
     healthy: jax.Array
     places: jax.Array
-    """(updates, batch) int32: which transitions they took, see `learner.ring`."""
+    """Places of the sampled transitions, (updates, batch) int32; see `learner.ring`."""
 
     def wait(self, rings: Rings) -> None:
-        """Waits for them.
+        """Waits for the learner steps.
 
         Args:
-            rings: as they are now: of a full replay, the oldest that were drawn may be gone.
+            rings: Current rings. In a full replay the oldest sampled transitions may be gone.
 
         Raises:
-            UnhealthyStep: their numbers have gone bad.
+            UnhealthyStep: The numbers of the learner steps are unhealthy; see `sac.healthy`.
         """
         if not bool(self.healthy):
             batch = np.asarray(gather(rings, self.places))
             raise UnhealthyStep(self.step, self.values(), batch)
 
     def values(self) -> dict[str, float]:
-        """The metrics as numbers."""
+        """Returns the metrics as numbers."""
         return {name: float(value) for name, value in self.metrics.items()}
 
 
 class _Stopwatch:
-    """Seconds by what they were spent on."""
+    """Measures the seconds spent on each activity."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(
@@ -114,7 +114,7 @@ class _Stopwatch:
 
 
 def assemble_batch(steps: Array, table: Array, layout: ObservationLayout) -> sac.Batch:
-    """A batch of the replay, (batch, 2, packed size) float32, as `sac` wants it."""
+    """Converts a batch of the replay, (batch, 2, packed size) float32, to a `sac.Batch`."""
     factored = unpack_batch(steps, layout.frames, layout.proprioception_dim)
     return sac.Batch(
         observation=assemble(layout, table, factored.observation),
@@ -126,12 +126,12 @@ def assemble_batch(steps: Array, table: Array, layout: ObservationLayout) -> sac
 
 
 def updates_at_once() -> int:
-    """How many learner steps one dispatch takes on this process's device."""
+    """Returns how many learner steps one dispatch takes on this process's device."""
     return _UPDATES_AT_ONCE.get(jax.default_backend(), _UPDATES_AT_ONCE_ELSEWHERE)
 
 
 class Shape(NamedTuple):
-    """What the compiled learner steps are made for, beside the shapes of their arguments."""
+    """Static settings of the compiled learner steps, besides the shapes of their arguments."""
 
     config: LearnerConfig
     layout: ObservationLayout
@@ -149,19 +149,20 @@ def learner_steps(
     annealing: jax.Array,
     shape: Shape,
 ) -> tuple[sac.TrainingState, sac.Metrics, jax.Array, jax.Array]:
-    """Updates one after the other, each on a batch that is drawn uniformly from the replay.
+    """Takes learner steps in turn, each on a batch drawn uniformly from the replay.
 
     Args:
-        state: given away; use the one returned.
-        rings: the replay, see `learner.ring`.
-        window: what of it is whole.
-        table: (rows, features) uint8, see `learner.observation.assemble`.
-        annealing: () float32, see `sac.update`.
-        shape: how many updates of which kind.
+        state: Training state, which is donated; use the returned one.
+        rings: Rings of the replay; see `learner.ring`.
+        window: Range of complete transitions in the rings.
+        table: Table of goals, (rows, features) uint8; see `learner.observation.assemble`.
+        annealing: Factor of the learning rates, () float32; see `sac.update`.
+        shape: Number and kind of updates.
 
     Returns:
-        As `sac.update` does, the metrics of the last; whether all were healthy, () bool; and the
-        places of what was drawn, (updates, batch) int32.
+        The next training state; the metrics of the last update, as in `sac.update`; whether all
+        updates were healthy, () bool; and the places of the sampled transitions, (updates, batch)
+        int32.
     """
     key = jax.random.fold_in(state.key, _DRAWING)
     places = draw(window, len(rings.starts), (shape.updates, shape.batch_size), key)
@@ -170,7 +171,7 @@ def learner_steps(
         batch = assemble_batch(gather(rings, drawn), table, shape.layout)
         return sac.update(state, batch, shape.config, annealing)
 
-    if shape.updates == 1:  # No loop.
+    if shape.updates == 1:  # One update needs no loop.
         state, metrics = update(state, places[0])
         return state, metrics, sac.healthy(metrics, state), places
     state, metrics = jax.lax.scan(update, state, places)
@@ -179,16 +180,16 @@ def learner_steps(
 
 
 def compile_steps(state: sac.TrainingState, rings: Rings, table: Array, shape: Shape) -> Any:
-    """`learner_steps` as this process's device and cores do it fastest.
+    """Compiles `learner_steps` in the fastest way for this process's device and cores.
 
     Args:
-        state: as it will be given, of which the shapes count.
-        rings: likewise.
-        table: likewise.
-        shape: see `learner_steps`.
+        state: Training state, of which only the shapes matter.
+        rings: Rings of the replay, of which only the shapes matter.
+        table: Table of goals, of which only the shape matters.
+        shape: Static argument; see `learner_steps`.
 
     Returns:
-        Takes the state, the rings, the window, the table and the annealing.
+        Function of the state, the rings, the window, the table and the annealing.
     """
     window = Window(np.int32(0), np.int32(1))
     lowered = learner_steps.lower(state, rings, window, table, np.float32(1), shape)
@@ -196,20 +197,21 @@ def compile_steps(state: sac.TrainingState, rings: Rings, table: Array, shape: S
 
 
 class Learner:
-    """Owns the training state (a Ray actor, on a GPU where there is one).
+    """Owns the training state, as a Ray actor on a GPU if there is one.
 
-    It works in slices: the caller calls `learn` again and again, decides when training ends, and
-    hears at the latest after one slice that something is wrong.
+    The learner works in slices: the caller calls `learn` repeatedly and decides when training ends.
+    The caller hears of an error after one slice at the latest.
 
     Args:
-        config: of the algorithm.
-        layout: of the observations.
-        table: (rows, features) uint8, what of them is a function of time.
-        action_dim: numbers in an action.
-        seed: of the initial parameters and of all sampling in the updates.
-        replay: what carries transitions here.
-        replay_config: capacity, batch size, warm-up and ratio.
-        parameter_server: handle of the `ParameterServer` actor.
+        config: Settings of the algorithm.
+        layout: Layout of the observations.
+        table: Table of goals, (rows, features) uint8: the part of observations that depends on time
+            alone.
+        action_dim: Numbers in an action.
+        seed: Random seed of the initial parameters and of all sampling in the updates.
+        replay: Replay servers that carry transitions to the learner.
+        replay_config: Capacity, batch size, warm-up and ratio of the replay.
+        parameter_server: Handle of the `ParameterServer` actor.
     """
 
     _PUBLISH_SECONDS = 1.0
@@ -242,18 +244,23 @@ class Learner:
         saved: PackedFolder | None = None,
         restored: int = 0,
     ) -> Started:
-        """Makes the training state and compiles the update; comes before everything else.
+        """Makes the training state and compiles the update. Call it before all other methods.
 
-        It is no part of the constructor, of whose errors Ray passes on the text alone.
+        The constructor does not do this, because Ray passes on only the text of a constructor's
+        errors.
 
         Args:
-            cores: to learn on, see `common.cores`; none means all.
-            saved: the checkpoint to go on from, if any.
-            restored: transitions that `restore` will be given before the first call of `learn`.
+            cores: Cores to learn on, see `common.cores`; empty means all.
+            saved: Checkpoint to resume from, if any.
+            restored: Number of transitions that `restore` will get before the first call of
+                `learn`.
+
+        Returns:
+            Device and replay capacity of the learner.
 
         Raises:
-            BadInput: there is no device of the platform that was asked for, or it has no room
-                for the replay; or the checkpoint is damaged or of another network.
+            BadInput: The requested platform has no device, the device lacks the memory for the
+                replay, or the checkpoint is damaged or of another network.
         """
         pin_to(cores)
         device = device_name()
@@ -296,7 +303,7 @@ class Learner:
     def _make_ring(self, capacity: int, device: str) -> Ring:
         try:
             return Ring(capacity, self._packed_size)
-        except RuntimeError as error:  # JAX's own.
+        except RuntimeError as error:  # JAX raises it.
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             needed = ring_bytes(capacity, self._packed_size) / 1e9
@@ -306,25 +313,26 @@ class Learner:
             ) from error
 
     def restore(self, entry: PackedFolder) -> None:
-        """Takes the transitions of an entry of the journal.
+        """Puts the transitions of a journal entry into the replay.
 
         Raises:
-            BadInput: it is damaged, or of another piano.
+            BadInput: The entry is damaged or of another piano.
         """
         for chunk in journal.chunks(entry, self._packed_size):
             self._ring.put(chunk)
         self._ring.flush()
 
     def learn(self, seconds: float, annealing: float = 1.0) -> LearnReport:
-        """Takes learner steps for about `seconds`, publishing parameters on the way.
+        """Takes learner steps for about `seconds`, and publishes parameters on the way.
 
         Args:
-            seconds: that this takes.
-            annealing: what the learning rates of actor and critics are multiplied by.
+            seconds: Duration of this call.
+            annealing: Factor of the learning rates of the actor and the critics.
 
         Raises:
-            UnhealthyStep: numbers have gone bad; nothing of this learner is to be used any more.
-            PartFailed: a replay server is gone.
+            UnhealthyStep: The numbers of a learner step are unhealthy. Do not use this learner any
+                more.
+            PartFailed: A replay server is gone.
         """
         started, first_step, watch = time.monotonic(), self._step, self._watch
         under_way: _Dispatch | None = None
@@ -351,7 +359,7 @@ class Learner:
                 )
                 self._step += self._updates_at_once
                 under_way = _Dispatch(self._step, metrics, healthy, places)
-                # At most two dispatches are under way: they are asynchronous, and would run ahead.
+                # Dispatches are asynchronous and would run ahead, so at most two are under way.
                 if previous is not None:
                     previous.wait(self._ring.rings)
             if time.monotonic() - self._published_at >= self._PUBLISH_SECONDS:
@@ -374,17 +382,18 @@ class Learner:
         )
 
     def checkpoint(self, description: dict[str, Any]) -> PackedFolder:
-        """The training state as a checkpoint.
+        """Returns the training state as a checkpoint.
 
         Args:
-            description: see `learner.checkpoint.pack`; the number of learner steps is added.
+            description: Description of the checkpoint, see `learner.checkpoint.pack`. The number of
+                learner steps is added.
         """
         with self._watch.on("checkpointing"):
             whole = self._active.unprune(self._state, self._whole)
             return checkpoint.pack(whole, description | {"learner_steps": self._step})
 
     def _take_in(self) -> None:
-        """Puts what has been read into the ring, as far as the ratio allows."""
+        """Puts chunks that have been read ahead into the ring, as far as the ratio allows."""
         for _ in range(self._reader.ready()):
             steps = self._step - self._started_at
             if not self._pacing.may_read(self._ring.taken_in, steps):

@@ -14,11 +14,11 @@ from learner.config import LOG_STD_RANGE, SACConfig
 from learner.parameters import Parameters
 
 FIRST_KERNEL = "['Dense_0']['kernel']"
-"""Ends the names of the weights that read observations and, behind them, actions."""
+"""Suffix of the names of the weights that read observations and, after them, actions."""
 
-# Actions are drawn back by a two-thousandth of their range before the tanh is undone: that no
-# hand can tell, and an action at the very edge, as noise and clipping make it, stays near the
-# others instead of at infinity.
+# Actions move inwards by a two-thousandth of their range before the tanh is undone. No hand can
+# tell the difference. An action at the very edge, which noise and clipping produce, then stays near
+# the other actions instead of going to infinity.
 _EDGE = 1e-3
 
 
@@ -26,28 +26,32 @@ class TanhGaussian(NamedTuple):
     """The distribution of a = tanh(u), u ~ N(mean, diag(std)^2) (arXiv 1812.05905, appendix C)."""
 
     mean: jax.Array
-    """(..., action dimension), before the tanh."""
+    """Mean before the tanh, (..., action dimension)."""
     log_std: jax.Array
-    """(..., action dimension), before the tanh."""
+    """Log standard deviation before the tanh, (..., action dimension)."""
 
     def mode(self) -> jax.Array:
-        """The action of the mean, (..., action dimension) in (-1, 1)."""
+        """Returns the action of the mean, (..., action dimension) in (-1, 1)."""
         return jnp.tanh(self.mean)
 
     def sample_with_log_probability(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """An action (..., action dimension) and its log-density (...), in nats."""
+        """Samples an action (..., action dimension).
+
+        Returns:
+            The action and its log density (...), in nats.
+        """
         noise = jax.random.normal(key, self.mean.shape)
         raw = self.mean + jnp.exp(self.log_std) * noise
         log_normal = -0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi)
         return jnp.tanh(raw), jnp.sum(log_normal - _log_slope(raw), axis=-1)
 
     def log_probability(self, action: jax.Array) -> jax.Array:
-        """The log-density (...) of actions (..., action dimension) in [-1, 1], in nats.
+        """Returns the log density (...) of actions (..., action dimension) in [-1, 1], in nats.
 
-        Finite, with finite gradients, everywhere: see `_EDGE`.
+        The log density and its gradients are finite everywhere; see `_EDGE`.
         """
         inside = jnp.clip(action, -1 + _EDGE, 1 - _EDGE)
-        # The inverse of tanh by its definition: the operation for it is not known everywhere.
+        # The inverse of tanh by its definition, since not every platform has the operation for it.
         raw = 0.5 * (jnp.log1p(inside) - jnp.log1p(-inside))
         noise = (raw - self.mean) * jnp.exp(-self.log_std)
         log_normal = -0.5 * noise**2 - self.log_std - 0.5 * math.log(2 * math.pi)
@@ -55,7 +59,7 @@ class TanhGaussian(NamedTuple):
 
 
 def _log_slope(raw: jax.Array) -> jax.Array:
-    """log(1 - tanh(u)^2), written so that it stays finite where tanh(u) rounds to 1."""
+    """Returns log(1 - tanh(u)^2) in a form that stays finite where tanh(u) rounds to 1."""
     return 2 * (math.log(2) - raw - jax.nn.softplus(-2 * raw))
 
 
@@ -84,9 +88,10 @@ class MLP(nn.Module):
 
 
 class JointDense(nn.Module):
-    """A dense layer on the concatenation of its inputs, which is never made.
+    """A dense layer on the concatenation of its inputs, which the layer never builds.
 
-    So a gradient towards one input alone, the action, costs no product for the others.
+    A gradient with respect to one input alone, the action, therefore costs no product for the other
+    inputs.
     """
 
     units: int
@@ -106,16 +111,17 @@ class JointDense(nn.Module):
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-    """Zeros each number with a probability of `rate`, a multiple of 2**-32, and scales the rest.
+    """Zeros each number with a probability of `rate`, and scales the others.
 
-    The bits are a hash of the number's place and the key, C. Wellons' lowbias32
-    (github.com/skeeto/hash-prospector), with the key's second half put in between. JAX's own
-    are made for more than dropout needs and take a fifth of a learner step on a CPU.
+    The probability is rounded to a multiple of 2**-32. The random bits are a hash of the number's
+    place and of the key: C. Wellons' lowbias32 (github.com/skeeto/hash-prospector), with the second
+    half of the key mixed in between. JAX's own random bits are better than dropout needs, and take
+    a fifth of a learner step on a CPU.
 
     Args:
-        x: of any shape.
-        rate: 0 or more, below 1.
-        key: (2,) uint32.
+        x: Array of any shape.
+        rate: Probability, 0 or more and below 1.
+        key: Random state, (2,) uint32.
     """
     bits = jax.lax.iota(jnp.uint32, math.prod(x.shape)) * np.uint32(0x9E3779B9) + key[0]
     bits = (bits ^ (bits >> 16)) * np.uint32(0x7FEB352D) ^ key[1]
@@ -125,7 +131,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
 
 
 class Actor(nn.Module):
-    """The policy."""
+    """The network of the policy."""
 
     config: SACConfig
     action_dim: int
@@ -141,7 +147,10 @@ class Actor(nn.Module):
 
 
 def sizes(config: SACConfig, observation_dim: int, action_dim: int) -> tuple[int, int]:
-    """Numbers in the actor and in the ensemble of critics, found without making them."""
+    """Returns how many numbers the actor and the ensemble of critics have.
+
+    It does not build the networks.
+    """
 
     def hidden(inputs: int, norms: int) -> int:
         widths = (inputs, *config.hidden_dims)
@@ -154,13 +163,13 @@ def sizes(config: SACConfig, observation_dim: int, action_dim: int) -> tuple[int
 
 
 def actor_shapes(config: SACConfig, observation_dim: int, action_dim: int) -> Parameters:
-    """What parameters of the actor look like: shapes and dtypes in their places."""
+    """Returns the shapes and dtypes of the actor's parameters, in their structure."""
     observation = jax.ShapeDtypeStruct((1, observation_dim), jnp.float32)
     return jax.eval_shape(Actor(config, action_dim).init, jax.random.PRNGKey(0), observation)
 
 
 def policy(config: SACConfig, parameters: Parameters, observation: jax.Array) -> TanhGaussian:
-    """Distributions of actions for observations (..., observation dimension)."""
+    """Returns distributions of actions for observations (..., observation dimension)."""
     action_dim = parameters["params"]["mean"]["bias"].shape[-1]
     return cast(TanhGaussian, Actor(config, action_dim).apply(parameters, observation))
 
@@ -168,7 +177,7 @@ def policy(config: SACConfig, parameters: Parameters, observation: jax.Array) ->
 def policy_and_hidden(
     config: SACConfig, parameters: Parameters, observation: jax.Array
 ) -> tuple[TanhGaussian, jax.Array]:
-    """As `policy`, and what its last layer reads: (..., hidden_dims[-1])."""
+    """Returns what `policy` returns, and the input of its last layer, (..., hidden_dims[-1])."""
     action_dim = parameters["params"]["mean"]["bias"].shape[-1]
     distribution, found = Actor(config, action_dim).apply(
         parameters,
@@ -181,7 +190,10 @@ def policy_and_hidden(
 
 
 class Critic(nn.Module):
-    """One state-action value; dropout is always on, as in DroQ, targets included."""
+    """One state-action value.
+
+    Dropout is always on, as in DroQ, even for the targets.
+    """
 
     config: SACConfig
 
@@ -205,7 +217,7 @@ class CriticEnsemble(nn.Module):
 
     @nn.compact
     def __call__(self, observation: jax.Array, action: jax.Array) -> None:
-        """Makes them, for inputs of these shapes; `critic_values` computes with them."""
+        """Creates the parameters for inputs of these shapes; `critic_values` computes with them."""
         for i in range(self.config.num_qs):
             Critic(self.config, name=_critic(i))(observation, action)
 
@@ -221,10 +233,11 @@ def critic_values(
     action: jax.Array,
     dropout_key: jax.Array,
 ) -> jax.Array:
-    """Values (ensemble, batch) of (batch, observation dimension), (batch, action dimension).
+    """Returns the values of a batch of observations and actions, (ensemble, batch).
 
-    The critics differ in their parameters and dropout. A GPU, which is bound by the number of
-    operations, computes all of them at once; on a CPU one after the other is faster.
+    Observations are (batch, observation dimension) and actions are (batch, action dimension). The
+    critics differ in their parameters and their dropout. A GPU is limited by the number of
+    operations, so it computes all critics at once. A CPU computes them faster one after the other.
     """
     critics = [parameters["params"][_critic(i)] for i in range(config.num_qs)]
     keys = jax.random.split(dropout_key, config.num_qs)

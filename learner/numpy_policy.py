@@ -1,7 +1,7 @@
-"""The policy in NumPy: what an actor plays by.
+"""The policy in NumPy, which actors use.
 
-For a few observations at a time it is as fast as JAX, and the actor's process needs no JAX: half
-the memory, and seconds less to start.
+For a few observations at a time it is as fast as JAX. An actor's process therefore needs no JAX,
+takes half the memory and starts seconds earlier.
 """
 
 import math
@@ -16,7 +16,7 @@ from replay.transition import Observation
 
 
 def _gelu(x: np.ndarray) -> np.ndarray:
-    """By the approximation that flax has for it (arXiv 1606.08415, section 2)."""
+    """Returns GELU by the approximation that flax uses (arXiv 1606.08415, section 2)."""
     inner = math.sqrt(2 / math.pi) * x * (1 + 0.044715 * x * x)
     return 0.5 * x * (1 + np.tanh(inner))
 
@@ -38,13 +38,13 @@ _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class NumpyPolicy:
-    """Maps a batch of factored observations to a batch of actions that are drawn.
+    """Maps a batch of factored observations to a batch of sampled actions.
 
     Args:
-        config: of the agent; decides the network.
-        layout: of the observations.
-        table: (rows, features) uint8, see `learner.observation.assemble`.
-        parameters: of `learner.networks.Actor`, as NumPy's arrays.
+        config: Settings of the agent, which decide the network.
+        layout: Layout of the observations.
+        table: Table of goals, (rows, features) uint8; see `learner.observation.assemble`.
+        parameters: Parameters of `learner.networks.Actor`, as NumPy arrays.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class NumpyPolicy:
         self._heads = [(layer["kernel"], layer["bias"]) for layer in heads]
 
     def distribution(self, observation: Observation) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and logarithm of the standard deviation of actions before the tanh.
+        """Returns the mean and the log standard deviation of actions before the tanh.
 
         Args:
-            observation: a batch.
+            observation: Batch of factored observations.
 
         Returns:
-            (batch, action dimension) float32 each.
+            Mean and log standard deviation, (batch, action dimension) float32 each.
         """
         hidden = assemble(self._layout, self._table, observation)
         for kernel, bias in self._hidden:
@@ -78,11 +78,11 @@ class NumpyPolicy:
         return mean, np.clip(log_std, *LOG_STD_RANGE)
 
     def sample(self, observation: Observation, random: np.random.Generator) -> np.ndarray:
-        """Actions drawn, (batch, action dimension) float32 in [-1, 1].
+        """Samples actions, (batch, action dimension) float32 in [-1, 1].
 
         Args:
-            observation: a batch.
-            random: gives the noise.
+            observation: Batch of factored observations.
+            random: Random generator of the noise.
         """
         mean, log_std = self.distribution(observation)
         noise = random.standard_normal(mean.shape, np.float32)

@@ -1,9 +1,9 @@
-"""Observations, factored and assembled.
+"""Factored observations, and how to assemble them.
 
-Most of an observation is a function of time alone: what is due now and soon. It is kept once,
-as a table with a row a control step; what is stored and sent of an observation is the rest,
-which the simulation decides, and the number of its row. Here the two are put together again,
-on whatever device learns or acts; in NumPy without JAX, which an actor never imports.
+Most of an observation depends on time alone: the goals that are due now and soon. A table keeps
+this part once, with one row per control step. Processes store and send only the rest, which the
+simulation decides, and the number of the row. This module puts the two together on the device that
+learns or acts. With NumPy arrays it needs no JAX, which an actor never imports.
 """
 
 import dataclasses
@@ -13,15 +13,15 @@ import numpy as np
 
 from replay.transition import Observation
 
-Array = Any  # NumPy's or JAX's.
+Array = Any  # A NumPy or JAX array.
 
 
 @dataclasses.dataclass(frozen=True)
 class ObservationLayout:
-    """Where the table's row stands in an observation.
+    """The place of the table's row in an observation.
 
-    A frame of an observation is `before` numbers of the simulation, the `features` of the
-    table's row, and `after` numbers of the simulation; an observation holds `frames` of them.
+    A frame has `before` numbers of the simulation, the `features` numbers of the table's row, and
+    `after` numbers of the simulation. An observation has `frames` frames.
     """
 
     before: int
@@ -41,22 +41,22 @@ class ObservationLayout:
 
 
 class ActiveGoals(NamedTuple):
-    """The columns of a table of goals that are not zero in every row."""
+    """The columns of a table of goals that are nonzero in at least one row."""
 
     layout: ObservationLayout
-    """Of observations without the other columns."""
+    """Layout of observations with these columns only."""
     table: np.ndarray
-    """(rows, active features) uint8."""
+    """Table of these columns, (rows, active features) uint8."""
     features: np.ndarray
-    """(active features,) int64, the numbers of these columns."""
+    """Indices of these columns in the whole table, (active features,) int64."""
 
 
 def active_goals(layout: ObservationLayout, table: np.ndarray) -> ActiveGoals:
-    """What a piece uses of its table: a few of the 88 keys.
+    """Returns the columns of the table that a piece uses, which are those of a few of the 88 keys.
 
     Args:
-        layout: of whole observations.
-        table: (rows, features) uint8, see `assemble`.
+        layout: Layout of whole observations.
+        table: Table of goals, (rows, features) uint8; see `assemble`.
     """
     features = np.flatnonzero(table.any(axis=0))
     active = dataclasses.replace(layout, features=len(features))
@@ -64,13 +64,13 @@ def active_goals(layout: ObservationLayout, table: np.ndarray) -> ActiveGoals:
 
 
 def assemble(layout: ObservationLayout, table: Array, observation: Observation) -> Array:
-    """The observations that the environment means, (..., observation dimension) float32.
+    """Returns the observations that the environment defines, (..., observation dimension) float32.
 
     Args:
-        layout: of the observations.
-        table: (rows, features) uint8. Each song's rows follow `frames - 1` rows of zeros, which
-            belong to the empty frames before an episode begins.
-        observation: factored; its arrays are NumPy's or JAX's, and so is the result.
+        layout: Layout of the observations.
+        table: Table of goals, (rows, features) uint8. Each song's rows follow `frames - 1` rows of
+            zeros, which belong to the empty frames before an episode begins.
+        observation: Factored observations in NumPy or JAX arrays. The result is of the same kind.
     """
     if isinstance(observation.proprioception, np.ndarray):
         numpy: Any = np

@@ -1,4 +1,7 @@
-"""From the learner to the actors: versioned policy parameters in Ray's object store."""
+"""Publishes versioned policy parameters from the learner to the actors.
+
+The parameters pass through Ray's object store.
+"""
 
 import asyncio
 import threading
@@ -7,14 +10,14 @@ from typing import Any, NamedTuple
 import ray
 
 Parameters = Any
-"""Of a network, as flax has them: arrays in nested dictionaries."""
+"""Parameters of a network as flax keeps them: arrays in nested dictionaries."""
 
 
 class ParameterServer:
-    """Holds the newest policy parameters (an asynchronous Ray actor, a process of its own).
+    """Holds the newest policy parameters, as an asynchronous Ray actor in a process of its own.
 
-    Only references pass through it: the arrays lie in Ray's object store, one copy a node,
-    and are read there without copying. Older versions are let go at once.
+    Only references pass through the server. The arrays lie in Ray's object store, one copy per
+    node, and processes read them there without copying. The server drops older versions at once.
     """
 
     def __init__(self) -> None:
@@ -22,17 +25,17 @@ class ParameterServer:
         self._published = asyncio.Condition()
 
     async def publish(self, newest: "Published") -> None:
-        """Makes parameters the newest."""
+        """Makes parameters the newest ones."""
         async with self._published:
             self._newest = newest
             self._published.notify_all()
 
     async def version(self) -> int:
-        """Of the newest parameters; -1 before the first."""
+        """Returns the version of the newest parameters; -1 before the first."""
         return self._newest.version
 
     async def newer_than(self, version: int, seconds: float) -> "Published | None":
-        """Parameters newer than `version`, as soon as there are any; None after `seconds`."""
+        """Waits for parameters newer than `version`, and returns them, or None after `seconds`."""
         async with self._published:
             try:
                 await asyncio.wait_for(
@@ -45,32 +48,34 @@ class ParameterServer:
 
 
 class Published(NamedTuple):
-    """Parameters in the object store."""
+    """Parameters in Ray's object store."""
 
     version: int
-    """The learner step they come from."""
+    """Learner step that the parameters come from."""
     time: float
-    """When they were published, in Unix seconds."""
+    """Time of publication, in Unix seconds."""
     reference: list[ray.ObjectRef]
-    """One reference, in a list so that Ray passes it on unread."""
+    """One reference to the parameters, in a list so that Ray passes it on without resolving it."""
 
 
 class Arrived(NamedTuple):
-    """Parameters that are here."""
+    """Parameters that have arrived in this process."""
 
     version: int
-    """The learner step they come from."""
+    """Learner step that the parameters come from."""
     published: float
-    """When they were published, in Unix seconds."""
+    """Time of publication, in Unix seconds."""
     parameters: Parameters
-    """As NumPy's arrays."""
+    """Parameters as NumPy arrays."""
 
 
 class ParameterSubscription:
-    """An actor's end: a thread always has a request under way, so that the actor never waits.
+    """An actor's connection to the parameter server.
+
+    A thread always has a request under way, so the actor never waits.
 
     Args:
-        server: handle of the `ParameterServer` actor.
+        server: Handle of the `ParameterServer` actor.
     """
 
     _REQUEST_SECONDS = 30.0
@@ -83,10 +88,10 @@ class ParameterSubscription:
         threading.Thread(target=self._listen, name="parameters", daemon=True).start()
 
     def newest(self) -> Arrived | None:
-        """The newest parameters; None before the first.
+        """Returns the newest parameters, or None before the first.
 
         Raises:
-            ray.exceptions.RayError: the server is gone.
+            ray.exceptions.RayError: The server is gone.
         """
         if self._error is not None:
             raise self._error
@@ -102,5 +107,5 @@ class ParameterSubscription:
                     version, published, (reference,) = answer
                     parameters = ray.get(reference, timeout=self._ANSWER_SECONDS)
                     self._newest = Arrived(version, published, parameters)
-        except ray.exceptions.RayError as error:  # Raised when parameters are asked for.
+        except ray.exceptions.RayError as error:  # `newest` raises it.
             self._error = error

@@ -1,4 +1,4 @@
-"""A policy that acts: parameters of the actor network, and nothing else of the learner."""
+"""A policy that acts. It needs only the parameters of the actor network."""
 
 import copy
 import functools
@@ -34,37 +34,43 @@ def _mode(
 
 
 class Perturbation(NamedTuple):
-    """How actions differ from the policy's most central ones.
+    """Settings of how actions differ from the policy's most central ones.
 
-    With n observations of one moment, means m_i and standard deviations s (of the first), both
-    before the tanh, hidden units h of the first and e, z drawn from a standard normal:
+    The policy sees n observations of one moment. Let m_i be the mean for observation i, and let s
+    and h be the standard deviations and the hidden units for the first observation. Means and
+    standard deviations are before the tanh. With e and z drawn from a standard normal, the action a
+    is:
 
         u = amplitude * sum_i mix_i m_i + s * (offset + h @ weights / |h| + temperature * e)
-        a = (1 - smoothing) * tanh(u) + smoothing * (action before) + noise * z, clipped to [-1, 1]
+        a = (1 - smoothing) * tanh(u) + smoothing * before + noise * z
+
+    Here before is the previous action, and a is clipped to [-1, 1].
     """
 
     mix: np.ndarray
-    """(n,) float32, summing to 1: share of each observation's mean."""
+    """Share of each observation's mean, (n,) float32. The shares sum to 1."""
     amplitude: float
     smoothing: float
     offset: np.ndarray
-    """(action dimension,) float32."""
+    """Shift of the means in standard deviations, (action dimension,) float32."""
     weights: np.ndarray
-    """(hidden_dims[-1], action dimension) float32. A standard normal draw changes each mean by
-    one standard deviation, typically, whatever the size of h."""
+    """Weights of the hidden units, (hidden_dims[-1], action dimension) float32. Weights drawn from
+    a standard normal typically change each mean by one standard deviation, whatever the size of
+    h."""
     temperature: float
     noise: float
 
 
 class Perturbed(NamedTuple):
-    """An action of a rendition, on the device or as NumPy's."""
+    """An action of a rendition, in JAX or NumPy arrays."""
 
     action: np.ndarray | jax.Array
-    """(action dimension,) float32."""
+    """Action, (action dimension,) float32."""
     intended: np.ndarray | jax.Array
-    """(action dimension,) float32: the action without `temperature` and `noise`."""
+    """Action without `temperature` and `noise`, (action dimension,) float32."""
     log_probability: np.ndarray | jax.Array
-    """() float32, of the action under the policy as it is, at the first observation, in nats."""
+    """Log density of the action under the unchanged policy at the first observation, () float32, in
+    nats."""
 
 
 @functools.partial(jax.jit, static_argnames=("config", "layout"))
@@ -100,10 +106,10 @@ class Policy:
     """Maps a batch of factored observations to a batch of actions.
 
     Args:
-        config: of the agent; decides the network.
-        layout: of the observations.
-        table: (rows, features) uint8, see `learner.observation.assemble`.
-        parameters: of the actor network.
+        config: Settings of the agent, which decide the network.
+        layout: Layout of the observations.
+        table: Table of goals, (rows, features) uint8; see `learner.observation.assemble`.
+        parameters: Parameters of the actor network.
     """
 
     def __init__(
@@ -126,23 +132,23 @@ class Policy:
         action_dim: int,
         table: np.ndarray,
     ) -> "Policy":
-        """The policy of a checkpoint.
+        """Loads the policy of a checkpoint.
 
         Args:
-            saved: the checkpoint.
-            config: of its agent.
-            layout: of its observations.
-            action_dim: numbers in an action.
-            table: see above.
+            saved: Checkpoint to load.
+            config: Settings of the checkpoint's agent.
+            layout: Layout of the checkpoint's observations.
+            action_dim: Numbers in an action.
+            table: Table of goals, (rows, features) uint8; see `learner.observation.assemble`.
 
         Raises:
-            BadInput: the checkpoint is damaged or of another network.
+            BadInput: The checkpoint is damaged or of another network.
         """
         template = actor_shapes(config, layout.observation_dim, action_dim)
         return cls(config, layout, table, checkpoint.load_actor(saved, template))
 
     def with_table(self, table: np.ndarray) -> "Policy":
-        """The same policy with another table of goals."""
+        """Returns the same policy with another table of goals."""
         other = copy.copy(self)
         other._table = jax.device_put(table)
         return other
@@ -153,7 +159,7 @@ class Policy:
         return cast(tuple[int, int], self._parameters["params"]["mean"]["kernel"].shape)
 
     def mode(self, observation: Observation) -> np.ndarray:
-        """Evaluation: the most central actions, (batch, action dimension)."""
+        """Returns the most central actions, (batch, action dimension), for evaluations."""
         return np.asarray(_mode(*self._static, self._table, self._parameters, observation))
 
     def perturbed(
@@ -163,16 +169,17 @@ class Policy:
         key: jax.Array,
         how: Perturbation,
     ) -> tuple[Perturbed, jax.Array]:
-        """Recording: play that differs from the policy's most central actions.
+        """Returns an action that differs from the policy's most central one, for recordings.
 
         Args:
-            observation: n of one moment, the first as it is; the others differ in their goals.
-            before: (action dimension,) the action before, read where there is smoothing.
-            key: (2,) uint32, random state.
-            how: the difference.
+            observation: n observations of one moment. The first is the actual one; the others
+                differ in their goals.
+            before: Previous action, (action dimension,), which matters only with smoothing.
+            key: Random state, (2,) uint32.
+            how: Settings of the difference.
 
         Returns:
-            The action, as NumPy's arrays, and the next random state.
+            The action, in NumPy arrays, and the next random state.
         """
         perturbed, key = _perturbed(
             *self._static, self._table, self._parameters, observation, before, key, how

@@ -1,9 +1,9 @@
-"""The replay on the learner's device: a ring of steps, sampled inside the compiled update.
+"""The replay on the learner's device: a ring of steps that the compiled update samples.
 
 Each step is kept once. A second ring has the row of each transition's first step; its next step is
-in the row after. Chunks come in order, and are overwritten in order, so that the transitions that
-are whole are always those of one range of numbers: uniform sampling is one random integer and two
-gathers, exact across the ends of chunks, episodes and rings.
+in the following row. Chunks arrive in order and are overwritten in order, so the complete
+transitions always form one range of numbers. Uniform sampling takes one random integer and two
+gathers. It is exact across the ends of chunks, episodes and rings.
 """
 
 import collections
@@ -18,44 +18,44 @@ from learner.observation import Array
 from replay.packing import CHUNK_ROWS, transitions_in
 
 _BLOCK_ROWS = 512
-"""Rows that go to the device at once, at most; fewer go in blocks of a chunk's."""
+"""Most rows that go to the device at once. Up to `CHUNK_ROWS` rows go in a block of that size."""
 
 
 class Rings(NamedTuple):
-    """What lies on the device."""
+    """The arrays on the device."""
 
     steps: Array
-    """(rows, packed size) float32, see `replay.packing`."""
+    """Packed steps, (rows, packed size) float32; see `replay.packing`."""
     starts: Array
-    """(capacity,) int32: the row of each transition's first step."""
+    """Row of each transition's first step, (capacity,) int32."""
 
 
 class Window(NamedTuple):
-    """The transitions that are whole."""
+    """The range of complete transitions."""
 
     first: Array
-    """() int32, place of the oldest in `Rings.starts`."""
+    """Place of the oldest complete transition in `Rings.starts`, () int32."""
     count: Array
-    """() int32, how many there are; the others follow it."""
+    """Number of complete transitions, () int32. They follow one another from the oldest."""
 
 
 def rows_of(capacity: int) -> int:
-    """Rows that so many transitions take: the last row of a chunk begins none."""
+    """Returns how many rows `capacity` transitions take; the last row of a chunk starts none."""
     return capacity + -(-capacity // (CHUNK_ROWS - 1)) + CHUNK_ROWS
 
 
 def ring_bytes(capacity: int, packed_size: int) -> int:
-    """Bytes that a ring takes."""
+    """Returns the bytes that a ring takes."""
     return 4 * (rows_of(capacity) * packed_size + capacity)
 
 
 def draw(window: Window, capacity: int, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-    """Places of transitions in `Rings.starts`, drawn uniformly, int32 of a shape."""
+    """Draws places of transitions in `Rings.starts` uniformly, int32 of the given shape."""
     return (window.first + jax.random.randint(key, shape, 0, window.count)) % capacity
 
 
 def gather(rings: Rings, places: Array) -> Array:
-    """The transitions at places (...): (..., 2, packed size) float32."""
+    """Returns the transitions at places (...), (..., 2, packed size) float32."""
     now = rings.starts[places]
     then = (now + 1) % len(rings.steps)
     return rings.steps[jnp.stack([now, then], axis=-1)]
@@ -75,7 +75,7 @@ def _put(
     def places(size: int, begin: jax.Array, count: jax.Array, ring: int) -> jax.Array:
         numbers = jnp.arange(size, dtype=jnp.int32)
         written = (numbers < count) & (numbers >= count - ring)
-        # What is behind the end of the ring is dropped.
+        # JAX drops writes to places beyond the end of the ring.
         return jnp.where(written, (begin + numbers) % ring, ring)
 
     rows = places(len(block), row, counts[0], len(rings.steps))
@@ -87,17 +87,18 @@ def _put(
 
 
 class Ring:
-    """The newest transitions, in two rings on the device; the oldest are overwritten first.
+    """Keeps the newest transitions in two rings on the device, and overwrites the oldest first.
 
-    Chunks are gathered in blocks on their way; `flush` sends the last. Copies are asynchronous,
-    into buffers that are given away: `rings` is to be read anew after each `put` and `flush`.
+    Chunks are collected in blocks on their way to the device; `flush` sends the last block. Copies
+    are asynchronous and donate the buffers of the rings, so read `rings` again after each `put` and
+    `flush`.
 
     Args:
-        capacity: transitions, where chunks are full; fewer where they are short.
-        packed_size: numbers in a step.
+        capacity: Number of transitions if all chunks are full. Fewer fit if chunks are short.
+        packed_size: Numbers in a step.
 
     Raises:
-        RuntimeError: JAX's, the device has no room for it.
+        RuntimeError: The device lacks the memory for the rings; JAX raises it.
     """
 
     def __init__(self, capacity: int, packed_size: int):
@@ -108,28 +109,29 @@ class Ring:
             Rings(jnp.zeros((self._rows, packed_size), jnp.float32), jnp.zeros(capacity, jnp.int32))
         )
         self.taken_in = 0
-        """Transitions that have been put in."""
+        """Number of transitions put in so far."""
         self._written = 0
-        """Rows that have been written."""
+        """Number of rows written so far."""
         self._chunks: collections.deque[tuple[int, int, int]] = collections.deque()
-        """First row, first transition and transitions of each chunk, counted without end."""
+        """First row, first transition and number of transitions of each chunk. Rows and transitions
+        are counted on beyond the ends of the rings."""
         self._begin_block()
 
     @property
     def window(self) -> Window:
-        """The transitions that are whole; `flush` comes first."""
+        """The range of complete transitions. Call `flush` first."""
         assert not self._filled
         first = self._first()
         return Window(np.int32(first % self._capacity), np.int32(self.taken_in - first))
 
     @property
     def size(self) -> int:
-        """How many transitions are whole."""
+        """Number of complete transitions."""
         return self.taken_in - self._first()
 
     def put(self, chunk: np.ndarray) -> None:
-        """Takes rows that follow each other, two or more, (rows, packed size) float32."""
-        while len(chunk) > CHUNK_ROWS:  # Of a journal from before chunks.
+        """Takes two or more consecutive rows, (rows, packed size) float32."""
+        while len(chunk) > CHUNK_ROWS:  # Journals from before chunks have longer ones.
             self._put_one(chunk[:CHUNK_ROWS])
             chunk = chunk[CHUNK_ROWS - 1 :]
         self._put_one(chunk)
@@ -148,10 +150,10 @@ class Ring:
         self.taken_in += count
 
     def flush(self) -> None:
-        """Sends what has been put in to the device."""
+        """Sends everything that has been put in to the device."""
         if not self._filled:
             return
-        # Two sizes, since each is compiled.
+        # Only two sizes, since each is compiled.
         size = CHUNK_ROWS if self._filled <= CHUNK_ROWS else _BLOCK_ROWS
         self.rings = _put(
             self.rings,
@@ -164,13 +166,13 @@ class Ring:
         self._begin_block()
 
     def _begin_block(self) -> None:
-        # A new one each time: the copy of the one before may be under way.
+        # New arrays each time, since the copy of the previous block may still be under way.
         self._block = np.empty((_BLOCK_ROWS, self._size), np.float32)
         self._starts = np.empty(_BLOCK_ROWS, np.int32)
         self._filled = self._started = 0
 
     def _first(self) -> int:
-        """Number of the oldest transition that is whole."""
+        """Returns the number of the oldest complete transition."""
         oldest_row = self._written - self._rows
         while self._chunks:
             row, transition, count = self._chunks[0]

@@ -1,7 +1,7 @@
-"""Soft actor-critic with DroQ critics: the losses, and one learner step.
+"""Soft actor-critic with DroQ critics: the losses and one learner step.
 
-Sources: SAC with a learned temperature (arXiv 1812.05905), DroQ's regularized critics
-(arXiv 2110.02034); layout and order of the updates as robopianist-rl's `sac.py` has them.
+Sources: SAC with a learned temperature (arXiv 1812.05905) and DroQ's regularized critics (arXiv
+2110.02034). The layout and the order of the updates are those of robopianist-rl's `sac.py`.
 """
 
 from typing import Any, NamedTuple
@@ -15,64 +15,66 @@ from learner.networks import Actor, CriticEnsemble, Parameters, critic_values, p
 
 Metrics = dict[str, jax.Array]
 
-# Nats an action: of a normal distribution with a standard deviation of 0.0006.
+# Nats per action dimension: the entropy of a normal distribution with a standard deviation of
+# 0.0006.
 _LEAST_ENTROPY = -6.0
 
 
 class TrainingState(NamedTuple):
-    """All that a learner step changes, and so all that a resumed run needs."""
+    """Everything that a learner step changes, and so everything that a resumed run needs."""
 
     actor: Parameters
     actor_ema: Parameters | None
-    """Exponential moving average of `actor`; None where it is the actor itself."""
+    """Exponential moving average of `actor`; None where the average is the actor itself."""
     critic: Parameters
     target_critic: Parameters
     log_temperature: jax.Array
-    """() float32."""
+    """Logarithm of the temperature, () float32."""
     actor_optimizer: Any
     critic_optimizer: Any
     temperature_optimizer: Any
     key: jax.Array
-    """(2,) uint32, the random state."""
+    """Random state, (2,) uint32."""
     step: jax.Array
-    """() int32, learner steps so far."""
+    """Learner steps so far, () int32."""
 
 
 class Batch(NamedTuple):
-    """Transitions with their observations assembled."""
+    """Transitions with assembled observations."""
 
     observation: jax.Array
-    """(batch, observation dimension) float32."""
+    """Observations, (batch, observation dimension) float32."""
     action: jax.Array
-    """(batch, action dimension) float32."""
+    """Actions, (batch, action dimension) float32."""
     reward: jax.Array
-    """(batch,) float32."""
+    """Rewards, (batch,) float32."""
     discount: jax.Array
-    """(batch,) float32, the environment's own."""
+    """Discounts of the environment itself, (batch,) float32."""
     next_observation: jax.Array
-    """(batch, observation dimension) float32."""
+    """Observations after the actions, (batch, observation dimension) float32."""
 
 
-# Adam treats every number alike: as one vector, all parameters take one pass instead of one each.
+# Adam treats every number alike. Flattened into one vector, all parameters take a single pass
+# instead of one pass each.
 
 
 def actor_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
-    """Optimizer of the actor."""
+    """Returns the optimizer of the actor."""
     return optax.flatten(optax.adam(config.agent_config.actor_lr))
 
 
 def critic_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
-    """Optimizer of the critics."""
+    """Returns the optimizer of the critics."""
     return optax.flatten(optax.adam(config.agent_config.critic_lr))
 
 
 def temperature_optimizer(config: LearnerConfig) -> optax.GradientTransformation:
-    """Optimizer of the logarithm of the temperature."""
+    """Returns the optimizer of the logarithm of the temperature."""
     return optax.adam(config.agent_config.temp_lr)
 
 
 def target_entropy(config: LearnerConfig, action_dim: int) -> float:
-    """The entropy that the temperature steers towards, in nats."""
+    """Returns the entropy that the temperature steers towards, in nats."""
     entropy = config.agent_config.target_entropy
     return -0.5 * action_dim if entropy is None else entropy
 
@@ -80,7 +82,7 @@ def target_entropy(config: LearnerConfig, action_dim: int) -> float:
 def initial_state(
     config: LearnerConfig, observation_dim: int, action_dim: int, seed: int
 ) -> TrainingState:
-    """A fresh training state; equal seeds give equal states."""
+    """Returns a fresh training state; equal seeds give equal states."""
     key, actor_key, critic_key = jax.random.split(jax.random.PRNGKey(seed), 3)
     observation = jnp.zeros((1, observation_dim))
     action = jnp.zeros((1, action_dim))
@@ -92,7 +94,7 @@ def initial_state(
     averaged = config.agent_config.actor_ema_tau < 1
     return TrainingState(
         actor=actor,
-        # Copies: the step below donates its input, and one buffer cannot be given twice.
+        # Copies: a learner step donates its input, and one buffer cannot be donated twice.
         actor_ema=jax.tree.map(jnp.copy, actor) if averaged else None,
         critic=critic,
         target_critic=jax.tree.map(jnp.copy, critic),
@@ -106,7 +108,11 @@ def initial_state(
 
 
 def state_bytes(config: LearnerConfig, observation_dim: int, action_dim: int) -> int:
-    """Bytes of a training state, to a hundred: networks, targets, and Adam's two moments each."""
+    """Returns the bytes of a training state, to within a hundred bytes.
+
+    The state holds the networks, the target networks, the actor's average if there is one, and
+    Adam's two moments of the actor and the critics.
+    """
     actor, critic = sizes(config.agent_config, observation_dim, action_dim)
     actors, critics = 3 + (config.agent_config.actor_ema_tau < 1), 4
     return jnp.dtype(jnp.float32).itemsize * (actors * actor + critics * critic)
@@ -115,10 +121,11 @@ def state_bytes(config: LearnerConfig, observation_dim: int, action_dim: int) ->
 def target_values(
     config: LearnerConfig, state: TrainingState, batch: Batch, key: jax.Array
 ) -> jax.Array:
-    """y = r + discount * d * (min_i Q'_i(o', a') - temperature * log pi(a' | o')), (batch,).
+    """Returns the target values of the critics, (batch,).
 
-    a' is drawn from the policy; d is the environment's discount, so that the end of the
-    song bootstraps and a failure does not (arXiv 1812.05905, equations 2 and 3).
+    The target is y = r + discount * d * (min_i Q'_i(o', a') - temperature * log pi(a' | o')), where
+    a' is drawn from the policy and d is the environment's discount. So the value is bootstrapped at
+    the end of a song, but not at a failure (arXiv 1812.05905, equations 2 and 3).
     """
     action_key, dropout_key = jax.random.split(key)
     agent = config.agent_config
@@ -140,7 +147,10 @@ def critic_loss(
     target: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """Mean squared TD error over ensemble and batch (arXiv 1812.05905, equation 5)."""
+    """Returns the mean squared TD error over ensemble and batch, and metrics.
+
+    The loss is equation 5 of arXiv 1812.05905.
+    """
     values = critic_values(config.agent_config, critic, batch.observation, batch.action, key)
     loss = jnp.mean((values - target) ** 2)
     return loss, {"critic_loss": loss, "q": jnp.mean(values)}
@@ -153,10 +163,10 @@ def actor_loss(
     batch: Batch,
     key: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """Mean of temperature * log pi(a | o) - Q(o, a), a drawn from pi, Q the mean of the ensemble.
+    """Returns the mean of temperature * log pi(a | o) - Q(o, a), and metrics.
 
-    (arXiv 1812.05905, equation 7; the mean over critics is DroQ's, arXiv 2110.02034,
-    algorithm 2.)
+    The action a is drawn from pi, and Q is the mean of the ensemble (arXiv 1812.05905, equation 7).
+    The mean over the critics is DroQ's (arXiv 2110.02034, algorithm 2).
     """
     action_key, dropout_key = jax.random.split(key)
     agent = config.agent_config
@@ -170,7 +180,10 @@ def actor_loss(
 def temperature_loss(
     log_temperature: jax.Array, entropy: jax.Array, target: float
 ) -> tuple[jax.Array, Metrics]:
-    """temperature * (entropy - target entropy) (arXiv 1812.05905, equation 18)."""
+    """Returns temperature * (entropy - target entropy), and metrics.
+
+    The loss is equation 18 of arXiv 1812.05905.
+    """
     temperature = jnp.exp(log_temperature)
     loss = temperature * (entropy - target)
     return loss, {"temperature_loss": loss, "temperature": temperature}
@@ -179,21 +192,21 @@ def temperature_loss(
 def update(
     state: TrainingState, batch: Batch, config: LearnerConfig, annealing: jax.Array | float = 1.0
 ) -> tuple[TrainingState, Metrics]:
-    """One update of critics, targets, actor, its average and temperature, in this order.
+    """Updates critics, target networks, actor, its average and temperature, in this order.
 
-    The average of the weights, which acts better than the newest of them, is Polyak's and
-    Juditsky's (Acceleration of stochastic approximation by averaging, 1992), fading as the targets.
+    The average of the weights acts better than the newest weights. Averaging is the method of
+    Polyak and Juditsky (Acceleration of stochastic approximation by averaging, 1992). Here the
+    average decays exponentially, as the target networks do.
 
     Args:
-        state: before.
-        batch: of transitions.
-        config: of the learner.
-        annealing: () float32, what the learning rates of actor and critics are multiplied by.
+        state: Training state before the update.
+        batch: Batch of transitions.
+        config: Settings of the learner.
+        annealing: Factor of the learning rates of the actor and the critics, () float32.
 
     Returns:
-        The next state, and scalars: critic_loss, q, actor_loss, entropy (nats),
-        temperature_loss, temperature, actor_bias_gradient_norm, critic_bias_gradient_norm,
-        actor_lr, critic_lr.
+        The next state, and scalars: critic_loss, q, actor_loss, entropy (nats), temperature_loss,
+        temperature, actor_bias_gradient_norm, critic_bias_gradient_norm, actor_lr, critic_lr.
     """
     key, target_key, critic_key, actor_key = jax.random.split(state.key, 4)
 
@@ -248,26 +261,27 @@ def update(
 
 
 def _bias_norm(gradient: Parameters) -> jax.Array:
-    """Norm of the gradient of biases and of the layer norms' scales.
+    """Returns the norm of the gradient of the biases and of the layer norms' scales.
 
-    It is not finite where any of the gradient is not: what goes wrong on the way back through a
-    network arrives at the first layer's bias. All of the gradient would take a twentieth of a step.
+    The norm is not finite where any part of the gradient is not: a bad number on the way back
+    through a network reaches the bias of the first layer. The norm of the whole gradient would take
+    a twentieth of a learner step.
     """
     return optax.global_norm([leaf for leaf in jax.tree.leaves(gradient) if leaf.ndim <= 1])
 
 
 def healthy(metrics: Metrics, state: TrainingState) -> jax.Array:
-    """Whether the numbers of an update, or of several along a leading axis, are as they should be.
+    """Returns whether the numbers of one update, or of several along a leading axis, are healthy.
 
     Args:
-        metrics: that `update` returned.
-        state: after it.
+        metrics: Metrics that `update` returned.
+        state: Training state after the update.
 
     Returns:
-        () bool: all are finite, and the entropy is not below what a policy has whose actions
-        have all but stopped to vary.
+        () bool, true if all metrics are finite and the entropy is above that of a policy whose
+        actions have all but stopped varying.
     """
-    action_dim = state.actor["params"]["mean"]["bias"].shape[-1]  # As `networks.Actor` names it.
+    action_dim = state.actor["params"]["mean"]["bias"].shape[-1]  # `networks.Actor` names it.
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(value)) for value in metrics.values()]))
     return finite & jnp.all(metrics["entropy"] > _LEAST_ENTROPY * action_dim)
 

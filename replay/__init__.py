@@ -1,4 +1,4 @@
-"""Replay: what a transition is, the server that keeps them, its writers and its reader.
+"""Replay: transitions, the server that carries them, its writers and its reader.
 
-Knows nothing of music, of MuJoCo or of the learning algorithm.
+This package knows nothing of music, MuJoCo or the learning algorithm.
 """

@@ -1,4 +1,4 @@
-"""The interface of the replay servers: a writer for each environment, and the learner's reader."""
+"""Interface of the replay servers: a writer for each environment and a reader for the learner."""
 
 import queue
 import threading
@@ -12,15 +12,15 @@ from replay.writer import ChunkWriter
 
 
 class Replay(NamedTuple):
-    """The replay servers of a run; can be sent to other processes."""
+    """The replay servers of a run, which can be sent to other processes."""
 
     servers: list[Any]
     """Handles of the `ReplayServer` actors."""
     addresses: list[str]
-    """Of their Reverb, "host:port"; empty where there is none."""
+    """Addresses of the servers' Reverb, "host:port"; each is empty if there is no Reverb."""
 
     def writer(self, number: int = 0) -> ChunkWriter:
-        """A writer for the environment of that number; the servers are taken in turn."""
+        """Returns a writer for environment `number`; environments take the servers in turn."""
         which = number % len(self.servers)
         if self.addresses[which]:
             from replay.reverb_queue import ReverbWriter
@@ -31,21 +31,21 @@ class Replay(NamedTuple):
         return MemoryWriter(self.servers[which])
 
     def reader(self, ahead: int = 16) -> "Reader":
-        """The learner's reader, see `Reader`."""
+        """Returns the learner's reader; see `Reader`."""
         return Reader(self, ahead)
 
 
 class _OneServer(Protocol):
     def next(self) -> np.ndarray:
-        """The next chunk, as soon as there is one."""
+        """Returns the next chunk as soon as there is one."""
 
 
 class Reader:
-    """Chunks from all servers, a few read ahead of their use on threads of their own.
+    """Reads chunks ahead of their use, with one thread per server.
 
     Args:
-        replay: the servers.
-        ahead: chunks, at most.
+        replay: Replay servers to read from.
+        ahead: Most chunks to read ahead.
     """
 
     def __init__(self, replay: Replay, ahead: int):
@@ -57,29 +57,29 @@ class Reader:
             ).start()
 
     def take(self, seconds: float = 0.0) -> np.ndarray | None:
-        """The next chunk, (rows, packed size) float32; None if there is none in `seconds`.
+        """Returns the next chunk, (rows, packed size) float32, or None if none comes in `seconds`.
 
         Raises:
-            PartFailed: a server is gone.
+            PartFailed: A server is gone.
         """
         try:
             chunk = self._here.get(timeout=seconds) if seconds > 0 else self._here.get_nowait()
         except queue.Empty:
             return None
         if isinstance(chunk, PartFailed):
-            self._here.put(chunk)  # For the next call.
+            self._here.put(chunk)  # The next call raises it, too.
             raise chunk
         return chunk
 
     def ready(self) -> int:
-        """Chunks that have been read ahead."""
+        """Returns the number of chunks read ahead."""
         return self._here.qsize()
 
     def _read(self, reader: _OneServer) -> None:
         try:
             while True:
                 self._here.put(reader.next())
-        # Reverb's, when its connection ends, and Ray's.
+        # Reverb raises RuntimeError when its connection ends.
         except (RuntimeError, ray.exceptions.RayError) as error:
             self._here.put(PartFailed(f"a replay server is gone: {error}"))
 

@@ -1,4 +1,4 @@
-"""Settings of the replay: what is kept, what carries it, and how fast it is learnt from."""
+"""Settings of the replay: its capacity, its transport and the pace of learning."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ from typing import Literal
 
 from common.errors import require, require_range
 
-_MOST = 2**30  # Places in the ring are counted in 32 bits.
+_MOST = 2**30  # Places in the ring are 32-bit integers.
 _MOST_BY_ITSELF = 1_000_000
 
 
@@ -15,26 +15,27 @@ class ReplayConfig:
     """Settings of the replay."""
 
     replay: Literal["auto", "reverb", "memory"] = "auto"
-    """What carries steps from the actors to the learner: Reverb, or a queue in a Ray actor; `auto`
+    """Transport of steps from the actors to the learner: Reverb, or a queue in a Ray actor. `auto`
     takes Reverb where it is installed."""
     replay_servers: int = 1
-    """Replay servers side by side. One carries what hundreds of cores play."""
+    """Number of replay servers that run side by side. One server can carry what hundreds of cores
+    play."""
     replay_capacity: int | Literal["auto"] = "auto"
-    """Transitions kept, on the learner's device; the oldest are overwritten first. `auto` takes a
-    million, or as many as half of the device's free memory holds."""
+    """Transitions that the replay keeps on the learner's device; new ones overwrite the oldest.
+    `auto` takes a million, or fewer if half of the device's free memory holds fewer."""
     batch_size: int = 256
     """Transitions in one learner step."""
     warmstart_steps: int = 5_000
     """Environment steps with uniformly random actions before the first learner step."""
     update_to_data_ratio: str = "1"
-    """Learner steps an environment step, held by back-pressure on whichever side runs ahead;
-    `free` lets actors and learner each go as fast as they can."""
+    """Learner steps per environment step: the side that runs ahead waits for the other. `free` lets
+    the actors and the learner each run at full speed."""
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Checks that every value is in range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range; the message names the flag, its value and the range.
         """
         require_range(self, "batch_size", least=1, most=1_000_000)
         require_range(self, "warmstart_steps", least=1)
@@ -54,21 +55,21 @@ class ReplayConfig:
 
     @property
     def most_kept(self) -> int:
-        """Transitions kept, at most."""
+        """Most transitions that the replay keeps."""
         return _MOST_BY_ITSELF if self.replay_capacity == "auto" else self.replay_capacity
 
     @property
     def least_kept(self) -> int:
-        """Transitions for which there has to be room."""
+        """Fewest transitions that the device must have memory for."""
         return self.warmstart_steps + 1 if self.replay_capacity == "auto" else self.replay_capacity
 
     @property
     def ratio(self) -> float | None:
-        """Learner steps an environment step; None where both sides run free."""
+        """Learner steps per environment step; None if both sides run free."""
         if self.update_to_data_ratio == "free":
             return None
         try:
             ratio = float(self.update_to_data_ratio)
         except ValueError:
-            ratio = math.nan  # Outside every range: refused by the check above.
+            ratio = math.nan  # Outside every range, so the check above refuses it.
         return ratio

@@ -1,11 +1,12 @@
-"""The journal: what the replay has taken in, on the disk, so that a run can be resumed.
+"""The journal: transitions of the replay on disk, so that a run can be resumed.
 
     RUN/replay/transitions_000000000000_000000020000/
-        transitions.safetensors   those of these numbers, counted from the beginning of the run
-        SHA256SUMS
+        transitions.safetensors   transitions of these numbers, from the beginning of the run
+        SHA256SUMS                checksum of this file
 
-An entry has what is new since the one before, and is taken while the server works. Reverb's own
-checkpoints are not used: they block the server while they are written, and hold all each time.
+An entry has the transitions since the previous entry, and is taken while the server works. Reverb's
+own checkpoints are not used: they block the server while they are written, and each one holds all
+transitions.
 """
 
 import collections
@@ -27,11 +28,11 @@ _NAME = re.compile(r"transitions_(\d{12})_(\d{12})")
 
 
 def pack(first: int, chunks: Sequence[np.ndarray]) -> PackedFolder:
-    """An entry of the journal.
+    """Packs an entry of the journal.
 
     Args:
-        first: number of the first transition.
-        chunks: at least one, see `replay.packing`.
+        first: Number of the entry's first transition.
+        chunks: One or more chunks; see `replay.packing`.
     """
     joined = Joined.of(chunks)
     arrays = {"steps": joined.rows, "lengths": joined.lengths}
@@ -40,17 +41,17 @@ def pack(first: int, chunks: Sequence[np.ndarray]) -> PackedFolder:
 
 
 def chunks(entry: PackedFolder, packed_size: int) -> Iterator[np.ndarray]:
-    """What an entry holds: rows that follow each other, every two of them a transition.
+    """Yields the chunks of an entry, in which every two consecutive rows are a transition.
 
     Args:
-        entry: that `pack` made, or a version before chunks.
-        packed_size: numbers in a step.
+        entry: Entry that `pack` made, or an older version of the program that had no chunks.
+        packed_size: Numbers in a step.
 
     Yields:
-        (rows, packed size) float32, two rows or more, up to any number.
+        Two or more consecutive rows, without an upper limit, (rows, packed size) float32.
 
     Raises:
-        BadInput: the entry is damaged, or of another piano.
+        BadInput: The entry is damaged or of another piano.
     """
     entry.require_whole()
     try:
@@ -80,7 +81,7 @@ def chunks(entry: PackedFolder, packed_size: int) -> Iterator[np.ndarray]:
 
 
 def _chains(entry: PackedFolder, steps: np.ndarray, pairs: np.ndarray) -> Iterator[np.ndarray]:
-    """Steps that follow each other, of an entry in which each transition is a pair of steps."""
+    """Yields consecutive steps of an entry in which each transition is a pair of steps."""
     require(
         pairs.dtype == np.int32
         and pairs.shape == (_count(entry.name), 2)
@@ -90,7 +91,7 @@ def _chains(entry: PackedFolder, steps: np.ndarray, pairs: np.ndarray) -> Iterat
     following: dict[int, collections.deque[int]] = collections.defaultdict(collections.deque)
     for now, then in pairs.tolist():
         following[now].append(then)
-    for step in list(following):  # In the order in which they were taken.
+    for step in list(following):  # In the order in which the steps were taken.
         while following[step]:
             chain = [step]
             while following[chain[-1]]:
@@ -99,14 +100,14 @@ def _chains(entry: PackedFolder, steps: np.ndarray, pairs: np.ndarray) -> Iterat
 
 
 def entries(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The entries of a journal, oldest first."""
+    """Returns the entries of a journal, oldest first."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
 def remove_older(folder: pathlib.Path, capacity: int) -> None:
-    """Removes entries of which a replay of that capacity would keep nothing."""
+    """Removes entries of which a replay of `capacity` transitions would keep nothing."""
     kept = 0
     for path in reversed(entries(folder)):
         if kept >= capacity:
@@ -115,11 +116,11 @@ def remove_older(folder: pathlib.Path, capacity: int) -> None:
 
 
 def whole(folder: pathlib.Path, capacity: int) -> tuple[list[pathlib.Path], list[str]]:
-    """What a replay of that capacity can be filled with.
+    """Returns the entries that can fill a replay of `capacity` transitions.
 
     Returns:
-        The newest entries that it has room for, oldest first; and of those that are damaged
-        what is wrong with them.
+        The newest undamaged entries that fit, oldest first, and an error message for each damaged
+        entry.
     """
     good: list[pathlib.Path] = []
     damaged = []
@@ -136,18 +137,18 @@ def whole(folder: pathlib.Path, capacity: int) -> tuple[list[pathlib.Path], list
 
 
 def count(paths: Sequence[pathlib.Path]) -> int:
-    """Transitions in these entries."""
+    """Returns the number of transitions in these entries."""
     return sum(_count(path.name) for path in paths)
 
 
 def end(folder: pathlib.Path) -> int:
-    """The number after that of the last transition in a journal; 0 if it is empty."""
+    """Returns the number after that of the journal's last transition; 0 if the journal is empty."""
     found = entries(folder)
     return _numbers(found[-1].name)[1] if found else 0
 
 
 def end_of(entry: PackedFolder) -> int:
-    """The number after that of the last transition of an entry."""
+    """Returns the number after that of the entry's last transition."""
     return _numbers(entry.name)[1]
 
 

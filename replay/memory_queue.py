@@ -1,4 +1,4 @@
-"""Chunks by way of the replay server's own memory, where there is no Reverb.
+"""A queue of chunks in the replay server's own memory, for machines without Reverb.
 
 Reverb has wheels for Linux on x86-64 only. This queue has the same interface.
 """
@@ -21,11 +21,11 @@ _PAUSE_SECONDS = 0.01
 
 
 class MemoryQueue:
-    """A bounded queue; each chunk is given out once, the oldest first.
+    """A bounded queue that gives out each chunk once, the oldest first.
 
     Args:
-        waiting: chunks that the learner has not read, at most.
-        kept: transitions that the journal has not got, at most.
+        waiting: Most chunks that may wait for the learner.
+        kept: Most transitions that may wait for the journal.
     """
 
     def __init__(self, waiting: int, kept: int):
@@ -35,23 +35,23 @@ class MemoryQueue:
         self._changed = threading.Condition()
 
     def inserted(self) -> int:
-        """Transitions ever inserted."""
+        """Returns the number of transitions ever inserted."""
         return self._new.inserted
 
     def insert(self, joined: Joined) -> int:
-        """Takes as many chunks as there is room for, without waiting; how many, from the first."""
+        """Takes as many of the first chunks as fit, without waiting, and returns their number."""
         chunks = joined.apart()
         with self._changed:
             taken = min(len(chunks), self._waiting - len(self._chunks))
             for chunk in chunks[:taken]:
-                # A copy of its own: what Ray sends is freed all at once.
+                # A copy, since Ray frees the memory of a whole message at once.
                 self._chunks.append(chunk.copy())
                 self._new.add(self._chunks[-1])
             self._changed.notify_all()
         return taken
 
     def read(self, seconds: float) -> Joined | None:
-        """Gives out all that waits, as soon as there is any; None if there is none in time."""
+        """Returns all waiting chunks as soon as there are any, or None if none come in time."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._chunks, seconds):
                 return None
@@ -60,15 +60,15 @@ class MemoryQueue:
             return joined
 
     def take_new(self, most: int) -> list[np.ndarray]:
-        """See `Unjournaled.take`."""
+        """Takes chunks for the journal; see `Unjournaled.take`."""
         return self._new.take(most)
 
 
 class MemoryReader:
-    """Reads chunks, the oldest first; what it has read is gone from the server.
+    """Reads chunks, the oldest first, and so removes them from the server.
 
     Args:
-        server: handle of the `ReplayServer` actor.
+        server: Handle of the `ReplayServer` actor.
     """
 
     def __init__(self, server: Any):
@@ -77,17 +77,18 @@ class MemoryReader:
         self._asked = server.read.remote(_WAIT_SECONDS)
 
     def next(self) -> np.ndarray:
-        """The next chunk, (rows, packed size) float32, as soon as there is one.
+        """Returns the next chunk, (rows, packed size) float32, as soon as there is one.
 
-        A server that does not answer is waited for: the training asks each itself, and decides.
+        It keeps waiting for a server that does not answer: training checks each server itself, and
+        decides.
 
         Raises:
-            ray.exceptions.RayError: the server is gone.
+            ray.exceptions.RayError: The server is gone.
         """
         while not self._here:
             if ray.wait([self._asked], timeout=_ANSWER_SECONDS)[0]:
                 joined = ray.get(self._asked)
-                self._asked = self._server.read.remote(_WAIT_SECONDS)  # While these are used.
+                self._asked = self._server.read.remote(_WAIT_SECONDS)  # Fetched meanwhile.
                 if joined is not None:
                     self._here.extend(joined.apart())
         return self._here.popleft()
@@ -97,7 +98,7 @@ class MemoryWriter(ChunkWriter):
     """Writes the steps of one environment, in order.
 
     Args:
-        server: handle of the `ReplayServer` actor.
+        server: Handle of the `ReplayServer` actor.
     """
 
     def __init__(self, server: Any):
@@ -105,7 +106,7 @@ class MemoryWriter(ChunkWriter):
         self._server = server
 
     def _send(self, seconds: float, everything: bool) -> bool:
-        del everything  # Nothing is ever on its way when this returns.
+        del everything  # Makes no difference, since every insertion below waits for its answer.
         deadline = time.monotonic() + seconds
         while self._chunks:
             sent = self._server.insert.remote(Joined.of(list(self._chunks)))

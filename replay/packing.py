@@ -1,12 +1,12 @@
 """Chunks: consecutive steps of one environment as one array, (steps, packed size) float32.
 
-A row is one step,
+A row is one step:
 
     [proprioception, frame by frame | action | reward, discount | row, parameter version]
 
-All numbers are float32 but the last two, which are int32 bit by bit in the same place. The last
-row of a chunk holds the observation after its last step, and no step of its own: n rows are n - 1
-transitions, and none of them needs another chunk.
+All numbers are float32 except the last two, which are the bits of int32 numbers in the same array.
+The last row of a chunk holds the observation after its last step, and no step of its own. So n rows
+hold n - 1 transitions, and no transition needs another chunk.
 """
 
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ import numpy as np
 from replay.transition import Array, Observation, Step, Transition
 
 CHUNK_ROWS = 64
-"""Rows of a chunk, at most."""
+"""Most rows in a chunk."""
 _SCALARS = 4  # Reward, discount, row, parameter version.
 
 
 def packed_size(proprioception_shape: tuple[int, int], action_dim: int) -> int:
-    """Numbers in a packed step."""
+    """Returns how many numbers a packed step has."""
     frames, proprioception_dim = proprioception_shape
     return frames * proprioception_dim + action_dim + _SCALARS
 
 
 def pack_chunk(steps: Sequence[Step], after: Observation) -> np.ndarray:
-    """Packs steps that follow each other, (steps + 1, packed size) float32.
+    """Packs consecutive steps into a chunk, (steps + 1, packed size) float32.
 
     Args:
-        steps: at least one.
-        after: the observation that the last of them led to.
+        steps: One or more consecutive steps.
+        after: Observation after the last step.
     """
     end = after.proprioception.size
     size = end + len(steps[0].action) + _SCALARS
@@ -50,40 +50,40 @@ def pack_chunk(steps: Sequence[Step], after: Observation) -> np.ndarray:
 
 
 def transitions_in(chunk: np.ndarray) -> int:
-    """How many transitions a chunk holds."""
+    """Returns how many transitions a chunk holds."""
     return len(chunk) - 1
 
 
 class Joined(NamedTuple):
-    """Chunks as one array: one copy to send, and to write."""
+    """Chunks joined into one array, so that sending and writing take one copy."""
 
     rows: np.ndarray
-    """(rows of all, packed size) float32."""
+    """Rows of all chunks, (rows, packed size) float32."""
     lengths: np.ndarray
-    """(chunks,) int32, rows of each."""
+    """Number of rows in each chunk, (chunks,) int32."""
 
     @classmethod
     def of(cls, chunks: Sequence[np.ndarray]) -> "Joined":
-        """Joins at least one."""
+        """Joins one or more chunks."""
         return cls(np.concatenate(chunks), np.array([len(chunk) for chunk in chunks], np.int32))
 
     @property
     def transitions(self) -> int:
-        """How many transitions they hold."""
+        """Number of transitions in all chunks."""
         return len(self.rows) - len(self.lengths)
 
     def apart(self) -> list[np.ndarray]:
-        """The chunks, (rows, packed size) float32 each."""
+        """Returns the chunks, (rows, packed size) float32 each."""
         return np.split(self.rows, np.cumsum(self.lengths))[:-1]
 
 
 def unpack_batch(steps: Array, frames: int, proprioception_dim: int) -> Transition:
-    """Unpacks transitions; arrays may be NumPy's or JAX's.
+    """Unpacks transitions in NumPy or JAX arrays.
 
     Args:
-        steps: (..., 2, packed size) float32, the step of o[t] and that of o[t+1].
-        frames: of an observation.
-        proprioception_dim: numbers in a frame.
+        steps: Packed steps of o[t] and o[t+1], (..., 2, packed size) float32.
+        frames: Frames in an observation.
+        proprioception_dim: Numbers of the simulation in a frame.
 
     Returns:
         Transitions with the leading axes of `steps`.

@@ -1,4 +1,4 @@
-"""Chunks by way of Reverb: a bounded queue to the learner, and another to the journal."""
+"""Chunks through Reverb: a bounded queue to the learner, and another to the journal."""
 
 import ctypes
 import threading
@@ -14,7 +14,7 @@ from replay.writer import ChunkWriter
 reverb = load()
 
 LEARNER, JOURNAL = "learner", "journal"
-_LENGTH, _STEPS = "length", "steps"  # In this order they come back.
+_LENGTH, _STEPS = "length", "steps"  # Reverb returns them in this order.
 _WAITING_FOR_JOURNAL = 64
 _READ_AHEAD = 4
 _INFO_SECONDS = 10
@@ -22,14 +22,14 @@ _NOWHERE = "/dev/null/reverb"
 
 
 class ReverbQueue:
-    """One Reverb server. Each item is one chunk; each table gives it out once, the oldest first.
+    """One Reverb server, whose tables each give out every chunk once, the oldest first.
 
-    Reverb wants all items of a table alike: a chunk is padded to `CHUNK_ROWS` rows, and its length
-    goes with it.
+    Each item is one chunk. Reverb wants all items of a table to have the same shape, so a chunk is
+    padded to `CHUNK_ROWS` rows and stored with its length.
 
     Args:
-        waiting: chunks that the learner has not read, at most.
-        kept: transitions that the journal has not got, at most.
+        waiting: Most chunks that may wait for the learner.
+        kept: Most transitions that may wait for the journal.
     """
 
     def __init__(self, waiting: int, kept: int):
@@ -43,8 +43,8 @@ class ReverbQueue:
                 rate_limiter=reverb.rate_limiters.Queue(size),
             )
 
-        # It checkpoints nothing, see `replay.journal`; its default is a temporary folder that it
-        # never removes.
+        # Reverb writes no checkpoints here, see `replay.journal`. Its default checkpointer makes a
+        # temporary folder and never removes it.
         checkpointer = reverb.platform.checkpointers_lib.DefaultCheckpointer(_NOWHERE)
         tables = [queue(LEARNER, waiting), queue(JOURNAL, _WAITING_FOR_JOURNAL)]
         self._server = reverb.Server(tables, checkpointer=checkpointer)
@@ -54,18 +54,18 @@ class ReverbQueue:
 
     @property
     def port(self) -> int:
-        """At which writers and readers find the server."""
+        """Port at which writers and readers find the server."""
         return int(self._server.port)
 
     def inserted(self) -> int:
-        """Transitions ever inserted."""
+        """Returns the number of transitions ever inserted."""
         return self._new.inserted
 
     def take_new(self, most: int) -> list[np.ndarray]:
-        """The oldest chunks not taken yet, of so many transitions at most, but for the first.
+        """Takes the oldest waiting chunk, and further ones up to `most` transitions in all.
 
         Raises:
-            TimeoutError: Reverb does not give out what it has.
+            TimeoutError: Reverb does not give out the chunks that it has.
         """
         table = self._client.server_info(timeout=_INFO_SECONDS)[JOURNAL]
         there = table.rate_limiter_info.sample_stats.completed + table.current_size
@@ -75,34 +75,34 @@ class ReverbQueue:
         return chunks
 
     def _follow(self) -> None:
-        # Read in the server's own process, Reverb needs no network.
+        # Reverb needs no network to read in the server's own process.
         reader = ReverbReader(self._client, JOURNAL)
         while True:
             self._new.add(reader.next())
 
 
 class ReverbReader:
-    """Reads the chunks of a table, the oldest first; what it has read is gone from there.
+    """Reads the chunks of a table, the oldest first, and so removes them from the table.
 
     Args:
-        client: of the server.
-        table: that is read.
+        client: Client of the server.
+        table: Name of the table to read.
     """
 
     def __init__(self, client: Any, table: str):
-        # The number of samples is without end.
+        # Reverb wants a number of samples; this one is practically endless.
         self._sampler = client._client.NewSampler(table, 2**62, _READ_AHEAD)
 
     @classmethod
     def at(cls, address: str) -> "ReverbReader":
-        """The learner's reader of a server elsewhere, "host:port"."""
+        """Returns the learner's reader of the server at address "host:port"."""
         return cls(reverb.Client(address), LEARNER)
 
     def next(self) -> np.ndarray:
-        """The next chunk, (rows, packed size) float32, as soon as there is one.
+        """Returns the next chunk, (rows, packed size) float32, as soon as there is one.
 
         Raises:
-            RuntimeError: the server is gone.
+            RuntimeError: The server is gone.
         """
         length, steps = self._sampler.GetNextTrajectory()[-2:]
         return np.asarray(steps[: int(length)])
@@ -112,7 +112,7 @@ class ReverbWriter(ChunkWriter):
     """Writes the steps of one environment, in order.
 
     Args:
-        address: of the replay server, "host:port".
+        address: Address of the replay server, "host:port".
     """
 
     def __init__(self, address: str):
@@ -127,7 +127,8 @@ class ReverbWriter(ChunkWriter):
             padded[: len(chunk)] = chunk
             self._writer.append({_LENGTH: np.int32(len(chunk)), _STEPS: padded})
             trajectory = {name: self._writer.history[name][-1] for name in (_LENGTH, _STEPS)}
-            # In this order: what the learner's queue has no room for, the journal has not.
+            # The learner's queue comes first, so that the journal gets only chunks that fit into
+            # that queue.
             for table in tables:
                 self._writer.create_item(table, priority=1.0, trajectory=trajectory)
         try:
@@ -142,9 +143,9 @@ class ReverbWriter(ChunkWriter):
 
 
 def _give_back_memory() -> None:
-    """Returns to the system what has been freed.
+    """Returns freed memory to the system.
 
-    Whichever of Reverb's threads receives a chunk puts it into a heap of its own; what leaves the
-    table stays in that heap, which otherwise grows again with each thread.
+    The Reverb thread that receives a chunk puts it into a heap of its own. The memory of chunks
+    that have left the table stays in that heap, which would otherwise grow again with each thread.
     """
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # Reverb's wheels are for glibc.

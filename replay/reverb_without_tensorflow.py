@@ -1,10 +1,12 @@
-"""Reverb without TensorFlow's Python: 30 MB instead of 660 in every process, and no five seconds.
+"""Loads Reverb without TensorFlow's Python modules.
 
-Reverb's client and server are compiled, and need no more of TensorFlow than one library of its
-wheel, `libtensorflow_framework`. Its Python modules import all of TensorFlow for three things
-that nothing here uses: datasets, signatures of tables, and the check of TensorFlow's version.
-Here stand-ins are put in the place of these while Reverb is imported. In a process that has
-imported TensorFlow already Reverb finds the real one.
+This takes 30 MB of memory instead of 660 MB in every process, and saves five seconds.
+
+Reverb's client and server are compiled. The only part of TensorFlow that they need is one library
+of its wheel, `libtensorflow_framework`. Reverb's Python modules import all of TensorFlow for three
+features that this project never uses: datasets, signatures of tables, and the check of TensorFlow's
+version. This module puts stand-ins in their place while Reverb is imported. In a process that has
+already imported TensorFlow, Reverb finds the real modules.
 """
 
 import ctypes
@@ -18,7 +20,7 @@ from typing import Any
 from common import proxies
 
 _LIBRARY = "libtensorflow_framework.so.2"
-# What Reverb imports of TensorFlow; the messages (`*_pb2`) in tensorflow/core are the real ones.
+# TensorFlow's modules that Reverb imports. The messages (`*_pb2`) in tensorflow/core are real.
 _PACKAGES = (
     "tensorflow.compat",
     "tensorflow.python",
@@ -34,7 +36,7 @@ _MODULES = (
     "tensorflow.python.framework.tensor_shape",
     "tensorflow.python.framework.tensor_spec",
     "tensorflow.python.saved_model.nested_structure_coder",
-    # Of Reverb, what consists of TensorFlow's operations.
+    # Reverb's own modules that consist of TensorFlow operations.
     "reverb.pattern_dataset",
     "reverb.tf_client",
     "reverb.timestep_dataset",
@@ -43,7 +45,7 @@ _MODULES = (
 
 
 class _StandIn(types.ModuleType):
-    """Has every name, as a class that nothing is an instance of."""
+    """A module in which every name is a class without instances."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -52,26 +54,26 @@ class _StandIn(types.ModuleType):
 
 
 def load() -> Any:
-    """The module `reverb`.
+    """Returns the module `reverb`.
 
     Raises:
         ImportError: Reverb or TensorFlow's wheel is not installed.
     """
-    proxies.keep_from_grpc()  # On a node of a cluster nothing else has.
+    proxies.keep_from_grpc()  # Needed on a node of a cluster, where no command has done so.
     if "reverb" in sys.modules or "tensorflow" in sys.modules:
         return importlib.import_module("reverb")
     found = importlib.util.find_spec("tensorflow")
     if found is None or found.origin is None:
         raise ImportError("Reverb needs the library of TensorFlow's wheel: install tensorflow-cpu")
     folder = pathlib.Path(found.origin).parent
-    # Its names stay its own: shown to all, its OpenSSL would be taken for Python's.
+    # RTLD_LOCAL hides the library's names, so that Python does not use its OpenSSL.
     ctypes.CDLL(str(folder / _LIBRARY), mode=ctypes.RTLD_LOCAL)
     before = set(sys.modules)
     _put_stand_ins(folder)
     try:
         return importlib.import_module("reverb")
     finally:
-        # No other module is to find them.
+        # Other modules must not find the stand-ins.
         for name in set(sys.modules) - before:
             if name.partition(".")[0] == "tensorflow":
                 del sys.modules[name]

@@ -1,4 +1,4 @@
-"""The replay server: takes chunks from the actors, and hands them to the learner and the journal.
+"""The replay server: passes chunks from the actors to the learner and the journal.
 
 It keeps no replay: the learner's device does, see `learner.ring`.
 """
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 def has_reverb() -> bool:
-    """Whether Reverb is installed here."""
+    """Returns whether Reverb is installed on this machine."""
     return util.find_spec("reverb") is not None
 
 
 class ReplayServer:
-    """Hands on chunks (a Ray actor); the others reach it through `replay.client`.
+    """Passes chunks on, as a Ray actor that others reach through `replay.client`.
 
     Args:
-        config: what carries the chunks, capacity, warm-up and ratio.
+        config: Settings of the replay: transport, capacity, warm-up and ratio.
 
     Raises:
-        BadInput: Reverb is wanted, and is not installed here.
+        BadInput: The settings ask for Reverb, which is missing on this machine.
     """
 
     CALLS_AT_ONCE = 8
-    """Of its methods, as Ray's `max_concurrency`: a call of `read` waits."""
+    """Concurrent calls of its methods, for Ray's `max_concurrency`: a call of `read` waits."""
 
     def __init__(self, config: ReplayConfig):
         in_memory = config.replay == "memory" or (config.replay == "auto" and not has_reverb())
@@ -55,34 +55,34 @@ class ReplayServer:
             self._queue = reverb_queue.ReverbQueue(waiting, kept)
 
     def address(self) -> str:
-        """Where others find Reverb, "host:port"; empty where there is none."""
+        """Returns the address of the server's Reverb, "host:port"; empty if there is no Reverb."""
         if isinstance(self._queue, MemoryQueue):
             return ""
         return f"{ray.util.get_node_ip_address()}:{self._queue.port}"
 
     def inserted(self) -> int:
-        """Transitions that this server has taken in."""
+        """Returns how many transitions this server has taken in."""
         return self._queue.inserted()
 
     def take_new(self, most: int, first: int) -> PackedFolder | None:
-        """An entry of the journal: the oldest transitions that it has not got.
+        """Returns a journal entry with the oldest transitions that still wait for the journal.
 
         Args:
-            most: transitions at most, but for the first chunk.
-            first: number of the first of them, counted from the beginning of the run.
+            most: Most transitions in the entry. The first chunk alone may exceed it.
+            first: Number of the entry's first transition, counted from the beginning of the run.
 
         Returns:
-            None if it has all.
+            Packed journal entry, or None if no transitions wait.
         """
         chunks = self._queue.take_new(most)
         return journal.pack(first, chunks) if chunks else None
 
     def insert(self, joined: Joined) -> int:
-        """See `MemoryQueue.insert`."""
+        """Takes chunks; see `MemoryQueue.insert`."""
         assert isinstance(self._queue, MemoryQueue)
         return self._queue.insert(joined)
 
     def read(self, seconds: float) -> Joined | None:
-        """See `MemoryQueue.read`."""
+        """Returns waiting chunks; see `MemoryQueue.read`."""
         assert isinstance(self._queue, MemoryQueue)
         return self._queue.read(seconds)

@@ -1,4 +1,4 @@
-"""What a replay server has taken in, and the journal has not got yet."""
+"""Chunks that a replay server has taken in and that still wait for the journal."""
 
 import collections
 import threading
@@ -9,10 +9,10 @@ from replay.packing import transitions_in
 
 
 class Unjournaled:
-    """Chunks in the order in which they came; the oldest are dropped where there are too many.
+    """Chunks in the order of their arrival; the oldest are dropped if there are too many.
 
     Args:
-        most: transitions that are kept.
+        most: Most transitions to keep.
     """
 
     def __init__(self, most: int):
@@ -23,11 +23,11 @@ class Unjournaled:
 
     @property
     def inserted(self) -> int:
-        """Transitions ever added."""
+        """Number of transitions ever added."""
         return self._inserted
 
     def add(self, chunk: np.ndarray) -> None:
-        """Adds (rows, packed size) float32."""
+        """Adds a chunk, (rows, packed size) float32."""
         with self._changed:
             self._chunks.append(chunk)
             self._seen += 1
@@ -38,17 +38,17 @@ class Unjournaled:
             self._changed.notify_all()
 
     def wait_for(self, chunks: int, seconds: float) -> None:
-        """Waits until so many have been added in all.
+        """Waits until `chunks` chunks have been added in all.
 
         Raises:
-            TimeoutError: they have not come in time.
+            TimeoutError: The chunks did not come within `seconds`.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._seen >= chunks, seconds):
                 raise TimeoutError(f"what is new was not there within {seconds} s")
 
     def take(self, most: int) -> list[np.ndarray]:
-        """Removes the oldest: one, and further ones up to so many transitions in all."""
+        """Removes and returns the oldest chunk, and further ones up to `most` transitions."""
         taken: list[np.ndarray] = []
         with self._changed:
             while self._chunks and (not taken or transitions_in(self._chunks[0]) <= most):

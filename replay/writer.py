@@ -1,4 +1,4 @@
-"""Writing: what every writer does, whatever carries the chunks."""
+"""The part of writing that is the same for every transport of chunks."""
 
 import abc
 import collections
@@ -11,10 +11,10 @@ from replay.transition import Observation, Step
 
 
 class ChunkWriter(abc.ABC):
-    """Writes the steps of one environment, in order, a chunk at a time.
+    """Writes the steps of one environment in order, one chunk at a time.
 
-    A chunk ends with its episode, when it is full, or after a second: slow environments are heard
-    of, too.
+    A chunk ends with its episode, when it is full, or after a second, so that the steps of slow
+    environments arrive soon, too.
     """
 
     _LONGEST_SECONDS = 1.0
@@ -23,11 +23,11 @@ class ChunkWriter(abc.ABC):
         self._steps: list[Step] = []
         self._since = 0.0
         self._chunks: collections.deque[np.ndarray] = collections.deque()
-        """Complete, and not yet sent."""
+        """Complete chunks that wait to be sent."""
         self._blocked = False
 
     def begin(self, observation: Observation) -> None:
-        """Begins an episode with its first observation, and closes one that was not finished."""
+        """Begins an episode with its first observation, and closes an unfinished one."""
         self._close()
         self._observation = observation
 
@@ -40,15 +40,15 @@ class ChunkWriter(abc.ABC):
         next_observation: Observation,
         last: bool,
     ) -> None:
-        """Adds one transition; it is sent by `wait`.
+        """Adds one transition; `wait` sends it.
 
         Args:
-            action: (action dimension,) float32, taken at the observation given last.
-            parameter_version: of the policy that chose it; -1 for random actions.
-            reward: of this step.
-            discount: the environment's own, 0.0 or 1.0.
-            next_observation: that it led to.
-            last: whether the episode ends with it.
+            action: Action taken at the latest observation, (action dimension,) float32.
+            parameter_version: Version of the policy that chose the action; -1 for random actions.
+            reward: Reward of this step.
+            discount: Discount of the environment itself, 0.0 or 1.0.
+            next_observation: Observation after the action.
+            last: Whether the episode ends with this step.
         """
         if not self._steps:
             self._since = time.monotonic()
@@ -58,16 +58,16 @@ class ChunkWriter(abc.ABC):
             self._close()
 
     def wait(self, seconds: float, everything: bool = False) -> bool:
-        """Sends what is complete, and waits until the server has taken all but the newest chunk.
+        """Sends complete chunks, and waits until the server has taken all but the newest one.
 
-        This is where back-pressure is felt: the server takes no more than the learner reads.
+        Back-pressure acts here: the server takes no more than the learner reads.
 
         Args:
-            seconds: at most.
-            everything: whether the newest steps are sent and waited for, too.
+            seconds: Most seconds to wait.
+            everything: Whether to send the newest steps, and to wait for them, too.
 
         Returns:
-            Whether there is room for more.
+            Whether the server can take more steps.
         """
         if self._steps and time.monotonic() - self._since >= self._LONGEST_SECONDS:
             self._close()
@@ -85,4 +85,7 @@ class ChunkWriter(abc.ABC):
 
     @abc.abstractmethod
     def _send(self, seconds: float, everything: bool) -> bool:
-        """Sends what is complete; whether the server took it, but for the newest chunk, in time."""
+        """Sends complete chunks, and returns whether the server took them in time.
+
+        The server may take the newest chunk later, unless `everything` is set.
+        """
