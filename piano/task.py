@@ -24,7 +24,7 @@ _PRIVATE_NAMES = (
 
 
 def check_robopianist(base: type) -> None:
-    """Rejects any robopianist other than release 1.0.10.
+    """Rejects a robopianist whose task differs from that of release 1.0.10.
 
     robopianist's repository has the same version number but a transport reward of its own.
 
