@@ -94,7 +94,7 @@ class TrainConfig:
     """Run to resume: its folder, its URL, or its name below --root-dir. Other flags change its
     settings."""
     preset: Literal["default", "auto", "few-cores", "many-actors", "gpu-box"] = "default"
-    """Recipe for the settings that are not given. `default` has robopianist-rl's settings.
+    """Recipe for the settings that are not given. `default` follows robopianist-rl.
     `few-cores` learned Twinkle fastest on two cores, and `gpu-box` on one GPU with 16 cores.
     `many-actors` needed the fewest learner steps where actors are plentiful (docs/results.md).
     `auto` selects many-actors on a Ray cluster, gpu-box on a machine with a GPU, and few-cores
@@ -110,8 +110,8 @@ class TrainConfig:
     """Total number of environment steps, including warm-up. Training ends within two seconds of
     reaching it."""
     max_minutes: float | None = None
-    """Time limit in minutes for training, without the last evaluation. Training also ends at
-    --max-steps."""
+    """Time limit in minutes, from the start of the run to its last evaluation. Training also ends
+    at --max-steps."""
     log_interval: int = 1_000
     """Number of environment steps between lines of the logbook."""
     eval_interval: int = 10_000

@@ -10,7 +10,7 @@ from common.memory import free
 _WAIT_SECONDS = 1800.0
 _LOOK_SECONDS = 1.0
 _PAUSE_ON_CLUSTER_SECONDS = 15.0
-# The run needs a learner, an evaluator, a replay server and a parameter server
+# Memory of learner, evaluator, replay server and parameter server together, and of one actor
 # (docs/guides/reliability.md).
 _BYTES_OF_RUN = 1.1e9
 _BYTES_OF_ACTOR = 0.3e9

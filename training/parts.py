@@ -82,7 +82,8 @@ def running(
     Raises:
         PartFailed: A part did not start.
         Stopped: The run was stopped before all parts had started.
-        BadInput: The checkpoint does not fit the settings, or a device that they name is missing.
+        BadInput: The checkpoint does not fit the settings, or a device or library that they name
+            is missing.
     """
     with contextlib.ExitStack() as started:
         started.callback(_wait_until_gone)

@@ -20,7 +20,8 @@ def chosen(arguments: Sequence[str]) -> str | None:
         Name of the preset; None if the command line names none.
 
     Raises:
-        BadInput: The preset is `auto`, and the Ray cluster that the environment names is down.
+        BadInput: The preset is `auto`, and the Ray cluster that the environment names does not
+            answer.
     """
     preset = given(arguments, "--preset")
     if preset != "auto":
@@ -39,7 +40,7 @@ def default_for(preset: str | None) -> TrainConfig:
     """Returns the default settings of a preset, which the flags override.
 
     Args:
-        preset: Name of the preset; None for robopianist-rl's settings.
+        preset: Name of the preset; None for the defaults of `TrainConfig`.
     """
     match preset:
         case "few-cores":
