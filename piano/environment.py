@@ -56,7 +56,7 @@ class TimeStep(NamedTuple):
     learnt_reward: float
     """Reward that the policy learns from: robopianist's plus the terms of `EnvironmentConfig`."""
     discount: float
-    """0.0 after a wrong press that ends the episode, otherwise 1.0."""
+    """Discount, which is 0.0 after a wrong press that ends the episode and otherwise 1.0."""
     last: bool
     """Whether the episode ends with this step."""
 

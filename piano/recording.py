@@ -189,7 +189,7 @@ def _render(
 ) -> Iterator[np.ndarray]:
     """Yields one frame per control step, (height, width, 3) uint8."""
     height, width = config.record_resolution
-    model = copy.copy(piano.scene.model)  # The original is shared; this one changes.
+    model = copy.copy(piano.scene.model)  # Others share the original, so only a copy may change.
     data = mujoco.MjData(model)
     model.vis.global_.offheight = max(height, model.vis.global_.offheight)
     model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)

@@ -189,7 +189,7 @@ def _check_playable(sequence: music_pb2.NoteSequence, title: str) -> None:
 
 @dataclasses.dataclass
 class _Note:
-    start: int  # In ticks, as is the end.
+    start: int  # Start and end are in ticks.
     end: int
     pitch: int
     velocity: int
@@ -359,7 +359,7 @@ def _separate_overlaps(notes: list[_Note], clock: _Clock, repairs: list[str]) ->
         before = latest.get(note.pitch)
         if before is not None and note.start < before.end:
             overlaps.append(note.start)
-            if note.start == before.start:  # Doubled: keep the longer, the louder.
+            if note.start == before.start:  # Doubled: keep the greater length and velocity.
                 before.end = max(before.end, note.end)
                 before.velocity = max(before.velocity, note.velocity)
                 continue

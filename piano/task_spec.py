@@ -16,7 +16,7 @@ _KEYS = 88
 
 
 class Reach(NamedTuple):
-    """K keys that fingertips should be near."""
+    """A group of K keys that fingertips should be near."""
 
     key_geoms: np.ndarray
     """Geoms of the keys, (K,)."""

@@ -212,7 +212,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
                 typing.get_origin(one) is Literal and value in typing.get_args(one)
             ):
                 return value
-        return _convert(arguments[0], value, where)  # Others: None or literals.
+        return _convert(arguments[0], value, where)  # The rest are None or literals.
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin is Literal and value in arguments:

@@ -57,7 +57,7 @@ class Journaling:
             self.begin()
 
     def begin(self) -> None:
-        """Requests new transitions from all servers, unless requests are already under way."""
+        """Requests new transitions from all servers, unless a request is already pending."""
         if self._asked is None:
             self._to_ask = list(self._servers)
             self._ask()
