@@ -1,7 +1,7 @@
 """The command line: `pianist COMMAND ...`.
 
-One table of commands, each a few lines that call a package. Nothing heavy is imported before a
-command is chosen, so that the help answers at once.
+The module holds one table of commands. Each command is a few lines that call a package. Slow
+imports wait until a command is chosen, so that the help appears immediately.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ Config = TypeVar("Config")
 
 FAILED_EXIT_CODE = 1
 BAD_INPUT_EXIT_CODE = 2
-STOPPED_EXIT_CODE = 130  # As shells have it for a command that a signal ended.
+STOPPED_EXIT_CODE = 130  # What shells report for a command that SIGINT ended.
 CLOSED_PIPE_EXIT_CODE = 141
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -35,11 +35,11 @@ FAULTS_OF_FILES = (
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ENOENT),
     *(errno.ENOTDIR, errno.EISDIR, errno.ETXTBSY),
 )
-"""What the machine may refuse for a file, whatever the code does."""
+"""Error numbers of file operations that the machine can refuse, however correct the code is."""
 
 
 def train(arguments: Sequence[str]) -> dict[str, Any]:
-    """Trains two hands to play a song, then plays it."""
+    """Trains two hands to play a song, then plays the song."""
     from common.storage import Place
     from training.config import TrainConfig, given
     from training.run import find, require_usable
@@ -59,7 +59,7 @@ def train(arguments: Sequence[str]) -> dict[str, Any]:
     if config.preset == "auto":
         print(f"--preset auto takes {default.preset}", file=sys.stderr)
         config = dataclasses.replace(config, preset=default.preset)
-    # Before what takes seconds to import.
+    # The imports below take seconds, so an unusable folder or setting is reported first.
     require_usable(resumed.place if resumed else Place.of(config.root_dir), config.wandb)
     from report.page import write_report
     from training.train import train
@@ -68,21 +68,21 @@ def train(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def evaluate(arguments: Sequence[str]) -> dict[str, Any]:
-    """Plays a checkpoint: metrics, video with sound, MIDI."""
+    """Plays a checkpoint and writes metrics, a video with sound and a MIDI file."""
     from training.evaluate import EvaluateConfig, evaluate, with_flags_of_checkpoint
 
     return evaluate(parse(EvaluateConfig, "eval", arguments, with_flags_of_checkpoint(arguments)))
 
 
 def segments(arguments: Sequence[str]) -> dict[str, Any]:
-    """Records performances of a run's checkpoints, to be rated."""
+    """Records performances of a run's checkpoints for people to rate."""
     from rlhf.segments import SegmentsConfig, segments
 
     return segments(parse(SegmentsConfig, "segments", arguments))
 
 
 def rate(arguments: Sequence[str]) -> dict[str, Any]:
-    """Serves the page on which people rate recorded performances."""
+    """Serves the page where people rate recorded performances."""
     from rlhf.rate_page.command import RateConfig, rate
 
     return rate(parse(RateConfig, "rate", arguments))
@@ -97,21 +97,21 @@ def cpl(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def status(arguments: Sequence[str]) -> dict[str, Any]:
-    """Shows what runs, how fast, since when."""
+    """Shows the runs with their speed and start time."""
     from training.status import StatusConfig, status
 
     return status(parse(StatusConfig, "status", arguments))
 
 
 def scale(arguments: Sequence[str]) -> dict[str, Any]:
-    """Changes the number of actors of a run that runs."""
+    """Changes the number of actors of an active run."""
     from training.scale import ScaleConfig, scale
 
     return scale(parse(ScaleConfig, "scale", arguments))
 
 
 def submit(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs a command as a job of a Ray cluster."""
+    """Runs a command as a job on a Ray cluster."""
     from cluster.submit import submit
 
     return submit(arguments, parse)
@@ -125,14 +125,14 @@ def doctor(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def report(arguments: Sequence[str]) -> dict[str, Any]:
-    """Writes a run's curves and piano roll into one HTML file."""
+    """Writes a run's learning curves and piano roll into one HTML file."""
     from report.page import ReportConfig, report
 
     return report(parse(ReportConfig, "report", arguments))
 
 
 def bench(arguments: Sequence[str]) -> dict[str, Any]:
-    """Measures a part beside what it would replace."""
+    """Measures the speed of a part and of its alternative."""
     from benchmarks.command import BenchConfig, bench
 
     return bench(parse(BenchConfig, "bench", arguments))
@@ -142,10 +142,10 @@ class Command(NamedTuple):
     """A subcommand."""
 
     run: Callable[[Sequence[str]], dict[str, Any]]
-    """Takes the arguments, returns JSON values."""
+    """Function that takes the arguments and returns JSON values."""
     help: str
     uses_jax: bool = True
-    """Whether JAX is imported, which some of its settings forbid."""
+    """Whether the command imports JAX, which fails under some of JAX's settings."""
 
 
 COMMANDS = {
@@ -166,7 +166,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """The help of `pianist` itself."""
+    """Returns the help text of `pianist` itself."""
     width = max(len(name) for name in COMMANDS)
     lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
     return "\n".join(
@@ -186,7 +186,18 @@ def usage() -> str:
 def parse(
     cls: type[Config], command: str, arguments: Sequence[str], default: Config | None = None
 ) -> Config:
-    """A config from a command line; leaves with exit code 2 and one line if it has a mistake."""
+    """Parses the arguments of a command into a config.
+
+    Args:
+        cls: Config dataclass of the command.
+        command: Name of the command.
+        arguments: Arguments after the name of the command.
+        default: Config with the defaults of all flags; None for those of `cls`.
+
+    Raises:
+        BadInput: The arguments contain a mistake.
+        SystemExit: The arguments ask for help, which has been printed.
+    """
     import tyro
 
     from common.arguments import checked
@@ -194,7 +205,7 @@ def parse(
     arguments = checked(cls, arguments)
     complaint = io.StringIO()
     try:
-        # Help goes to standard output, which `main` keeps from everything else.
+        # Help belongs on standard output, which `run` redirects to standard error.
         with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(sys.__stdout__):
             return cast(
                 Config,
@@ -202,7 +213,7 @@ def parse(
             )
     except SystemExit as end:
         if end.code:
-            # tyro draws a box of several paragraphs; the first says what is wrong.
+            # tyro draws a box of several paragraphs. The first one describes the mistake.
             box = [line.strip("│ ") for line in complaint.getvalue().splitlines()]
             inside = itertools.takewhile(lambda line: not line.startswith("─"), box[1:])
             message = re.sub(r"^Error parsing \w+Config: ", "", " ".join(inside))
@@ -211,7 +222,7 @@ def parse(
 
 
 def readable(answer: dict[str, Any]) -> str:
-    """A command's answer for people: nested names and values, one a line."""
+    """Formats a command's answer for people: nested names and values, one per line."""
     if "runs" in answer:
         from training.status import table
 
@@ -237,13 +248,14 @@ def readable(answer: dict[str, Any]) -> str:
 
 
 def hide_warnings_of_libraries() -> None:
-    """Keeps from users what concerns the authors of libraries.
+    """Hides the warnings that only concern the authors of libraries.
 
-    For deprecations a filter would not do: dm_control switches them on when it is imported.
+    A filter does not hide deprecations, because dm_control enables them on import.
     """
-    # pydub looks for ffmpeg on the path; ours comes with imageio-ffmpeg, and pydub is not used.
+    # pydub looks for ffmpeg on the path. This program takes ffmpeg from imageio-ffmpeg and does
+    # not use pydub.
     warnings.filterwarnings("ignore", "Couldn't find ffmpeg", RuntimeWarning)
-    # Of a library's source, whenever Python 3.12 and later compile it.
+    # Python 3.12 and later warn about a library's source whenever they compile it.
     warnings.filterwarnings("ignore", ".*invalid escape sequence", SyntaxWarning)
     show = warnings.showwarning
 
@@ -255,16 +267,16 @@ def hide_warnings_of_libraries() -> None:
 
 
 def refuse(message: str) -> int:
-    """Says in one line why nothing was done; returns the exit code."""
+    """Prints in one line why the command did nothing, and returns the exit code."""
     print(f"pianist: {' '.join(message.split())}", file=sys.stderr)
     return BAD_INPUT_EXIT_CODE
 
 
 def main() -> int:
-    """Runs one command; returns the exit code.
+    """Runs one command and returns the exit code.
 
-    It alone decides what a user sees of what comes from outside the code: bad input, files that
-    cannot be used, a closed pipe, a terminal without some characters.
+    Only this function decides what a user sees of external problems: bad input, unusable files,
+    a closed pipe, and a terminal that lacks some characters.
     """
     terminal.prepare()
     given = sys.argv[1:]
@@ -295,9 +307,9 @@ def main() -> int:
 
 
 def run(given: Sequence[str]) -> int:
-    """Runs the command that the arguments name, and prints its answer; returns the exit code."""
+    """Runs the command that the arguments name, prints its answer and returns the exit code."""
     hide_warnings_of_libraries()
-    # SIGINT, too, which a shell's background job would ignore.
+    # This includes SIGINT, which a shell's background job would otherwise ignore.
     for number in terminal.ENDING_SIGNALS:
         signal.signal(number, terminal.end)
     arguments = [argument for argument in given if argument != "--json"]
@@ -316,8 +328,8 @@ def run(given: Sequence[str]) -> int:
             host.drop_settings_of_jax()
         else:
             host.require_jax()
-    # What libraries print must not get between a script and the answer: pyfluidsynth, say,
-    # tells where it was found wherever the variable CI is set.
+    # Scripts read the answer from standard output, so the output of libraries goes elsewhere.
+    # pyfluidsynth, for example, prints its location wherever the variable CI is set.
     with contextlib.redirect_stdout(sys.stderr):
         answer = COMMANDS[name].run(rest)
     print(json.dumps(answer, indent=2) if as_json else readable(answer))

@@ -1,6 +1,6 @@
 """Piano playing: songs, MuJoCo scene, task, environment, performances, metrics, recordings.
 
-Knows nothing of Ray.
+The package does not depend on Ray.
 """
 
 from piano import graphics as _graphics

@@ -13,24 +13,24 @@ _CAMERAS = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class SongConfig:
-    """Which piece is played, and how."""
+    """The piece to play, and how to arrange it."""
 
     environment_name: str = "RoboPianist-debug-TwinkleTwinkleRousseau-v0"
-    """One of robopianist's pieces; --midi-file goes before it."""
+    """Name of one of robopianist's pieces. --midi-file takes precedence over it."""
     midi_file: tuple[pathlib.Path, ...] = ()
-    """MIDI file (.mid) to play instead; several are learnt together, by one policy."""
+    """MIDI file (.mid) to play instead of a named piece. One policy learns all files given."""
     stretch_factor: float = 1.0
-    """Slower above 1, faster below."""
+    """Factor on the duration of the piece: above 1 is slower, below 1 is faster."""
     shift_factor: int = 0
-    """Transposition in semitones."""
+    """Transposition in semitones; positive is higher."""
     trim_silence: bool = False
-    """Begin with the first note and end with the last."""
+    """Remove the silence before the first note and after the last."""
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Rejects values out of range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range. The message names the flag, value and range.
         """
         require_range(self, "stretch_factor", least=0.1, most=10)
         require_range(self, "shift_factor", least=-87, most=87, unit="semitones")
@@ -38,44 +38,44 @@ class SongConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EnvironmentConfig:
-    """The task and its physics; names and meanings as in robopianist and robopianist-rl."""
+    """The task and its physics; the names match those of robopianist and robopianist-rl."""
 
     n_steps_lookahead: int = 10
-    """Control steps of the song that the policy sees ahead."""
+    """Number of control steps of the song that the policy sees ahead."""
     gravity_compensation: bool = False
-    """Free the hands of their weight."""
+    """Compensate for gravity on the hands."""
     reduced_action_space: bool = False
-    """Lock the joints that piano playing needs least."""
+    """Lock the joints that matter least for piano playing."""
     control_timestep: float = 0.05
-    """Seconds between actions."""
+    """Length of a control step in seconds, the time between two actions."""
     wrong_press_termination: bool = False
-    """End the episode at the first wrong key."""
+    """End the episode at the first wrong key press."""
     disable_fingering_reward: bool = False
-    """No reward for fingers near the keys that are due."""
+    """Disable the reward for fingers near the keys that are due."""
     preparation_steps: int = 0
-    """Control steps before an onset from which fingers are rewarded for being near its keys, too,
-    beside those due now. The policy learns from this reward; returns, and the reward that it
-    observes, stay robopianist's. 0 learns from robopianist's reward alone."""
+    """Number of control steps before an onset from which fingers also earn reward near its keys.
+    The policy learns from this reward. Reported returns and the observed reward stay
+    robopianist's. With 0 the policy learns from robopianist's reward alone."""
     disable_forearm_reward: bool = False
-    """No reward for keeping the forearms apart."""
+    """Disable the reward for keeping the forearms apart."""
     disable_colorization: bool = False
-    """Leave fingertips and keys in their plain colors."""
+    """Keep fingertips and keys in their plain colors."""
     disable_hand_collisions: bool = False
     """Let the hands pass through each other."""
     primitive_fingertip_collisions: bool = False
-    """Capsules instead of meshes as fingertips: faster."""
+    """Use capsules instead of meshes for fingertip collisions, which is faster."""
     frame_stack: int = 1
-    """Observations in a row given to the policy."""
+    """Number of consecutive observations that the policy receives at once."""
     clip: bool = True
-    """Clip actions to [-1, 1]."""
+    """Clip actions to the range [-1, 1]."""
     action_reward_observation: bool = False
     """Add the last action and reward to the observation."""
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Rejects values out of range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range. The message names the flag, value and range.
         """
         require_range(self, "n_steps_lookahead", "preparation_steps", least=0, most=1000)
         require(
@@ -89,22 +89,24 @@ class EnvironmentConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RecordingConfig:
-    """What is kept of an evaluation."""
+    """The recording of an evaluation: video, sound and MIDI."""
 
     camera_id: str = "piano/back"
-    """Camera of the video: piano/ and back, closeup, egocentric, left, right or topdown."""
+    """Camera of the video: piano/ followed by back, closeup, egocentric, left, right or topdown."""
     record_resolution: tuple[int, int] = (480, 640)
     """Height and width of the video in pixels."""
     render_quality: Literal["fast", "high"] = "fast"
-    """`high` draws shadows, reflections and smooth edges: some 15 times slower without a GPU."""
+    """Quality of the video. `high` draws shadows, reflections and smooth edges, and is about 15
+    times slower without a GPU."""
     velocity: Literal["touch", "fixed"] = "touch"
-    """MIDI velocity in sound and MIDI file: from the speed of the key, or 127 throughout."""
+    """MIDI velocity in the sound and the MIDI file: `touch` takes it from the speed of the key,
+    `fixed` is 127 for every note."""
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Rejects values out of range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range. The message names the flag, value and range.
         """
         require(
             self.camera_id in _CAMERAS,

@@ -1,9 +1,10 @@
-"""The environment: robopianist's task at the speed of the physics, with the same numbers.
+"""A fast environment for robopianist's task, with the same numbers.
 
-The reference is `piano.reference_environment`, robopianist's own environment under dm_control. For
-the same actions both give the same observations, rewards, discounts and key presses. What is
-saved is everything around `mj_step`: bindings, observables, key colors and MIDI bookkeeping
-ten times a control step, the search for collisions in Python, one further `mj_forward`.
+The reference is `piano.reference_environment`, robopianist's own environment under dm_control.
+Both return the same observations, rewards, discounts and key presses for the same actions. This
+one is faster because it skips the work around `mj_step`: bindings, observables, key colors and
+MIDI bookkeeping ten times per control step, a collision search in Python, and one extra
+`mj_forward`.
 """
 
 import math
@@ -19,11 +20,11 @@ from piano.task import transport_reward
 from piano.task_spec import DueStep, Reach, TaskSpec
 from replay.transition import Observation
 
-# As in robopianist's suite/tasks/piano_with_shadow_hands.py and models/piano/piano.py.
-_KEY_THRESHOLD = 0.00872665  # Radians from the bottom at which a key sounds.
+# These match robopianist's suite/tasks/piano_with_shadow_hands.py and models/piano/piano.py.
+_KEY_THRESHOLD = 0.00872665  # A key sounds within this angle of its bottom, in radians.
 _SUSTAIN_THRESHOLD = 0.5
 _FOREARM_REWARD = 0.5
-# As in mujoco_utils' collision_utils.py.
+# This matches mujoco_utils' collision_utils.py.
 _COLLISION_MARGIN = 1e-8
 # dm_control's tolerance is 0.1 at the margin.
 _SCALE = math.sqrt(-2 * math.log(0.1))
@@ -32,65 +33,66 @@ _ONE, _MINUS_ONE = np.float32(1), np.float32(-1)
 _DIVERGED = slice(
     mujoco.mjtWarning.mjWARN_BADQPOS.value, mujoco.mjtWarning.mjWARN_BADCTRL.value + 1
 )
-# MuJoCo would write them to a file in the working directory; what matters of them is raised.
+# MuJoCo writes warnings to a file in the working directory. `DivergedError` covers the ones that
+# matter here.
 mujoco.set_mju_user_warning(lambda _message: None)
 
 
 class DivergedError(ArithmeticError):
-    """The simulation has become unstable.
+    """The simulation became unstable.
 
-    Positions, velocities, accelerations or controls were not finite, or too large, and MuJoCo has
-    put the model back to where it begins.
+    Positions, velocities, accelerations or controls were not finite or were too large. MuJoCo
+    has reset the model to its initial state.
     """
 
 
 class TimeStep(NamedTuple):
-    """What a control step brings."""
+    """The result of one control step."""
 
     observation: Observation
-    """proprioception (frames, proprioception dimension) float32, row () int."""
+    """proprioception: (frames, proprioception dimension) float32; row: () int."""
     reward: float
-    """robopianist's."""
+    """Reward as robopianist defines it."""
     learnt_reward: float
-    """What the policy learns from: the same, and what `EnvironmentConfig` adds."""
+    """Reward that the policy learns from: robopianist's plus the terms of `EnvironmentConfig`."""
     discount: float
-    """0.0 after a wrong press that ends the episode, otherwise 1.0."""
+    """Discount, which is 0.0 after a wrong press that ends the episode and otherwise 1.0."""
     last: bool
-    """Whether the episode ends here."""
+    """Whether the episode ends with this step."""
 
 
 class Snapshot(NamedTuple):
-    """All that an environment goes on from, between two control steps."""
+    """The full state of an environment between two control steps."""
 
     step: int
-    """Control steps that have been played."""
+    """Number of control steps played so far."""
     simulator_state: np.ndarray
-    """(numbers,) float64, see `PianoEnvironment.simulator_state`."""
+    """(numbers,) float64. State of the physics, see `PianoEnvironment.simulator_state`."""
     frames: np.ndarray
-    """(frames, proprioception dimension) float32, the newest last."""
+    """(frames, proprioception dimension) float32. Stacked frames, the newest last."""
     action: np.ndarray
-    """(action dimension,) float32, the last one, in the units of the controls."""
+    """(action dimension,) float32. Last action, in the units of the controls."""
     sustain: float
-    """Of the pedal, 0 up to 1 down."""
+    """Position of the pedal, from 0 (up) to 1 (down)."""
 
 
 class PianoEnvironment:
-    """One piano, two hands, one song.
+    """An environment with one piano, two hands and one song.
 
-    Environments of one piano share it and may be stepped on several threads at once.
+    Several environments can share one `TaskSpec` and run on different threads at the same time.
 
     Args:
-        piano: of song and configuration.
+        piano: Task specification of the song and the configuration.
     """
 
     def __init__(self, piano: TaskSpec):
         self.piano = piano
         self._scene = scene = piano.scene
         self.data = mujoco.MjData(scene.model)
-        """The simulator's state, to be read."""
+        """State of the simulator. Other code only reads it."""
         self._frames = np.zeros((piano.layout.frames, piano.layout.proprioception_dim), np.float32)
         self._action = np.empty(piano.action_dim, np.float32)  # In the units of the controls.
-        # Views of the simulator's memory: each look-up through the bindings costs a microsecond.
+        # These are views of the simulator's memory. A lookup through the bindings costs 1 µs each.
         self._controls = self.data.ctrl
         self._positions = self.data.qpos
         self._key_positions = self._positions[scene.keys]
@@ -101,7 +103,7 @@ class PianoEnvironment:
         self._warnings = self.data.warning.number[_DIVERGED]
 
     def reset(self) -> TimeStep:
-        """Begins an episode."""
+        """Starts an episode and returns its first time step."""
         scene = self._scene
         mujoco.mj_copyData(self.data, scene.model, scene.first_data)
         self._step = 0
@@ -112,20 +114,20 @@ class PianoEnvironment:
         return TimeStep(self._observe(reward=0.0), 0.0, 0.0, discount=1.0, last=False)
 
     def step(self, action: np.ndarray, after_substep: Callable[[], None] | None = None) -> TimeStep:
-        """Holds an action for one control step.
+        """Applies an action for one control step.
 
         Args:
-            action: (action dimension,) float32 in [-1, 1].
-            after_substep: called after every physics step, for recordings; without it the
-                physics steps of a control step are one call. The numbers are the same.
+            action: Action in [-1, 1], (action dimension,) float32.
+            after_substep: Function to call after every physics step, for recordings. Without it,
+                MuJoCo runs the physics steps in one call. The numbers are the same either way.
 
         Raises:
-            DivergedError: the episode cannot go on; `reset` begins the next.
+            DivergedError: The simulation became unstable. `reset` starts the next episode.
         """
         self._apply(action)
         model, data = self._scene.model, self.data
-        # dm_control's sequence, which leaves what derives from positions and velocities that
-        # of the last state: (mj_step2, mj_step1) for each physics step.
+        # This is dm_control's sequence: mj_step2, then mj_step1 for each physics step. It leaves
+        # all quantities that depend on positions and velocities up to date with the last state.
         if after_substep is None:
             mujoco.mj_step2(model, data)
             mujoco.mj_step(model, data, self._scene.substeps - 1)
@@ -141,25 +143,28 @@ class PianoEnvironment:
         return self._conclude()
 
     def simulator_state(self) -> np.ndarray:
-        """All that the physics goes on from, (numbers,) float64: MuJoCo's mjSTATE_INTEGRATION."""
+        """Returns the state of the physics, MuJoCo's mjSTATE_INTEGRATION, (numbers,) float64."""
         state = np.empty(mujoco.mj_stateSize(self._scene.model, _STATE))
         mujoco.mj_getState(self._scene.model, self.data, state, _STATE)
         return state
 
     def snapshot(self) -> Snapshot:
-        """What `restore` goes on from."""
-        # Frames are never written to, the action is.
+        """Returns the state that `restore` continues from."""
+        # Only the action needs a copy, because frames are never modified in place.
         return Snapshot(
             self._step, self.simulator_state(), self._frames, self._action.copy(), self._sustain
         )
 
     def restore(self, snapshot: Snapshot) -> TimeStep:
-        """Goes back to a snapshot of an environment of the same piano and song.
+        """Restores a snapshot of an environment with the same piano and song.
 
-        What follows equals to the bit what followed there, if the actions are the same. The
-        reward of the time step that is returned is 0.
+        The same actions then lead to bitwise identical results. The returned time step has a
+        reward of 0.
+
+        Args:
+            snapshot: State from `snapshot`.
         """
-        self.reset()  # Clears warnings and whatever else is not part of the state.
+        self.reset()  # This clears warnings and other data outside the snapshot.
         model, data = self._scene.model, self.data
         mujoco.mj_setState(model, data, snapshot.simulator_state, _STATE)
         mujoco.mj_step1(model, data)
@@ -172,7 +177,10 @@ class PianoEnvironment:
         return TimeStep(Observation(self._frames, row), 0.0, 0.0, discount=1.0, last=False)
 
     def read_keys(self) -> None:
-        """Sets `key_state` (88,), 0 up to 1 down; `keys_down` (88,) bool; `pedal_down`."""
+        """Updates `key_state`, `keys_down` and `pedal_down` from the simulator.
+
+        `key_state` is (88,) float64 from 0 (up) to 1 (down). `keys_down` is (88,) bool.
+        """
         lowest, highest = self._scene.key_range
         position = np.minimum(np.maximum(self._key_positions, lowest), highest)
         self.key_state = position / highest
@@ -180,7 +188,7 @@ class PianoEnvironment:
         self.pedal_down = self._sustain >= _SUSTAIN_THRESHOLD
 
     def _apply(self, action: np.ndarray) -> None:
-        # Operation by operation as dm_env_wrappers' CanonicalSpecWrapper, in single precision.
+        # This repeats each operation of dm_env_wrappers' CanonicalSpecWrapper in single precision.
         raw = self._action
         if self.piano.config.clip:
             np.minimum(np.maximum(action, _MINUS_ONE), _ONE, out=raw)
@@ -224,13 +232,13 @@ class PianoEnvironment:
         if piano.config.action_reward_observation:
             newest[end + 1] = reward
         newest[-len(right) :] = self._positions[right]
-        # A new array each time: the one given out before may be on its way to the replay.
+        # The array has to be new, because the previous one may be on its way to the replay.
         self._frames = np.concatenate([self._frames[1:], newest[None]])
         return Observation(self._frames, np.int32(piano.first_row + self._step))
 
-    # --- Reward, term by term as robopianist's task has it and in its order ----------------
+    # --- Reward: the terms of robopianist's task, in the same order ------------------------
     #
-    # Few keys are due at a time: for these, plain Python is faster than NumPy.
+    # Only a few keys are due at a time, so plain Python is faster than NumPy here.
 
     def _reward(self, due: DueStep, wrong: bool, nearness: float) -> float:
         piano = self.piano
@@ -252,9 +260,9 @@ class PianoEnvironment:
         return reward
 
     def _energy_reward(self) -> float:
-        # Forces are those of the last physics step, velocities those after it, as the sensors
-        # that robopianist reads have them; where a control step is one physics step, dm_control
-        # brings the forces up to date.
+        # As in the sensors that robopianist reads, forces belong to the last physics step and
+        # velocities to the state after it. If a control step has only one physics step,
+        # dm_control updates the forces.
         if self._scene.substeps == 1:
             mujoco.mj_fwdActuation(self._scene.model, self.data)
         power = np.abs(self._forces * self._velocities)
@@ -264,7 +272,11 @@ class PianoEnvironment:
         )
 
     def _nearness(self, reach: Reach) -> float:
-        """The fingering reward for these keys; without annotation they share one assignment."""
+        """Returns the fingering reward for the keys of `reach`.
+
+        With annotated fingering, each key has a fixed finger. Without it, one assignment picks
+        the fingers of all keys.
+        """
         by_transport = reach.fingertips is None
         if not len(reach.key_geoms) or (by_transport and not self._scene.fingering_by_transport):
             return 0.0
@@ -290,13 +302,13 @@ class PianoEnvironment:
 
 
 def _closeness(distance: float, bound: float) -> float:
-    """dm_control's tolerance: 1 up to the bound, 0.1 ten bounds beyond it."""
+    """Returns dm_control's tolerance: 1 up to the bound, 0.1 ten bounds beyond it."""
     if distance <= bound:
         return 1.0
     return math.exp(-0.5 * ((distance - bound) / (10 * bound) * _SCALE) ** 2)
 
 
-# What the pedal earns when it is (due, down).
+# Reward of the pedal by (due, down).
 _PEDAL_REWARD = {
     (due, down): float(rewards.tolerance(float(due) - down, (0, 0.05), margin=0.5))
     for due in (False, True)

@@ -1,4 +1,4 @@
-"""One episode, or a stretch of it, played and kept."""
+"""Playing one episode, or a part of one, and keeping the performance."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from piano.environment import PianoEnvironment, Snapshot
 from piano.performance import Performance, cut_notes, notes_of_frames
 from replay.transition import Observation
 
-# A key of 15 cm moves its hammer about five times as fast as its own end.
+# A hammer moves about five times as fast as the end of its key, which is 15 cm long.
 _KEY_METERS = 0.15
 _HAMMER_RATIO = 5.0
 
@@ -20,17 +20,17 @@ def play(
     start: Snapshot | None = None,
     steps: int | None = None,
 ) -> Performance:
-    """Plays one episode, or a stretch of it.
+    """Plays one episode, or a part of one.
 
     Args:
-        environment: is reset first, or put back to `start`.
-        act: maps an observation to an action (action dimension,).
-        start: where to begin; by default at the beginning.
-        steps: control steps after which to end; by default the episode is played to its end.
+        environment: Environment to play in. It is first reset, or restored to `start`.
+        act: Function from an observation to an action, (action dimension,).
+        start: Snapshot to start from; None for the beginning of the episode.
+        steps: Largest number of control steps to play; None for the rest of the episode.
 
     Returns:
-        What was played, on a clock that begins with it. Keys that are down at the start are in
-        the frames, and are no notes.
+        The performance, with times in seconds from its own start. Keys that are already down at
+        the start appear in the frames but not as notes.
     """
     piano = environment.piano
     timestep = environment.reset() if start is None else environment.restore(start)
@@ -45,11 +45,11 @@ def play(
         played_keys.append(environment.keys_down)
         played_pedal.append(environment.pedal_down)
         positions.append(environment.data.qpos.astype(np.float32))
-    # A wrong press may have ended the episode early: what comes later was never due.
+    # A wrong press may have ended the episode early. Later notes of the score then do not count.
     end = begin + len(rewards)
     control_timestep = piano.config.control_timestep
     seconds = begin * control_timestep, end * control_timestep
-    # The task looks at the keys at the end of a control step: a note is due when it does.
+    # The task checks the keys at the end of a control step, so notes are due at that moment.
     due_notes = notes_of_frames(piano.score.keys[:end], control_timestep)
     first_steps = np.rint(due_notes[:, 0] / control_timestep).astype(int)
     velocities = piano.score.velocities[first_steps, due_notes[:, 2].astype(int)]
@@ -71,7 +71,7 @@ def play(
 
 
 class _Listener:
-    """Hears keys and pedal after every physics step."""
+    """Follows keys and pedal after every physics step."""
 
     def __init__(self, environment: PianoEnvironment):
         self._environment = environment
@@ -82,8 +82,8 @@ class _Listener:
         self.pedal_changes: list[tuple[float, float]] = (
             [(environment.data.time, 1.0)] if environment.pedal_down else []
         )
-        """Seconds, and 1.0 for down or 0.0 for up; a pedal that is down at the start goes down
-        then."""
+        """Time in seconds and new state (1.0 down, 0.0 up) of each pedal change. A pedal that is
+        down at the start has its first change there."""
 
     def listen(self) -> None:
         environment = self._environment
@@ -95,28 +95,29 @@ class _Listener:
             self._sounding[key] = note
             self._notes.append(note)
         for key in np.flatnonzero(self._down & ~environment.keys_down):
-            if key in self._sounding:  # Otherwise it was down at the start.
+            if key in self._sounding:  # A key that was down at the start has no note.
                 self._sounding.pop(key)[1] = seconds
         if environment.pedal_down != self._pedal_down:
             self.pedal_changes.append((seconds, float(environment.pedal_down)))
         self._down, self._pedal_down = environment.keys_down, environment.pedal_down
 
     def notes(self) -> np.ndarray:
-        """(M, 4) float64: onset and offset in seconds of the episode, key, MIDI velocity.
+        """Returns the notes so far, (M, 4) float64.
 
-        The offset of a note that goes on is infinite.
+        The columns are onset and offset in seconds of the episode, key, and MIDI velocity. The
+        offset of a note that still sounds is infinite.
         """
         return np.array(self._notes, np.float64).reshape(-1, 4)
 
 
 def midi_velocity(key_speed: float) -> float:
-    """The MIDI velocity of a touch, 1 to 127.
+    """Returns the MIDI velocity of a key press, 1 to 127.
 
-    58 + 71.3 log10(hammer speed in m/s), as measured on a computer-controlled grand piano
-    (Goebl and Bresin, J. Acoust. Soc. Am. 114, 2003, 2273).
+    The formula is 57.96 + 71.3 log10(hammer speed in m/s), as measured on a computer-controlled
+    grand piano (Goebl and Bresin, J. Acoust. Soc. Am. 114, 2003, 2273).
 
     Args:
-        key_speed: of the key as it begins to sound, in radians a second.
+        key_speed: Speed of the key when it starts to sound, in radians per second.
     """
     hammer_speed = _HAMMER_RATIO * _KEY_METERS * max(float(key_speed), 1e-6)
     return float(round(min(127.0, max(1.0, 57.96 + 71.3 * math.log10(hammer_speed)))))

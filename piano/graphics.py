@@ -1,4 +1,4 @@
-"""Which OpenGL MuJoCo uses. It must be settled before MuJoCo is first imported."""
+"""The choice of MuJoCo's OpenGL library, to be made before MuJoCo is first imported."""
 
 import ctypes
 import functools
@@ -11,10 +11,11 @@ _LIBRARIES = {"egl": ("libEGL.so.1",), "osmesa": ("libOSMesa.so.8", "libOSMesa.s
 
 
 def configure_opengl() -> None:
-    """Sets MUJOCO_GL to what works here: as it is, else a window system, EGL, OSMesa, or nothing.
+    """Sets MUJOCO_GL to an OpenGL library that works on this machine.
 
-    MuJoCo's import fails where MUJOCO_GL names a library that is not installed, and training
-    needs no pictures.
+    A value that is already set stays if it works. If none is set, the candidates are a window
+    system, EGL and OSMesa, in this order. If nothing works, OpenGL is disabled, because training
+    needs no images and MuJoCo's import fails where MUJOCO_GL names a missing library.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower()
     if wanted and wanted not in (_WINDOWS, *_LIBRARIES):
@@ -29,14 +30,14 @@ def configure_opengl() -> None:
 
 @functools.lru_cache(maxsize=1)
 def why_no_pictures() -> str | None:
-    """What is missing for videos, with the command that installs it; None if nothing is."""
+    """Returns what is missing for videos and how to install it; None if videos work."""
     try:
         import mujoco
 
         model = mujoco.MjModel.from_xml_string("<mujoco/>")
         with mujoco.Renderer(model, 16, 16) as renderer:
             renderer.render()
-    except Exception as error:  # Whatever the OpenGL at hand raises.
+    except Exception as error:  # Each OpenGL library raises exceptions of its own.
         reason = str(error).strip().splitlines() or [repr(error)]
         return f"no video: OpenGL does not work here ({reason[0]}); {INSTALL_HINT}"
     return None
@@ -47,11 +48,11 @@ def _works(name: str) -> bool:
 
 
 def _display_answers() -> bool:
-    """Whether windows can be made. DISPLAY may name a screen that is gone."""
+    """Returns whether windows can be opened. DISPLAY may name a screen that no longer exists."""
     import glfw
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", glfw.GLFWError)  # That none can is an answer here.
+        warnings.simplefilter("ignore", glfw.GLFWError)  # A failure is a valid answer here.
         if not glfw.init():
             return False
         glfw.terminate()

@@ -1,8 +1,8 @@
-"""Leaves out what libraries import for parts of theirs that are not used here.
+"""Delays imports of libraries that only unused features need.
 
-note_seq, which robopianist needs, brings bokeh, IPython and pandas for two functions that draw and
-play in notebooks, and dm_env_wrappers most of SciPy for a smoother of actions: two seconds in every
-process. Here each is brought when it is called.
+robopianist needs note_seq, which imports bokeh, IPython and pandas for two functions that draw
+and play in notebooks. dm_env_wrappers imports most of SciPy to smooth actions. Together they take
+two seconds in every process. Here each import waits until one of these functions is called.
 """
 
 import importlib
@@ -15,7 +15,7 @@ _NAMES = ("note_seq.notebook_utils", "dm_env_wrappers._src.mujoco.action_smoothe
 
 
 class _Later(types.ModuleType):
-    """Stands for a module until something of it is called."""
+    """A placeholder that imports its module when one of the module's functions is called."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):
@@ -30,6 +30,6 @@ class _Later(types.ModuleType):
 
 
 def install() -> None:
-    """Does so; has to come before the libraries are first imported."""
+    """Installs the placeholders. Call it before the libraries are first imported."""
     for name in _NAMES:
         sys.modules.setdefault(name, _Later(name))

@@ -1,12 +1,14 @@
-"""How well a performance matches its song.
+"""Metrics of how well a performance matches its song.
 
-Two families. Frame-wise precision, recall and F1 are robopianist's own
-(wrappers/evaluation.py), by which results are published; a frame in which nothing is due and
-nothing played counts as 1 there, so that an untrained policy has a precision near 1.
-Note-event metrics are those of music transcription (mir_eval.transcription): a note counts as
-hit when its key goes down within 50 ms of its onset. They are what a listener hears.
-How hard the notes are struck is judged by mir_eval.transcription_velocity (Hawthorne et al.,
-Onsets and Frames, arXiv 1710.11153).
+Frame-wise precision, recall and F1 come from robopianist (wrappers/evaluation.py). Published
+results use them. A frame in which nothing is due and nothing is played counts as 1, so even an
+untrained policy has a precision near 1.
+
+Note-event metrics come from music transcription (mir_eval.transcription). A note is a hit if its
+key goes down within 50 ms of its onset. These metrics match what a listener hears.
+
+Velocity metrics come from mir_eval.transcription_velocity (Hawthorne et al., Onsets and Frames,
+arXiv 1710.11153). They measure how hard the notes are struck.
 """
 
 import dataclasses
@@ -22,10 +24,14 @@ _LOWEST_PITCH = 21
 
 
 def metrics(performance: Performance) -> dict[str, float]:
-    """All metrics by name.
+    """Computes all metrics of a performance.
 
-    NaN where there is no value: `onset_error_ms` where no note was hit, and see
-    `velocity_metrics`.
+    Args:
+        performance: Performance to measure.
+
+    Returns:
+        Values by name. A value that does not exist is NaN: `onset_error_ms` if there was no hit,
+        and some of `velocity_metrics`.
     """
     return {
         "episode_return": float(performance.rewards.sum()),
@@ -43,11 +49,14 @@ def metrics(performance: Performance) -> dict[str, float]:
 
 
 def frame_metrics(due: np.ndarray, played: np.ndarray) -> dict[str, float]:
-    """Means over frames of precision, recall and F1; a ratio 0 / 0 counts as 1.
+    """Computes precision, recall and F1 as means over frames. A ratio 0 / 0 counts as 1.
 
     Args:
-        due: (T, keys) bool.
-        played: (T, keys) bool.
+        due: Keys due in each frame, (T, keys) bool.
+        played: Keys played in each frame, (T, keys) bool.
+
+    Returns:
+        Values by name: precision, recall and f1.
     """
     hits = np.sum(due & played, axis=1)
     due_count, played_count = np.sum(due, axis=1), np.sum(played, axis=1)
@@ -65,17 +74,18 @@ def frame_metrics(due: np.ndarray, played: np.ndarray) -> dict[str, float]:
 
 
 def note_metrics(due: np.ndarray, played: np.ndarray) -> dict[str, float]:
-    """Precision, recall and F1 of note events, and what they are made of.
+    """Computes precision, recall and F1 of note events, and the counts behind them.
 
     Args:
-        due: (N, 3) onset s, offset s, key; notes without any length do not count: they would
-            begin as the performance ends.
-        played: (M, 3 or more) likewise.
+        due: Notes due, (N, 3 or more) float64: onset and offset in seconds, key. Notes of zero
+            length do not count, because they begin as the performance ends.
+        played: Notes played, (M, 3 or more) float64, in the same form.
 
     Returns:
-        note_precision, note_recall, note_f1 (onset within 50 ms); note_with_offset_f1 (offset
-        within 50 ms or a fifth of the note, too); onset_error_ms, the mean distance from onset
-        to onset over the hits; due_notes, wrong_notes (played, no hit), missed_notes.
+        Values by name: note_precision, note_recall and note_f1 (onset within 50 ms);
+        note_with_offset_f1 (offset also within 50 ms or a fifth of the note); onset_error_ms, the
+        mean distance between onsets over the hits; and the counts due_notes, wrong_notes (played
+        notes that hit none) and missed_notes.
     """
     due, played = _with_length(due), _with_length(played)
     pairs = match_notes(due, played)
@@ -95,12 +105,16 @@ def note_metrics(due: np.ndarray, played: np.ndarray) -> dict[str, float]:
 
 
 def velocity_metrics(performance: Performance) -> dict[str, float]:
-    """How hard the notes were struck.
+    """Measures how hard the notes were struck.
+
+    Args:
+        performance: Performance to measure.
 
     Returns:
-        velocity_f1, see the function of that name, NaN where the score has no dynamics (one
-        velocity throughout, or a file that does not say); mean_velocity and velocity_spread, mean
-        and standard deviation of the MIDI velocities played, NaN where none was.
+        Values by name. velocity_f1 is the result of the function of that name; it is NaN if the
+        score has no dynamics (a single velocity, or none given). mean_velocity and
+        velocity_spread are the mean and the standard deviation of the MIDI velocities played;
+        they are NaN if no note was played.
     """
     performance = dataclasses.replace(
         performance,
@@ -120,18 +134,21 @@ def _with_length(notes: np.ndarray) -> np.ndarray:
 
 
 def has_dynamics(performance: Performance) -> bool:
-    """Whether notes are due at different velocities."""
+    """Returns whether the notes are due at different velocities."""
     due = performance.due_velocities
     return len(due) > 1 and bool(np.isfinite(due).all() and np.ptp(due) > 0)
 
 
 def velocity_f1(performance: Performance) -> float:
-    """F1 of notes that are hit in time, and as loud as the score has them in proportion.
+    """Computes the F1 of notes that are hit in time and with the right relative velocity.
 
-    Due velocities are brought to 0 to 1, the softest note 0 and the loudest 1; those of the notes
-    that hit are fitted to them by the best straight line. A hit counts if it is then less than 0.1
-    away. A performance that is softer or flatter throughout therefore loses nothing, and where all
-    notes are due at one velocity, this is the note-event F1.
+    The due velocities are scaled so that the softest note is 0 and the loudest is 1. A straight
+    line is fitted from the velocities of the hits to the scaled due velocities. A hit counts if
+    its fitted velocity is less than 0.1 away. A performance that is softer or flatter throughout
+    therefore loses nothing. If all notes are due at one velocity, the result is the note-event F1.
+
+    Args:
+        performance: Performance to measure.
     """
     due, played = performance.due_notes, performance.played_notes
     if not len(due) or not len(played):
@@ -157,20 +174,20 @@ def _f1(hits: int, due: np.ndarray, played: np.ndarray) -> float:
 def match_notes(
     due: np.ndarray, played: np.ndarray, offset_ratio: float | None = None
 ) -> list[tuple[int, int]]:
-    """Pairs of a due note and the played note that hits it, as many as can be.
+    """Pairs due notes with the played notes that hit them, in the largest possible number.
 
     Args:
-        due: (N, 3) onset s, offset s, key.
-        played: (M, 3 or more) likewise.
-        offset_ratio: if given, offsets have to agree, too, within this share of the due note's
-            length or 50 ms, whichever is more.
+        due: Notes due, (N, 3 or more) float64: onset and offset in seconds, key.
+        played: Notes played, (M, 3 or more) float64, in the same form.
+        offset_ratio: Tolerance for offsets as a share of the due note's length, but at least
+            50 ms; None to ignore offsets.
 
     Returns:
-        Indices into `due` and `played`; none occurs twice.
+        Pairs of indices into `due` and `played`. Each index occurs at most once.
     """
     if not len(due) or not len(played):
         return []
-    # Not above: it takes half a second, and only those who judge a performance need it.
+    # This import takes half a second, and only the judging of performances needs it.
     import mir_eval
 
     return mir_eval.transcription.match_notes(
@@ -182,7 +199,7 @@ def match_notes(
 
 
 def _intervals_and_pitches(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Notes in mir_eval's form: (N, 2) onset and offset in seconds, (N,) pitch in Hz."""
+    """Converts notes for mir_eval: (N, 2) onset and offset in seconds, (N,) pitch in Hz."""
     import mir_eval
 
     return notes[:, :2], mir_eval.util.midi_to_hz(notes[:, 2] + _LOWEST_PITCH)

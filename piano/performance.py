@@ -1,4 +1,4 @@
-"""A performance: what one episode leaves, for metrics, sound, MIDI and pictures."""
+"""A performance: the data of one episode for metrics, sound, MIDI and images."""
 
 import dataclasses
 import pathlib
@@ -11,28 +11,31 @@ from common.files import read_arrays
 _KEYS = 88
 _NOTE_COLUMNS = {"due_notes": (3, 4), "played_notes": (4,)}
 _SAME_MOMENT = 1e-6
-"""Seconds: far above what sums of time steps are rounded by, far below a physics step."""
+"""Tolerance in seconds between equal times. It is far above the rounding errors of summed time
+steps and far below a physics step."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Performance:
-    """T control steps of play, N notes due and M played, P changes of the pedal.
+    """T control steps of play, with N notes due, M notes played and P pedal changes.
 
     Attributes:
-        control_timestep: () float64, seconds.
-        due_keys: (T, 88) bool.
-        due_pedal: (T,) bool.
-        played_keys: (T, 88) bool, at the end of each control step.
-        played_pedal: (T,) bool, likewise.
-        rewards: (T,) float64.
-        due_notes: (N, 4) float64: onset and offset in seconds, key 0 to 87, MIDI velocity; by
-            onset. A note is due at the end of the control step in which it is first due: then the
-            task looks. Those that would begin as the performance ends are not part of it. Files of
-            earlier versions hold (N, 3), without velocities.
-        played_notes: (M, 4) float64: onset, offset, key and MIDI velocity; by onset. Times are
-            those of the physics, finer than a control step.
-        pedal_changes: (P, 2) float64: seconds, 1.0 for down and 0.0 for up.
-        positions: (T + 1, number of joints) float32, joint positions from the first state on.
+        control_timestep: Length of a control step in seconds, () float64.
+        due_keys: Keys due in each control step, (T, 88) bool.
+        due_pedal: Whether the pedal is due in each control step, (T,) bool.
+        played_keys: Keys down at the end of each control step, (T, 88) bool.
+        played_pedal: Whether the pedal is down at the end of each control step, (T,) bool.
+        rewards: Reward of each control step, (T,) float64.
+        due_notes: Notes due, (N, 4) float64: onset and offset in seconds, key 0 to 87, MIDI
+            velocity; sorted by onset. The onset is the end of the first control step in which
+            the note is due, because the task checks the keys then. A note that would begin as
+            the performance ends is left out. Files of earlier versions hold (N, 3), without
+            velocities.
+        played_notes: Notes played, (M, 4) float64: onset and offset in seconds, key, MIDI
+            velocity; sorted by onset. The times come from the physics and are finer than a
+            control step.
+        pedal_changes: Pedal changes, (P, 2) float64: time in seconds, 1.0 for down or 0.0 for up.
+        positions: Joint positions from the first state on, (T + 1, number of joints) float32.
     """
 
     control_timestep: np.ndarray
@@ -48,21 +51,26 @@ class Performance:
 
     @property
     def seconds(self) -> float:
-        """Length of the performance."""
+        """Length of the performance in seconds."""
         return len(self.rewards) * float(self.control_timestep)
 
     @property
     def due_velocities(self) -> np.ndarray:
-        """(N,) float64, MIDI velocities of the score; NaN where the file does not say."""
+        """MIDI velocities of the score, (N,) float64; NaN if the file does not hold them."""
         if self.due_notes.shape[1] < 4:
             return np.full(len(self.due_notes), np.nan)
         return self.due_notes[:, 3]
 
     def window(self, begin: int, end: int) -> "Performance":
-        """The control steps from `begin` up to `end`, as a performance of their own.
+        """Returns the control steps from `begin` up to `end` as a performance of their own.
 
-        A note belongs to the window in which it begins, and ends with it at the latest: see
-        `cut_notes`. Of a key that is down already the window has frames, and no note.
+        A note belongs to the window in which it begins, and ends with the window at the latest
+        (see `cut_notes`). A key that is already down at `begin` appears in the frames but not as
+        a note.
+
+        Args:
+            begin: First control step.
+            end: Control step after the last.
         """
         step = float(self.control_timestep)
         start, stop = begin * step, end * step
@@ -85,15 +93,15 @@ class Performance:
         )
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes all arrays into one compressed .npz file."""
+        """Writes all arrays to one compressed .npz file."""
         np.savez_compressed(path, **dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Performance":
-        """Reads what `save` wrote.
+        """Reads a file that `save` wrote.
 
         Raises:
-            BadInput: it is missing or damaged.
+            BadInput: The file is missing or damaged.
         """
         performance = cls(**read_arrays(path, [field.name for field in dataclasses.fields(cls)]))
         for name, columns in _NOTE_COLUMNS.items():
@@ -106,18 +114,18 @@ class Performance:
 
 
 def cut_notes(notes: np.ndarray, start: float, end: float) -> np.ndarray:
-    """The notes that begin within a stretch of time, on its own clock.
+    """Returns the notes that begin within a span of time.
 
-    A note that begins at `start` is one of them, and one that begins at `end` is not, so that
-    stretches that follow one another share out all notes. Every note has a length above 0.
+    A note at `start` is included and a note at `end` is not. Consecutive spans therefore divide
+    all notes among themselves. Every note has a length above 0.
 
     Args:
-        notes: (N, 2 or more) float64: onset and offset in seconds, and what else there is.
-        start: seconds.
-        end: seconds; notes that go on end here.
+        notes: Notes, (N, 2 or more) float64: onset and offset in seconds, then other columns.
+        start: Start of the span in seconds.
+        end: End of the span in seconds. Longer notes are cut off here.
 
     Returns:
-        (M, as many) float64; onset and offset are seconds from `start`.
+        Notes of the span, (M, same columns) float64. Onset and offset are seconds after `start`.
     """
     onsets = notes[:, 0]
     found = notes[(onsets >= start - _SAME_MOMENT) & (onsets < end - _SAME_MOMENT)].copy()
@@ -126,19 +134,19 @@ def cut_notes(notes: np.ndarray, start: float, end: float) -> np.ndarray:
 
 
 def notes_of_frames(keys: np.ndarray, control_timestep: float) -> np.ndarray:
-    """Note events of a piano roll: each run of frames in which a key is down.
+    """Converts a piano roll to notes, one for each run of frames in which a key is down.
 
     Args:
-        keys: (T, 88) bool.
-        control_timestep: seconds a frame.
+        keys: Keys that are down in each frame, (T, 88) bool.
+        control_timestep: Length of a frame in seconds.
 
     Returns:
-        (N, 3) float64: onset and offset in seconds, key; by onset, then by key.
+        Notes, (N, 3) float64: onset and offset in seconds, key; sorted by onset, then by key.
     """
     padded = np.zeros((len(keys) + 2, keys.shape[1]), np.int8)
     padded[1:-1] = keys
     change = np.diff(padded, axis=0).T
     onset_key, onset = np.nonzero(change == 1)
-    _, offset = np.nonzero(change == -1)  # Same order: by key, then by time.
+    _, offset = np.nonzero(change == -1)  # The order is the same: key, then time.
     notes = np.stack([onset * control_timestep, offset * control_timestep, onset_key], axis=-1)
     return notes[np.lexsort((onset_key, onset))].astype(np.float64)

@@ -1,4 +1,4 @@
-"""From a performance to what people see and hear: MIDI, sound, video."""
+"""Conversion of a performance to MIDI, sound and video."""
 
 import contextlib
 import copy
@@ -23,20 +23,20 @@ from piano.task_spec import TaskSpec
 
 _LOWEST_PITCH = 21
 _SECONDS_AFTER_THE_END = 1.0
-# Okabe and Ito's colors, which color-blind people can tell apart; the report uses them, too.
+# Color-blind people can tell these colors of Okabe and Ito apart. The report uses them, too.
 _HIT, _WRONG, _DUE = (0.0, 0.62, 0.45, 1.0), (0.84, 0.37, 0.0, 1.0), (0.34, 0.71, 0.91, 1.0)
-# The color that lets the material of a key show, as in robopianist's piano.py.
+# This color shows the plain material of a key, as in robopianist's piano.py.
 _PLAIN = (0.5, 0.5, 0.5, 1.0)
 
 
 def what_is_missing() -> list[str]:
-    """One line each for pictures and sound where they cannot be made here."""
+    """Returns a line for each of video and sound that this machine cannot produce."""
     reasons = [graphics.why_no_pictures()]
     try:
         import fluidsynth  # noqa: F401
     except ImportError:
         reasons.append("no sound: FluidSynth is not installed; sudo apt-get install libfluidsynth3")
-    except (OSError, AttributeError) as error:  # A library that is damaged, or of another version.
+    except (OSError, AttributeError) as error:  # The library is damaged or of another version.
         reasons.append(
             f"no sound: FluidSynth does not work here ({error}); "
             "sudo apt-get install --reinstall libfluidsynth3"
@@ -45,7 +45,7 @@ def what_is_missing() -> list[str]:
 
 
 def record(performance: Performance, piano: TaskSpec, config: RecordingConfig) -> dict[str, bytes]:
-    """The contents of what `write_recordings` makes, by the files' names."""
+    """Returns the contents of the files that `write_recordings` writes, by file name."""
     with tempfile.TemporaryDirectory(prefix="pianist-") as folder:
         place = pathlib.Path(folder)
         write_recordings(performance, piano, config, place)
@@ -59,14 +59,14 @@ def write_recordings(
     folder: pathlib.Path,
     video: bool = True,
 ) -> None:
-    """Makes played.mid and, where OpenGL works, video.mp4.
+    """Writes played.mid and, where OpenGL works, video.mp4.
 
     Args:
-        performance: to be heard and seen.
-        piano: that it was played on, or one of the same song and settings.
-        config: camera, size, quality and sound.
-        folder: for the files.
-        video: whether to make one.
+        performance: Performance to record.
+        piano: Task specification with the song and settings of the performance.
+        config: Camera, size, quality and sound of the recording.
+        folder: Folder for the files.
+        video: Whether to write a video.
     """
     to_midi(performance, config.velocity).save(folder / "played.mid")
     if video and graphics.why_no_pictures() is None:
@@ -74,10 +74,10 @@ def write_recordings(
 
 
 def to_midi(performance: Performance, velocity: str = "touch") -> midi_file.MidiFile:
-    """What was played, in robopianist's form.
+    """Converts the notes and the pedal of a performance to robopianist's MIDI format.
 
     Args:
-        performance: that was played.
+        performance: Performance to convert.
         velocity: "touch" for the velocities of the performance, "fixed" for robopianist's 127.
     """
     sequence = music_pb2.NoteSequence()
@@ -99,12 +99,12 @@ def to_midi(performance: Performance, velocity: str = "touch") -> midi_file.Midi
 
 
 def write_sound(performance: Performance, velocity: str, path: pathlib.Path) -> None:
-    """Synthesises what was played into a mono 16-bit WAV file; silence if there was nothing.
+    """Synthesizes a performance to a mono 16-bit WAV file, which is silent if it has no notes.
 
     Args:
-        performance: that was played.
-        velocity: as in `to_midi`.
-        path: of the file.
+        performance: Performance to synthesize.
+        velocity: "touch" or "fixed", see `to_midi`.
+        path: Path of the WAV file.
 
     Raises:
         ImportError: FluidSynth is not installed.
@@ -114,8 +114,9 @@ def write_sound(performance: Performance, velocity: str, path: pathlib.Path) -> 
     if len(performance.played_notes):
         sound = to_midi(performance, velocity).synthesize(rate)[: len(samples)]
         samples[: len(sound)] = sound
-        # pretty_midi brings every piece to full loudness. Soft play shall stay soft: amplitude
-        # goes with the square of the velocity (General MIDI's curve, 40 log10(velocity / 127)).
+        # pretty_midi normalizes every piece to full loudness, but soft playing must stay soft.
+        # Amplitude is proportional to the square of the velocity (General MIDI's curve,
+        # 40 log10(velocity / 127)).
         if velocity == "touch":
             samples *= (performance.played_notes[:, 3].max() / 127) ** 2
     with wave.open(str(path), "wb") as file:
@@ -131,22 +132,22 @@ def write_video(
     config: RecordingConfig,
     path: pathlib.Path,
 ) -> None:
-    """Renders the performance, with sound where FluidSynth is installed.
+    """Renders a performance to a video, with sound if FluidSynth is installed.
 
-    Keys are colored: hit, wrong, or due and not down.
+    Colors mark the keys that are hit, pressed wrongly, or due but not down.
 
     Args:
-        performance: to be shown.
-        piano: model of the same song and settings.
-        config: camera, size, quality and sound.
-        path: of the .mp4 file.
+        performance: Performance to render.
+        piano: Task specification with the song and settings of the performance.
+        config: Camera, size, quality and sound of the video.
+        path: Path of the .mp4 file.
 
     Raises:
-        RuntimeError: OpenGL does not work here.
-        ValueError: there is no such camera.
+        RuntimeError: OpenGL does not work on this machine.
+        ValueError: The camera does not exist.
     """
     height, width = config.record_resolution
-    # Beside the video, so that a recording that is made again removes the sound as well.
+    # The sound lies next to the video, so that a repeated recording also removes a stale file.
     sound = path.with_name(f".{path.stem}.wav")
     with contextlib.ExitStack() as stack:
         stack.callback(sound.unlink, missing_ok=True)
@@ -170,9 +171,10 @@ def write_video(
 
 @contextlib.contextmanager
 def _interrupts_kept_from_children() -> Iterator[None]:
-    """Blocks SIGINT in this thread, and so in the ffmpeg that it starts, which ends when we do.
+    """Blocks SIGINT in this thread and in the ffmpeg process that it starts.
 
-    imageio-ffmpeg would run Python between fork and exec for it, which may hang with JAX's threads.
+    ffmpeg still ends together with this process. imageio-ffmpeg's own way to block SIGINT runs
+    Python between fork and exec, which may hang because of JAX's threads.
     """
     os.environ["IMAGEIO_FFMPEG_NO_PREVENT_SIGINT"] = "1"
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -185,9 +187,9 @@ def _interrupts_kept_from_children() -> Iterator[None]:
 def _render(
     performance: Performance, piano: TaskSpec, config: RecordingConfig
 ) -> Iterator[np.ndarray]:
-    """Yields (height, width, 3) uint8 frames, one a control step."""
+    """Yields one frame per control step, (height, width, 3) uint8."""
     height, width = config.record_resolution
-    model = copy.copy(piano.scene.model)  # Others read it; colors and quality change here.
+    model = copy.copy(piano.scene.model)  # Others share the original, so only a copy may change.
     data = mujoco.MjData(model)
     model.vis.global_.offheight = max(height, model.vis.global_.offheight)
     model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)

@@ -1,4 +1,4 @@
-"""The reference: robopianist's own environment, wrapped as robopianist-rl wraps it."""
+"""The reference: robopianist's own environment with the wrappers of robopianist-rl."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from piano.task import PianoTask
 
 
 class _SinglePrecision(wrappers.SinglePrecisionWrapper):
-    """The wrapper of dm_env_wrappers, whose own conversion NumPy 2 refuses."""
+    """A variant of dm_env_wrappers' wrapper with a conversion that works with NumPy 2."""
 
     def _convert_timestep(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
         return timestep._replace(
@@ -24,20 +24,20 @@ class _SinglePrecision(wrappers.SinglePrecisionWrapper):
 
 
 def _single(value: Any) -> Any:
-    """float32 of a number or an array; None stays None."""
+    """Converts a number or an array to float32; None stays None."""
     return None if value is None else np.asarray(value, np.float32)
 
 
 class ReferenceEnvironment:
-    """One piano, two hands, one song; a `dm_env.Environment` in its methods.
+    """An environment with one piano, two hands and one song, and the methods of dm_env.
 
-    Observations are (observation dimension,) float32, actions (action dimension,) float32 in
-    [-1, 1], rewards and discounts Python floats.
+    Observations are (observation dimension,) float32. Actions are (action dimension,) float32 in
+    [-1, 1]. Rewards and discounts are () float32 arrays, or None after a reset.
 
     Args:
-        song: to be played.
-        config: of the task and its physics.
-        seed: of the environment's random state.
+        song: Song to play.
+        config: Settings of the task and its physics.
+        seed: Seed of the environment's random state.
     """
 
     def __init__(self, song: Song, config: EnvironmentConfig, seed: int = 0):
@@ -74,20 +74,20 @@ class ReferenceEnvironment:
         self._wrapped = _SinglePrecision(wrapped)
 
     def action_spec(self) -> dm_env.specs.BoundedArray:
-        """Of the canonical action, between -1 and 1."""
+        """Returns the spec of the canonical action, with bounds -1 and 1."""
         return self._wrapped.action_spec()
 
     def reset(self) -> dm_env.TimeStep:
-        """Begins an episode."""
+        """Starts an episode and returns its first time step."""
         return self._wrapped.reset()
 
     def step(self, action: np.ndarray) -> dm_env.TimeStep:
-        """Holds an action for one control step.
+        """Applies an action for one control step.
 
         Args:
-            action: (action dimension,) float32 in [-1, 1].
+            action: Action in [-1, 1], (action dimension,) float32.
 
         Returns:
-            The time step; its discount is 0.0 only after a wrong press that ends the episode.
+            Time step. Its discount is 0.0 only after a wrong press that ends the episode.
         """
         return self._wrapped.step(action)

@@ -1,7 +1,7 @@
-"""The hands and the piano: one MuJoCo model, whatever the song, and where things are in it.
+"""The MuJoCo model of hands and piano, and the positions of their elements in its arrays.
 
-robopianist builds the model; everything here is read off it once. That takes seconds, so it is
-built once and sent to the processes that need it.
+robopianist builds the model, which is the same for every song. Building it takes seconds, so one
+process builds the scene and sends it to the others.
 """
 
 from collections.abc import Sequence
@@ -20,23 +20,23 @@ RIGHT_FOREARM, LEFT_FOREARM = 1, 2
 
 
 class Scene:
-    """The model of one configuration; environments only read it.
+    """The model of one configuration. Environments only read it.
 
     Args:
-        song: any of those that are played; robopianist wants one.
-        config: of task and physics.
+        song: Any song of the run. robopianist needs one to build the model.
+        config: Settings of the task and its physics.
     """
 
     def __init__(self, song: Song, config: EnvironmentConfig):
         reference = ReferenceEnvironment(song, config)
         reference.reset()
         task, physics = reference.task, reference.composer.physics
-        # Of our own: robopianist's tree and bindings are let go.
+        # The copy lets Python free robopianist's tree and bindings.
         self.model: mujoco.MjModel = physics.model.ptr.__copy__()
         self.first_data = mujoco.MjData(self.model)
-        """At the beginning of an episode."""
+        """State of the simulator at the beginning of an episode."""
         mujoco.mj_copyData(self.first_data, self.model, physics.data.ptr)
-        # Nothing here reads sensors; they cost three per cent.
+        # This code reads no sensors, and computing them costs 3% of the time.
         self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR
         self.substeps = round(config.control_timestep / self.model.opt.timestep)
         self.energy_penalty: float = task._energy_penalty_coef
@@ -63,7 +63,7 @@ class Scene:
         self.key_targets = key_target_offset(np.array(geoms.size))
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the model, which its data bring along."""
+        """Leaves out the model, because `first_data` already contains it."""
         return {name: value for name, value in self.__dict__.items() if name != "model"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -72,10 +72,10 @@ class Scene:
 
 
 def _slice(indices: np.ndarray) -> slice:
-    """The same indices as a slice, which NumPy reads without copying.
+    """Converts indices to a slice, which NumPy reads without copying.
 
     Raises:
-        ValueError: they do not follow each other.
+        ValueError: The indices are not consecutive.
     """
     first, last = int(indices[0]), int(indices[-1]) + 1
     if list(indices) != list(range(first, last)):
@@ -84,14 +84,14 @@ def _slice(indices: np.ndarray) -> slice:
 
 
 def _addresses(physics: mjcf.Physics, joints: Sequence[Any], kind: str) -> np.ndarray:
-    """Where joints are in qpos, or with "dof" in qvel."""
+    """Returns the addresses of joints in qpos, or in qvel for the kind "dof"."""
     return np.array(getattr(physics.model.ptr, f"jnt_{kind}adr")[physics.bind(joints).element_id])
 
 
 def _geoms_named_as(physics: mjcf.Physics, geoms: Sequence[Any]) -> np.ndarray:
-    """(number of geoms,) bool: whose name begins like one of these.
+    """Returns which geoms have a name that starts with one of these names, (geoms,) bool.
 
-    So does mujoco_utils' `has_collision`, which robopianist asks.
+    mujoco_utils' `has_collision`, which robopianist uses, compares names in the same way.
     """
     prefixes = tuple(geom.full_identifier for geom in geoms)
     names = [physics.model.id2name(i, "geom") for i in range(physics.model.ngeom)]

@@ -1,4 +1,4 @@
-"""A song: what is due and when. All reading and refusing of MIDI happens here, once."""
+"""Songs: the notes that are due and their times. Only this module reads and checks MIDI files."""
 
 import bisect
 import dataclasses
@@ -22,7 +22,7 @@ from piano.config import SongConfig
 
 LONGEST_SONG_SECONDS = 600.0
 _LARGEST_FILE_BYTES = 2_000_000
-_MOST_TICKS = 2**28 - 1  # From one event to the next; the standard has four bytes of seven bits.
+_MOST_TICKS = 2**28 - 1  # Largest delta time: the standard has four bytes of seven bits.
 _LOWEST_KEY, _HIGHEST_KEY = 21, 108
 _HIGHEST_VELOCITY = 127
 _FINGERS = 10
@@ -31,12 +31,12 @@ _SHORTEST_NOTE_SECONDS = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class Song:
-    """A piece as robopianist plays it.
+    """A piece in the form that robopianist plays.
 
     Attributes:
-        title: for people.
-        midi: robopianist's own form, stretched, transposed and trimmed.
-        repairs: what was wrong with the file and is put right, one line each.
+        title: Title for people.
+        midi: Notes and pedal in robopianist's format, stretched, transposed and trimmed.
+        repairs: Repairs that the file needed, one line each.
     """
 
     title: str
@@ -45,15 +45,19 @@ class Song:
 
     @property
     def has_fingering(self) -> bool:
-        """Whether every note says which finger plays it."""
+        """Whether every note has an annotated finger."""
         return self.midi.has_fingering()
 
     def trajectory(self, control_timestep: float) -> midi_file.NoteTrajectory:
-        """Keys and pedal due at each control step."""
+        """Returns the keys and the pedal due at each control step.
+
+        Args:
+            control_timestep: Length of a control step in seconds.
+        """
         return midi_file.NoteTrajectory.from_midi(self.midi, control_timestep)
 
     def to_json(self) -> dict[str, Any]:
-        """All of the song as JSON values; see `from_json`."""
+        """Returns the whole song as JSON values, which `from_json` reads."""
         return {
             "title": self.title,
             "seconds": self.midi.seq.total_time,
@@ -70,10 +74,10 @@ class Song:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Song":
-        """The song that `to_json` described.
+        """Returns the song from the values of `to_json`.
 
         Raises:
-            BadInput: the description is damaged.
+            BadInput: The description is damaged.
         """
         sequence = music_pb2.NoteSequence()
         try:
@@ -92,10 +96,10 @@ class Song:
 
 
 def load_songs(config: SongConfig) -> list[Song]:
-    """The songs that the flags name.
+    """Loads the songs that the flags name.
 
     Raises:
-        BadInput: there is no such piece or file, it cannot be played, or is named twice.
+        BadInput: A piece or file does not exist, cannot be played, or is named twice.
     """
     if not config.midi_file:
         return [_arrange(_named_piece(config.environment_name), config)]
@@ -107,7 +111,7 @@ def load_songs(config: SongConfig) -> list[Song]:
 
 
 def _arrange(song: Song, config: SongConfig) -> Song:
-    """The song stretched, transposed and trimmed."""
+    """Returns the song stretched, transposed and trimmed."""
     midi = song.midi.stretch(config.stretch_factor).transpose(config.shift_factor)
     require(
         len(midi.seq.notes) > 0,
@@ -115,8 +119,8 @@ def _arrange(song: Song, config: SongConfig) -> Song:
         f"{config.shift_factor}",
     )
     if config.trim_silence:
-        # robopianist's own method ends with the note listed last, which in a file with several
-        # tracks need not be the one that sounds last; its named pieces keep its habit.
+        # robopianist's own method ends with the note that is listed last. In a file with several
+        # tracks another note may sound last. Named pieces keep robopianist's behavior.
         midi = _trim_silence(midi) if config.midi_file else midi.trim_silence()
     _check_playable(midi.seq, song.title)
     return dataclasses.replace(song, midi=midi)
@@ -157,7 +161,7 @@ def _named_piece(name: str) -> Song:
 
 
 def _check_playable(sequence: music_pb2.NoteSequence, title: str) -> None:
-    """Refuses what would need endless memory or has nothing to play."""
+    """Rejects a song that is too long for memory, has nothing to play, or has invalid values."""
     numbers = [sequence.total_time]
     numbers += [time for note in sequence.notes for time in (note.start_time, note.end_time)]
     require(
@@ -185,19 +189,19 @@ def _check_playable(sequence: music_pb2.NoteSequence, title: str) -> None:
 
 @dataclasses.dataclass
 class _Note:
-    start: int  # Ticks.
+    start: int  # Start and end are in ticks.
     end: int
     pitch: int
     velocity: int
 
 
 class _Clock:
-    """Seconds, and bars for people, of a tick.
+    """Conversion of ticks to seconds, and to bars for messages.
 
     Args:
-        ticks_per_beat: of the file.
-        tempi: microseconds a beat, from a tick on.
-        meters: beats (quarter notes) a bar, from a tick on.
+        ticks_per_beat: Number of ticks per beat in the file.
+        tempi: Microseconds per beat, by the tick from which they hold.
+        meters: Beats (quarter notes) per bar, by the tick from which they hold.
     """
 
     def __init__(self, ticks_per_beat: int, tempi: dict[int, int], meters: dict[int, float]):
@@ -208,16 +212,16 @@ class _Clock:
         )
 
     def seconds(self, tick: int) -> float:
-        """Time of a tick in seconds."""
+        """Returns the time of a tick in seconds."""
         return self._tempi.total(tick)
 
     def bar_and_time(self, tick: int) -> str:
-        """Bar and time of a tick, such as "bar 3, 4.50 s"."""
+        """Returns bar and time of a tick, such as "bar 3, 4.50 s"."""
         return f"bar {int(self._meters.total(tick) + 1e-9) + 1}, {self.seconds(tick):.2f} s"
 
 
 class _Rates:
-    """What a rate that changes at some ticks has added up to."""
+    """The integral over ticks of a rate that changes at some of them."""
 
     def __init__(self, rates: Mapping[int, float], scale: float):
         self._begins = sorted(rates)
@@ -282,7 +286,7 @@ def _open_midi_file(path: pathlib.Path) -> mido.MidiFile:
     try:
         file = mido.MidiFile(file=io.BytesIO(contents), clip=True)
     except Exception as error:
-        # mido raises whatever its parser trips over: OSError, IndexError, ValueError, ...
+        # mido's parser raises many kinds of exceptions: OSError, IndexError, ValueError, ...
         raise BadInput(f"{path} is not a MIDI file, or is damaged: {error!r}") from error
     require(
         file.ticks_per_beat > 0 and file.type in (0, 1),
@@ -297,7 +301,7 @@ def _open_midi_file(path: pathlib.Path) -> mido.MidiFile:
 
 
 def _with_ticks(track: mido.MidiTrack) -> list[tuple[int, mido.Message]]:
-    """Messages with their absolute times in ticks."""
+    """Returns the messages of a track with their absolute times in ticks."""
     tick, messages = 0, []
     for message in track:
         tick += message.time
@@ -308,7 +312,7 @@ def _with_ticks(track: mido.MidiTrack) -> list[tuple[int, mido.Message]]:
 def _pair_notes(
     track: list[tuple[int, mido.Message]], clock: _Clock, repairs: list[str]
 ) -> list[_Note]:
-    """Note-ons with their note-offs; repairs those without a partner.
+    """Pairs note-ons with note-offs, and repairs events that lack a partner.
 
     Each note-off ends the earliest sounding note of its channel and pitch.
     """
@@ -347,7 +351,7 @@ def _keep_on_keyboard(notes: list[_Note], clock: _Clock, repairs: list[str]) -> 
 
 
 def _separate_overlaps(notes: list[_Note], clock: _Clock, repairs: list[str]) -> list[_Note]:
-    """One key sounds once at a time: a new onset ends the note before it."""
+    """Ends each note at the next onset of its key, because a key sounds only once at a time."""
     kept: list[_Note] = []
     latest: dict[int, _Note] = {}
     overlaps: list[int] = []
@@ -355,7 +359,7 @@ def _separate_overlaps(notes: list[_Note], clock: _Clock, repairs: list[str]) ->
         before = latest.get(note.pitch)
         if before is not None and note.start < before.end:
             overlaps.append(note.start)
-            if note.start == before.start:  # Doubled: the longer one, at the louder velocity.
+            if note.start == before.start:  # Doubled: keep the greater length and velocity.
                 before.end = max(before.end, note.end)
                 before.velocity = max(before.velocity, note.velocity)
                 continue
@@ -367,10 +371,10 @@ def _separate_overlaps(notes: list[_Note], clock: _Clock, repairs: list[str]) ->
 
 
 def _keep_ten_at_once(notes: list[_Note], clock: _Clock, repairs: list[str]) -> list[_Note]:
-    """Two hands have ten fingers: of more notes at once the softest new ones are left out."""
+    """Limits the notes at any time to ten, one per finger, by removing the softest new ones."""
     kept: list[_Note] = []
     left_out: list[int] = []
-    held: list[int] = []  # A heap of the ends of the notes that sound.
+    held: list[int] = []  # A heap of the end ticks of sounding notes.
     for start, group in itertools.groupby(notes, key=lambda note: note.start):
         while held and held[0] <= start:
             heapq.heappop(held)
@@ -392,7 +396,7 @@ def _report(repairs: list[str], clock: _Clock, ticks: list[int], what: str) -> N
 def _to_sequence(
     notes: list[_Note], messages: list[tuple[int, mido.Message]], clock: _Clock
 ) -> music_pb2.NoteSequence:
-    """robopianist's form, times in seconds."""
+    """Converts the notes to robopianist's format, with times in seconds."""
     sequence = music_pb2.NoteSequence()
     for note in sorted(notes, key=lambda note: (note.start, note.pitch)):
         start = clock.seconds(note.start)

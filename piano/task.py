@@ -1,4 +1,4 @@
-"""robopianist's task, with a fingering reward for pieces that carry no fingering."""
+"""robopianist's task with a fingering reward for pieces that have no annotated fingering."""
 
 from typing import Any
 
@@ -11,11 +11,12 @@ from scipy.spatial.distance import cdist
 
 from common.errors import require
 
-# As in robopianist's suite/tasks/piano_with_shadow_hands.py, for annotated fingering.
+# This matches robopianist's suite/tasks/piano_with_shadow_hands.py for annotated fingering.
 _CLOSE_ENOUGH_METERS = 0.01
 
 
-# Of the base class, what is used here and in its place: private, so another release may lack it.
+# This project uses these names of the base class. They are private, so another release may lack
+# them.
 _PRIVATE_NAMES = (
     *("_set_rewards", "_compute_key_press_reward", "_compute_sustain_reward"),
     *("_compute_energy_reward", "_compute_fingering_reward", "_compute_forearm_reward"),
@@ -23,15 +24,15 @@ _PRIVATE_NAMES = (
 
 
 def check_robopianist(base: type) -> None:
-    """Refuses a robopianist whose task is not that of the release 1.0.10.
+    """Rejects a robopianist whose task differs from that of release 1.0.10.
 
-    The repository, which has the same number, rewards fingering by transport by itself.
+    robopianist's repository has the same version number but a transport reward of its own.
 
     Args:
-        base: the class `PianoWithShadowHands`.
+        base: Class `PianoWithShadowHands` of the installed robopianist.
 
     Raises:
-        BadInput: private names that are used are missing, or the reward is another one.
+        BadInput: The class lacks private names that this project uses, or has another reward.
     """
     missing = [name for name in _PRIVATE_NAMES if not hasattr(base, name)]
     own = [name for name in vars(base) if "ot_fingering" in name]
@@ -49,17 +50,18 @@ check_robopianist(piano_with_shadow_hands.PianoWithShadowHands)
 
 
 class PianoTask(piano_with_shadow_hands.PianoWithShadowHands):
-    """Two Shadow hands play a song.
+    """The task of playing a song with two Shadow hands.
 
     Args:
-        fingering_by_transport: whether fingers are rewarded for being near the keys due now
-            by assigning them by least total distance (RP1M, arXiv 2408.11048, section 4.1)
-            and then by robopianist's own tolerance; for pieces without annotated fingering.
-        kwargs: as robopianist has them.
+        fingering_by_transport: Whether fingers earn a reward for being near the keys due now, for
+            pieces without annotated fingering. Fingers are assigned to keys by least total
+            distance (RP1M, arXiv 2408.11048, section 4.1). The distances are then rewarded with
+            robopianist's own tolerance.
+        kwargs: Arguments of robopianist's task.
     """
 
     def __init__(self, *, fingering_by_transport: bool, **kwargs: Any):
-        self.fingering_by_transport = fingering_by_transport  # Read by the base constructor.
+        self.fingering_by_transport = fingering_by_transport  # The base constructor uses this.
         super().__init__(**kwargs)
 
     def _set_rewards(self) -> None:
@@ -68,9 +70,9 @@ class PianoTask(piano_with_shadow_hands.PianoWithShadowHands):
             self._reward_fn.add("fingering_reward", self._compute_transport_reward)
 
     def get_discount(self, physics: mjcf.Physics) -> float:
-        """0.0 at a wrong press that ends the episode, otherwise 1.0.
+        """Returns 0.0 at a wrong press that ends the episode, otherwise 1.0.
 
-        robopianist means this, but sets the 0.0 only after dm_control has asked for it.
+        robopianist intends the same, but sets the 0.0 only after dm_control has read the discount.
         """
         del physics
         return 0.0 if self._wrong_press_termination and self._failure_termination else 1.0
@@ -86,13 +88,13 @@ class PianoTask(piano_with_shadow_hands.PianoWithShadowHands):
 
 
 def key_target_offset(size: np.ndarray) -> np.ndarray:
-    """From the center of a key to where a fingertip should touch it.
+    """Returns the offset from the center of a key to the point that a fingertip should touch.
 
     Args:
-        size: (keys, 3) half sizes of the keys' boxes in meters.
+        size: Half sizes of the keys' boxes in meters, (keys, 3).
 
     Returns:
-        (keys, 3) meters: towards the player's end of the key, and up.
+        Offsets in meters, (keys, 3): toward the player's end of the key, and up.
     """
     offset = np.zeros(size.shape)
     offset[:, 0] = 0.35 * size[:, 0]
@@ -101,14 +103,16 @@ def key_target_offset(size: np.ndarray) -> np.ndarray:
 
 
 def transport_reward(fingertips: np.ndarray, targets: np.ndarray) -> float:
-    """Mean closeness of the fingers that are assigned by least total distance.
+    """Returns the mean closeness of fingers to keys, assigned by least total distance.
 
     Args:
-        fingertips: (fingers, 3) positions in meters.
-        targets: (keys, 3) positions in meters; of more keys than fingers the nearest count.
+        fingertips: Positions of the fingertips in meters, (fingers, 3).
+        targets: Positions to touch in meters, (keys, 3). If there are more keys than fingers,
+            only the assigned keys count.
 
     Returns:
-        1.0 where every assigned finger is within 1 cm, 0.1 at 11 cm, towards 0.0 beyond.
+        Mean over the assigned pairs of a value that is 1.0 within 1 cm, 0.1 at 11 cm, and falls
+        toward 0.0 beyond.
     """
     distances = cdist(targets, fingertips)
     assigned = distances[linear_sum_assignment(distances)]

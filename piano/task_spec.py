@@ -1,4 +1,4 @@
-"""What all environments of one song share: hands, piano, and the score."""
+"""The data that all environments of one song share: hands, piano and score."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,46 +16,47 @@ _KEYS = 88
 
 
 class Reach(NamedTuple):
-    """K keys that fingertips should be near."""
+    """A group of K keys that fingertips should be near."""
 
     key_geoms: np.ndarray
-    """(K,) geoms of the keys."""
+    """Geoms of the keys, (K,)."""
     targets: np.ndarray
-    """(K, 3) meters, from the center of each key to where a fingertip should touch it."""
+    """Offsets from the key centers to the points to touch, in meters, (K, 3)."""
     fingertips: np.ndarray | None
-    """(K,) sites of the fingertips that the annotation assigns; None without annotation."""
+    """Sites of the annotated fingertips, (K,); None without annotation."""
 
 
 class DueStep(NamedTuple):
-    """What is due in one control step."""
+    """The keys and the pedal due in one control step."""
 
     keys: list[int]
-    """In the order in which their rewards are summed."""
+    """Keys due, in the order in which their rewards are summed."""
     key_set: frozenset[int]
-    """The same keys."""
+    """Keys due, as a set."""
     pedal: bool
     """Whether the pedal is due."""
     now: Reach
-    """The keys, in this order."""
+    """Reach of the keys due, in the order of `keys`."""
     soon: Reach | None
-    """These, and those of the next onset within `EnvironmentConfig.preparation_steps`; of two
-    that one finger should play, the one that is due now. None if there is nothing to prepare."""
+    """Reach of the keys due now and of those at the next onset within
+    `EnvironmentConfig.preparation_steps`. If one finger should play two keys, only the key that
+    is due now counts. None if there is nothing to prepare."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A song on the grid of control steps; T of them.
+    """A song on a grid of T control steps.
 
     Attributes:
-        keys: (T, 88) bool, due at each control step.
-        pedal: (T,) bool.
-        velocities: (T, 88) uint8, the MIDI velocity of the note that is due; 0 where none is.
-            Neither observation nor reward has it.
-        keys_in_order: for each control step the keys due, those of the right hand first.
-        fingers: their fingers (0 to 9, right hand first); None if fingering is not part of the
-            task.
-        features: (T + 1, features) uint8, what of the observation is a function of time: the
-            fingers in use, if fingering is part of the task, and the goals from now to the end
+        keys: Keys due at each control step, (T, 88) bool.
+        pedal: Whether the pedal is due at each control step, (T,) bool.
+        velocities: MIDI velocities of the notes due, 0 for other keys, (T, 88) uint8. They are
+            not part of the observation or the reward.
+        keys_in_order: Keys due at each control step, those of the right hand first.
+        fingers: Fingers of `keys_in_order` (0 to 9, right hand first); None if fingering is not
+            part of the task.
+        features: Part of the observation that depends on time alone, (T + 1, features) uint8:
+            the fingers in use if fingering is part of the task, and the goals from now to the end
             of the lookahead. Row T repeats row T - 1, as robopianist's observation does.
     """
 
@@ -68,13 +69,13 @@ class Score:
 
 
 def make_score(song: Song, config: EnvironmentConfig, hold: int = 0) -> Score:
-    """The score of a song.
+    """Makes the score of a song.
 
     Args:
-        song: to be played.
-        config: of the environment.
-        hold: control steps by which each note ends later, or earlier if negative. A note keeps
-            one control step at least, and repeated notes stay apart.
+        song: Song to play.
+        config: Settings of the environment.
+        hold: Number of control steps by which each note ends later, or earlier if negative. A
+            note keeps at least one control step, and repeated notes stay apart.
     """
     lookahead = config.n_steps_lookahead
     annotated = song.has_fingering and not config.disable_fingering_reward
@@ -88,7 +89,7 @@ def make_score(song: Song, config: EnvironmentConfig, hold: int = 0) -> Score:
         goal[step, [note.key for note in notes]] = 1
         velocities[step, [note.key for note in notes]] = [note.velocity for note in notes]
         goal[step, _KEYS] = trajectory.sustains[step]
-        # Right hand first, as robopianist sums its distances.
+        # robopianist sums its distances in this order, right hand first.
         by_hand = sorted(notes, key=lambda note: note.fingering >= 5)
         pairs = np.array([(note.fingering, note.key) for note in by_hand], np.int64)
         used, keys = pairs.reshape(-1, 2).T
@@ -110,7 +111,7 @@ def make_score(song: Song, config: EnvironmentConfig, hold: int = 0) -> Score:
 
 
 def _held(steps: Sequence[Sequence[PianoNote]], hold: int) -> list[list[PianoNote]]:
-    """The notes due at each control step, if each note ends `hold` control steps later."""
+    """Returns the notes due at each control step if each note ends `hold` steps later."""
     found = [list(notes) for notes in steps]
     for _ in range(abs(hold)):
         due = [{note.key for note in notes} for notes in found]
@@ -134,13 +135,13 @@ def _held(steps: Sequence[Sequence[PianoNote]], hold: int) -> list[list[PianoNot
 
 
 class TaskSpec:
-    """Hands, piano and score of one song; environments only read it.
+    """The hands, piano and score of one song. Environments only read it.
 
     Args:
-        scene: of hands and piano.
-        score: to be played.
-        config: of task and physics.
-        first_row: that belongs to the beginning of the song, in the table of features.
+        scene: Scene with hands and piano.
+        score: Score to play.
+        config: Settings of the task and its physics.
+        first_row: Row in the table of features where the song begins.
     """
 
     def __init__(self, scene: Scene, score: Score, config: EnvironmentConfig, first_row: int):
@@ -150,8 +151,8 @@ class TaskSpec:
         self.first_row = first_row
         self.steps = [self._due_step(step) for step in range(len(score.keys))]
 
-        # In the order of their names in robopianist, by which its wrapper sorts them: action;
-        # fingering and goal; left hand, keys, pedal, reward, right hand.
+        # robopianist's wrapper sorts the parts of the observation by name: action; fingering and
+        # goal; left hand, keys, pedal, reward, right hand.
         last_step = config.action_reward_observation
         joints = sum(len(indices) for indices in scene.hand_joints)
         self.layout = ObservationLayout(
@@ -184,7 +185,7 @@ class TaskSpec:
     def _with_next_onset(
         self, step: int, keys: np.ndarray, fingers: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Keys, and their fingers if annotated, due now or at the next onset that is prepared."""
+        """Returns the keys due now or at the next prepared onset, and any annotated fingers."""
         score, after = self.score, step + 1
         ahead = score.keys[after : after + self.config.preparation_steps]
         before = score.keys[step : step + len(ahead)]
@@ -202,10 +203,10 @@ class TaskSpec:
 
     @property
     def action_dim(self) -> int:
-        """Numbers in an action."""
+        """Number of values in an action."""
         return len(self.scene.first_action)
 
     @property
     def episode_length(self) -> int:
-        """Control steps of the whole song."""
+        """Length of an episode in control steps, which is the whole song."""
         return len(self.score.keys)

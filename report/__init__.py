@@ -1,1 +1,1 @@
-"""The report: one run as one HTML file, to look at without anything else."""
+"""The report on a run as one HTML file that needs no other files."""

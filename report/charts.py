@@ -1,4 +1,4 @@
-"""Draws small line charts as inline SVG that takes its colors from the page around it."""
+"""Small line charts as inline SVG, with colors from the surrounding page."""
 
 import html
 import math
@@ -34,21 +34,21 @@ background:currentColor;vertical-align:middle;margin-right:.4em}
 
 
 class Curve(NamedTuple):
-    """One line of a chart; P points in the units of its axes, NaN where one is missing."""
+    """One line of a chart with P points in the units of the axes. Missing points are NaN."""
 
     label: str
     x: np.ndarray
-    """(P,) float64, in any order."""
+    """Horizontal values in any order, (P,) float64."""
     y: np.ndarray
-    """(P,) float64."""
+    """Vertical values, (P,) float64."""
     color: str
-    """Variable of the page's style: hit, missed, wrong or second."""
+    """Color variable of the page's style: hit, missed, wrong or second."""
     dots: bool
-    """Whether to mark every point, with its value on hovering."""
+    """Whether to mark every point and show its value on hover."""
 
 
 class Thinned(NamedTuple):
-    """A curve short enough to draw: mean, least and greatest value for each place, each (P,)."""
+    """A curve short enough to draw: mean, minimum and maximum at each x, each (P,) float64."""
 
     x: np.ndarray
     mean: np.ndarray
@@ -57,7 +57,13 @@ class Thinned(NamedTuple):
 
 
 def thin(x: np.ndarray, y: np.ndarray, most: int = _MOST_POINTS) -> Thinned:
-    """Sorts a curve, leaves out what is missing, and gathers a long one into equal stretches."""
+    """Sorts a curve, drops missing points, and averages a long curve over groups of equal size.
+
+    Args:
+        x: Horizontal values, (P,) float64.
+        y: Vertical values, (P,) float64.
+        most: Largest number of points to keep.
+    """
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = x[finite], y[finite]
     order = np.argsort(x, kind="stable")
@@ -75,7 +81,7 @@ def thin(x: np.ndarray, y: np.ndarray, most: int = _MOST_POINTS) -> Thinned:
 
 
 def short_number(value: float) -> str:
-    """A number in few characters: 1.2M, 35k, 0.25, 3e-05."""
+    """Formats a number in few characters: 1.2M, 35k, 0.25, 3e-05."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}".replace("-", MINUS)
@@ -83,12 +89,12 @@ def short_number(value: float) -> str:
 
 
 def full_number(value: float | None, decimals: int) -> str:
-    """A number with a fixed number of decimals; a dash for none."""
+    """Formats a number with a fixed number of decimals; None becomes a dash."""
     return DASH if value is None else f"{value:,.{decimals}f}".replace("-", MINUS)
 
 
 def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`, with at most `most` spaces between them."""
+    """Returns round numbers from `low` to `high` with at most `most` intervals between them."""
     raw = (high - low) / most
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * size for size in (1, 2, 5, 10) if power * size >= raw * 0.999)
@@ -108,16 +114,17 @@ def draw_chart(
     """Draws a chart with the last value of each curve above it.
 
     Args:
-        title: heading.
-        words: a sentence below it.
-        curves: those without a point are left out.
-        x_label: words below the horizontal axis, with the unit.
-        limits: ends of the vertical axis; taken from the curves if None.
-        logarithmic: vertical axis is so, if all values are positive and span a decade or more.
-        whole: Whether only whole numbers stand below the horizontal axis.
+        title: Heading of the chart.
+        words: Sentence below the heading.
+        curves: Curves to draw. Curves without points are left out.
+        x_label: Label of the horizontal axis, with the unit.
+        limits: Ends of the vertical axis; None to derive them from the curves.
+        logarithmic: Whether the vertical axis is logarithmic if all values are positive and span
+            at least a decade.
+        whole: Whether the horizontal axis only shows whole numbers.
 
     Returns:
-        An HTML figure, or an empty string where there is nothing to draw.
+        HTML figure; an empty string if there is nothing to draw.
     """
     drawn = [(curve, thinned) for curve in curves if len((thinned := thin(curve.x, curve.y)).x)]
     if not drawn:
@@ -138,7 +145,7 @@ def draw_chart(
 
 
 class _Axes:
-    """Linear or logarithmic axes round some curves."""
+    """Linear or logarithmic axes around some curves."""
 
     def __init__(
         self, curves: Sequence[Thinned], limits: tuple[float, float] | None, logarithmic: bool
@@ -149,7 +156,7 @@ class _Axes:
         self.left, self.right = min(0.0, x.min()), x.max()
         if self.right <= self.left:
             self.right = self.left + 1.0
-        # The ends of a band may lie outside: one outlier would flatten all else.
+        # The ends of a band may lie outside the axes, so that an outlier does not flatten the rest.
         low = min(means.min(), *(np.quantile(curve.least, 0.02) for curve in curves))
         high = max(means.max(), *(np.quantile(curve.greatest, 0.98) for curve in curves))
         if limits:
@@ -163,18 +170,18 @@ class _Axes:
             self.low, self.high = (low - room if low else 0.0), high + room
 
     def x(self, values: np.ndarray) -> np.ndarray:
-        """Horizontal places in the drawing."""
+        """Converts values to horizontal positions in the drawing."""
         return _LEFT + (values - self.left) / (self.right - self.left) * (_RIGHT - _LEFT)
 
     def y(self, values: np.ndarray) -> np.ndarray:
-        """Vertical places in the drawing, cut off at its edges."""
+        """Converts values to vertical positions in the drawing, clipped at its edges."""
         if self.logarithmic:
             values = np.log10(np.maximum(values, 1e-300))
         share = np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0)
         return _BOTTOM - share * (_BOTTOM - _TOP)
 
     def draw(self, x_label: str, whole: bool) -> str:
-        """Grid, numbers and the words below."""
+        """Draws the grid, the numbers and the label of the horizontal axis."""
         if self.logarithmic:
             decades = range(math.ceil(self.low), math.floor(self.high) + 1)
             levels = [10.0**decade for decade in decades[:: 1 + len(decades) // 6]]

@@ -1,4 +1,4 @@
-"""Shows a policy before and after its fine-tuning, as `pianist cpl` compared them."""
+"""The section that compares a policy before and after its fine-tuning by `pianist cpl`."""
 
 import collections
 import html
@@ -63,7 +63,7 @@ class _Quantity(NamedTuple):
     name: str
     decimals: int = 3
     sign: int = 1
-    """1: more is better; -1: less is; 0: neither."""
+    """Direction of improvement: 1 if more is better, -1 if less is better, 0 if neither."""
 
 
 _CENTRAL = (
@@ -76,7 +76,7 @@ _CENTRAL = (
     _Quantity("Wrong notes", "wrong_notes", 0, -1),
     _Quantity("Missed notes", "missed_notes", 0, -1),
 )
-# Evaluations of earlier versions lack them.
+# Evaluations of earlier versions lack these values.
 _TOUCH = (
     _Quantity("Velocity F1", "velocity_f1"),
     _Quantity("Mean velocity", "mean_velocity", 1, 0),
@@ -90,23 +90,24 @@ _DRAWN = (
 
 
 class Comparison(NamedTuple):
-    """The section, empty where nothing was compared."""
+    """The section as HTML, which is empty for a run without a comparison."""
 
     section: str
     has_performances: bool
-    """Whether it shows both performances, so that the page need not."""
+    """Whether the section shows both performances, so that the page can leave them out."""
 
 
 def draw_comparison(
     run: RunFolder, evaluations: Sequence[Evaluation], steps: Steps, learnt_from: Sequence[str]
 ) -> Comparison:
-    """Draws the section; what cannot be read is named in it and passed over.
+    """Draws the section. It skips values that cannot be read and lists their names.
 
     Args:
-        run: that was fine-tuned.
-        evaluations: of it.
-        steps: that it counts.
-        learnt_from: what the simulated raters listened for whose answers it learnt from.
+        run: Folder of the fine-tuning.
+        evaluations: Evaluations of the fine-tuning.
+        steps: Steps that the fine-tuning counts.
+        learnt_from: Qualities judged by the simulated raters whose answers the policy learned
+            from.
     """
     if not run.comparison.exists():
         return Comparison("", False)
@@ -128,7 +129,7 @@ def draw_comparison(
 
 
 def _find(values: Values, side: str, evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """The evaluation of a side: one of this run's, wherever the run's folder is by now."""
+    """Finds the evaluation of a side by folder name, because the run may have moved."""
     path = values.get(side, "evaluation")
     if isinstance(path, str):
         name = pathlib.PurePath(path).name
@@ -167,7 +168,7 @@ def _draw_table(values: Values, learnt_from: Sequence[str]) -> str:
 
 
 def _draw_other_raters(values: Values, learnt_from: Sequence[str]) -> str:
-    """The simulated raters that the policy did not learn from, to be opened by those who ask."""
+    """Draws the other simulated raters, from which the policy did not learn, in a closed part."""
     given, of = (_drawn, "performances drawn") if _has_drawn(values) else (_central, "performance")
     others = [(_rating(name), both) for name, both in given(values) if name not in learnt_from]
     if not others:
@@ -187,13 +188,13 @@ def _has_drawn(values: Values) -> bool:
 
 
 def _central(values: Values) -> Iterator[tuple[str, list[Measured]]]:
-    """Each simulated rating of the central performance, before and after."""
+    """Yields the simulated ratings of the central performance, before and after."""
     for name in _union(values, "ratings"):
         yield name, [Measured(values.number(side, "ratings", name)) for side in _SIDES]
 
 
 def _drawn(values: Values) -> Iterator[tuple[str, list[Measured]]]:
-    """Each simulated rating of the performances drawn, before and after."""
+    """Yields the simulated ratings of the sampled performances, before and after."""
     for name in _union(values, "drawn", "ratings"):
         yield name, [values.measured(side, "drawn", "ratings", name) for side in _SIDES]
 
@@ -209,7 +210,7 @@ def _draw_rows(rows: Sequence[str]) -> str:
 
 
 def _union(values: Values, *path: str) -> list[str]:
-    """The names in an object of either side."""
+    """Returns the names that occur in an object of either side."""
     return list(dict.fromkeys(name for side in _SIDES for name in values.names(side, *path)))
 
 
@@ -238,7 +239,7 @@ def _row(quantity: _Quantity, before: Measured, after: Measured) -> str:
 
 
 def _difference(quantity: _Quantity, before: Measured, after: Measured) -> tuple[str, str]:
-    """The difference in figures, and what to think of it."""
+    """Returns the difference as text, and a verdict on it."""
     if before.value is None or after.value is None:
         return DASH, ""
     difference = round(after.value - before.value, quantity.decimals)
@@ -246,7 +247,7 @@ def _difference(quantity: _Quantity, before: Measured, after: Measured) -> tuple
         return full_number(0.0, quantity.decimals), "equal"
     figures = f"{difference:+,.{quantity.decimals}f}".replace("-", MINUS)
     if before.half_width is not None and after.half_width is not None:
-        # The performances before do not depend on those after: their variances add up.
+        # The performances before and after are independent, so their variances add up.
         half_width = math.hypot(before.half_width, after.half_width)
         if abs(difference) <= half_width:
             return figures, "unclear"
@@ -256,7 +257,7 @@ def _difference(quantity: _Quantity, before: Measured, after: Measured) -> tuple
 
 
 def _draw_sides(before: Evaluation, after: Evaluation, steps: Steps) -> str:
-    """Both videos and strips, the strips with the same axes."""
+    """Draws the videos and strips of both sides. The strips have the same axes."""
     sides = dict(zip(_SIDES, (before, after), strict=True))
     films = _draw_films(sides)
     recorded = {side: load_recording(evaluation) for side, evaluation in sides.items()}
@@ -279,7 +280,7 @@ def _draw_sides(before: Evaluation, after: Evaluation, steps: Steps) -> str:
 
 
 def _draw_films(sides: dict[str, Evaluation]) -> dict[str, str]:
-    """The videos, together no larger than one may be; if only one has room, that after."""
+    """Embeds the videos within the size limit of the page; the later video takes precedence."""
     films, room = {}, MOST_VIDEO_BYTES
     for side, evaluation in reversed(sides.items()):
         video = find_video(evaluation)

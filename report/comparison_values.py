@@ -1,4 +1,4 @@
-"""Takes values out of a comparison; what is not as it should be is named and passed over."""
+"""Access to the values of a comparison. Invalid values are skipped and their names kept."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,15 +10,15 @@ _LARGEST = 1e12
 
 
 class Measured(NamedTuple):
-    """A number, or a mean."""
+    """A single number or a mean."""
 
     value: float | None
     half_width: float | None = None
-    """Of the mean's 95% interval."""
+    """Half width of the mean's 95% interval; None for a single number."""
 
 
 def full_measure(measured: Measured, decimals: int) -> str:
-    """A number, with the half width of its interval if it has one, as HTML."""
+    """Formats a number as HTML, with the half width of its interval if it has one."""
     words = full_number(measured.value, decimals)
     if measured.value is None or measured.half_width is None:
         return words
@@ -26,19 +26,19 @@ def full_measure(measured: Measured, decimals: int) -> str:
 
 
 class Values:
-    """What is in a comparison.
+    """The values of a comparison.
 
     Args:
-        values: the JSON object of its file; anything may be in it.
+        values: JSON object of the comparison's file. Its contents may be invalid.
     """
 
     def __init__(self, values: Record):
         self._values = values
         self.damaged: list[str] = []
-        """What could not be read, such as before.metrics.f1; some more than once."""
+        """Names of unreadable values, such as before.metrics.f1. A name can occur repeatedly."""
 
     def get(self, *path: str) -> Any:
-        """A value; None where it is null, absent, or below something that is no object."""
+        """Returns a value; None if it is null, absent, or not inside an object or a list."""
         value: Any = self._values
         for depth, name in enumerate(path, start=1):
             try:
@@ -49,7 +49,7 @@ class Values:
         return value
 
     def absent(self, *path: str) -> bool:
-        """Whether there is no such value, or null; that is no damage."""
+        """Returns whether a value is absent or null, without counting it as damaged."""
         value: Any = self._values
         for name in path:
             try:
@@ -59,7 +59,7 @@ class Values:
         return value is None
 
     def number(self, *path: str, least: float = -_LARGEST) -> float | None:
-        """A finite number of a likely size; None for null, and where it is none."""
+        """Returns a finite number from `least` to 1e12; None for null or anything else."""
         value = self.get(*path)
         if value is None:
             return None
@@ -70,7 +70,7 @@ class Values:
         return None
 
     def names(self, *path: str) -> list[str]:
-        """The names in an object, or the numbers in a list; none where it is neither."""
+        """Returns the names in an object or the indices of a list; otherwise an empty list."""
         value = self.get(*path)
         if isinstance(value, dict):
             return list(value)
@@ -80,7 +80,7 @@ class Values:
         return []
 
     def measured(self, *path: str) -> Measured:
-        """A mean; its interval may be absent."""
+        """Returns a mean, whose interval may be absent."""
         interval = None
         if "interval" in self.names(*path):
             interval = self.number(*path, "interval", least=0.0)
@@ -91,10 +91,10 @@ class Values:
 
 
 def _below(value: Any, name: str) -> Any:
-    """What an object has by a name, or a list by a number.
+    """Returns the value of a name in an object, or of an index in a list.
 
     Raises:
-        LookupError: It has nothing of that name.
+        LookupError: The value has nothing of that name.
     """
     if isinstance(value, dict):
         return value[name]

@@ -1,6 +1,6 @@
-"""What became of every key and every note: hit, missed or wrong.
+"""The status of every key and every note: hit, missed or wrong.
 
-Keys are compared frame by frame, notes by their onsets, as in `piano.metrics`.
+Keys are compared frame by frame. Notes are compared by their onsets, as in `piano.metrics`.
 """
 
 from typing import NamedTuple
@@ -16,37 +16,38 @@ _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
 class Bar(NamedTuple):
-    """A stretch of time, in seconds, in which a key or the pedal keeps one status."""
+    """A span of time in seconds during which a key or the pedal keeps one status."""
 
     status: str
-    """hit: due and played; missed: due only; wrong: played only; due, of the pedal alone."""
+    """Status: hit (due and played), missed (due only), wrong (played only), or due (only for the
+    pedal)."""
     key: int
     onset: float
     offset: float
 
 
 class Onset(NamedTuple):
-    """The beginning of a due or a wrong note."""
+    """The onset of a due or a wrong note."""
 
     status: str
     key: int
     seconds: float
     words: str
     due: float | None
-    """MIDI velocity in the score; None where it says none, or the note is not due."""
+    """MIDI velocity in the score; None if the score has none or the note is not due."""
     played: float | None
-    """MIDI velocity as played; None where the note was missed."""
+    """MIDI velocity as played; None if the note was missed."""
 
 
 def find_bars(performance: Performance) -> list[Bar]:
-    """The bars of all keys; those of one status follow each other, missed ones first."""
+    """Returns the bars of all keys, grouped by status with the missed ones first."""
     due, played = performance.due_keys, performance.played_keys
     masks = {"missed": due & ~played, "wrong": played & ~due, "hit": due & played}
     return _bars(masks, performance)
 
 
 def find_pedal_bars(performance: Performance) -> list[Bar]:
-    """The bars of the pedal: due, and played either as due or wrongly."""
+    """Returns the bars of the pedal: due, played as due, and played wrongly."""
     due, played = performance.due_pedal[:, None], performance.played_pedal[:, None]
     return _bars({"due": due, "hit": due & played, "wrong": played & ~due}, performance)
 
@@ -61,7 +62,7 @@ def _bars(masks: dict[str, np.ndarray], performance: Performance) -> list[Bar]:
 
 
 def find_onsets(performance: Performance) -> list[Onset]:
-    """One onset for each due note, and one for each played note that hits none."""
+    """Returns one onset for each due note and for each played note that hits none."""
     due, played = performance.due_notes, performance.played_notes
     wanted = [value if np.isfinite(value) else None for value in performance.due_velocities]
     hits = dict(match_notes(due, played))
@@ -98,12 +99,12 @@ def _delay(seconds: float) -> str:
 
 
 def note_name(key: int) -> str:
-    """Name of a piano key, 0 (A0) to 87 (C8), for example C#5."""
+    """Returns the name of a piano key, 0 (A0) to 87 (C8), for example C#5."""
     return f"{_NAMES[(key + 21) % 12]}{(key + 21) // 12 - 1}"
 
 
 def key_range(*performances: Performance) -> tuple[int, int]:
-    """Lowest and highest key to draw: those due or played, and two more on either side."""
+    """Returns the lowest and highest key to draw: all keys due or played, plus two per side."""
     notes = [one.due_notes[:, 2] for one in performances]
     notes += [one.played_notes[:, 2] for one in performances]
     keys = np.concatenate(notes)

@@ -1,4 +1,4 @@
-"""Draws how a run has learned so far, as one small chart for each quantity."""
+"""The learning curves of a run, with one small chart per quantity."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,8 @@ class _Chart(NamedTuple):
     title: str
     words: str
     curves: dict[str, str]
-    """Label by the name of a value: of the logbook with a slash, of an evaluation without."""
+    """Labels by the name of the value. Names with a slash are from the logbook, others from
+    evaluations."""
     colors: tuple[str, str] = ("hit", "second")
     limits: tuple[float, float] | None = None
     logarithmic: bool = False
@@ -116,7 +117,13 @@ _CHARTS = (
 
 
 def draw_curves(records: Sequence[Record], evaluations: Sequence[Evaluation], steps: Steps) -> str:
-    """Draws the section of curves; a plain sentence where there is nothing to draw yet."""
+    """Draws the section of curves, or a sentence if there is nothing to draw yet.
+
+    Args:
+        records: Lines of the logbook.
+        evaluations: Evaluations of the run.
+        steps: Steps on the horizontal axis.
+    """
     lines = [*records, *(evaluation.metrics for evaluation in evaluations)]
     counts, minutes = numbers(lines, steps.name), numbers(lines, "seconds") / 60
     charts = "".join(

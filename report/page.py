@@ -1,4 +1,4 @@
-"""Writes a run as one HTML file that needs nothing else: no network, no script, no other file."""
+"""The report on a run as one HTML file without scripts, network access or other files."""
 
 import dataclasses
 import html
@@ -107,10 +107,13 @@ _DECIMALS = {
 
 
 def write_report(run: pathlib.Path) -> pathlib.Path:
-    """Writes `report.html` into a run's folder, whole or not at all; returns its path.
+    """Writes `report.html` to a run's folder in one atomic step, and returns its path.
+
+    Args:
+        run: Folder of the run.
 
     Raises:
-        BadInput: there is no run in this folder, or it has not begun to train.
+        BadInput: The folder contains no run, or the run has not started to train.
     """
     folder = RunFolder(run)
     partial = folder.report.with_name(f".{folder.report.name}.{os.getpid()}.partial")
@@ -155,7 +158,7 @@ def _page(run: RunFolder) -> str:
 
 
 def _progress(records: Sequence[Record], evaluations: Sequence[Evaluation], steps: Steps) -> str:
-    """How far the run has come, in a few words."""
+    """Describes the progress of the run in a few words."""
 
     def greatest(name: str) -> float:
         return max((record[name] for record in records), default=0)
@@ -182,7 +185,7 @@ def _tiles(evaluations: Sequence[Evaluation], steps: Steps) -> str:
 
 
 def _main_tile(evaluations: Sequence[Evaluation], steps: Steps) -> str:
-    """The headline: the score, and the notes behind it as a bar of struck, missed and wrong."""
+    """Draws the headline: the score above a bar of notes that were struck, missed and wrong."""
     last = evaluations[-1]
     due, missed, wrong = (
         last.metrics[name] for name in ("due_notes", "missed_notes", "wrong_notes")
@@ -224,7 +227,7 @@ def _table(evaluations: Sequence[Evaluation], steps: Steps) -> str:
 
 
 def _value(evaluation: Evaluation, name: str) -> str:
-    # Evaluations of earlier versions lack some.
+    # Evaluations of earlier versions lack some values.
     return charts.full_number(evaluation.metrics.get(name), _DECIMALS.get(name, 3))
 
 
@@ -251,10 +254,10 @@ def _flatten(value: Any, name: str) -> list[tuple[str, str]]:
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """Writes a run's curves and piano roll into one HTML file."""
+    """Writes a run's learning curves and piano roll into one HTML file."""
 
     run: tyro.conf.Positional[str]
-    """The run: its folder or URL, or its name below --root-dir."""
+    """Run to report on: its folder or URL, or its name below --root-dir."""
     root_dir: str = "runs"
     """Folder or URL that holds the runs."""
 
@@ -263,10 +266,10 @@ def report(config: ReportConfig) -> dict[str, str]:
     """Writes the report of a run.
 
     Returns:
-        The run's name and the report's path.
+        Name of the run and path of the report.
 
     Raises:
-        BadInput: there is no such run, or it has not begun to train.
+        BadInput: The run does not exist or has not started to train.
     """
     run = find(config.run, config.root_dir)
     with run.place.uploaded():

@@ -1,4 +1,4 @@
-"""Shows what was performed: the video, the piano roll, and the first beside the last."""
+"""The section on performances: the video, the piano roll, and the first next to the last."""
 
 import base64
 import html
@@ -14,11 +14,11 @@ from report.records import Evaluation, Steps
 from report.velocity_lane import describe_touch
 
 MOST_VIDEO_BYTES = 20_000_000
-"""On one page."""
+"""Largest total size of the videos on one page, in bytes."""
 
 
 def draw_video(evaluations: Sequence[Evaluation], steps: Steps) -> str:
-    """Embeds the newest video; names it where it is too large, says nothing where none is."""
+    """Embeds the newest video, or names it if it is too large; empty if there is no video."""
     for evaluation in reversed(evaluations):
         video = find_video(evaluation)
         if video is not None:
@@ -30,12 +30,12 @@ def draw_video(evaluations: Sequence[Evaluation], steps: Steps) -> str:
 
 
 def find_video(evaluation: Evaluation) -> pathlib.Path | None:
-    """The video of an evaluation; of several songs, that of the first."""
+    """Returns the video of an evaluation; for several songs, that of the first."""
     return _first_file(evaluation, "video.mp4")
 
 
 def embed_video(video: pathlib.Path, most_bytes: int) -> str:
-    """The video as part of the page; a sentence with its path where it is larger than that."""
+    """Embeds a video in the page, or names its path if it is larger than `most_bytes`."""
     size = video.stat().st_size
     if size > most_bytes:
         return (
@@ -52,7 +52,13 @@ def embed_video(video: pathlib.Path, most_bytes: int) -> str:
 def draw_performances(
     evaluations: Sequence[Evaluation], steps: Steps, then_and_now: bool = True
 ) -> str:
-    """Draws the newest performance in full and, if wanted, in little beside the first one."""
+    """Draws the newest performance in full and, optionally, a strip of it next to the first.
+
+    Args:
+        evaluations: Evaluations of the run, oldest first.
+        steps: Steps that the run counts.
+        then_and_now: Whether to draw the strips of the first and the last performance.
+    """
     if not evaluations:
         return ""
     heading = "<h2>What was due, what was played</h2>"
@@ -74,7 +80,7 @@ def draw_performances(
 
 
 def _first_recorded(evaluations: Iterable[Evaluation]) -> tuple[Evaluation, Performance] | None:
-    """The first evaluation of which there is a recording, and the recording."""
+    """Returns the first evaluation with a recording, and the recording."""
     for evaluation in evaluations:
         performance = load_recording(evaluation)
         if performance is not None:
@@ -83,7 +89,11 @@ def _first_recorded(evaluations: Iterable[Evaluation]) -> tuple[Evaluation, Perf
 
 
 def load_recording(evaluation: Evaluation) -> Performance | None:
-    """The recorded keys of an evaluation, if they can be read; of several songs, the first."""
+    """Loads the recorded performance of an evaluation; for several songs, that of the first.
+
+    Returns:
+        Performance; None if it is missing or unreadable.
+    """
     recording = _first_file(evaluation, "performance.npz")
     if recording is None:
         return None
@@ -94,14 +104,14 @@ def load_recording(evaluation: Evaluation) -> Performance | None:
 
 
 def _first_file(evaluation: Evaluation, name: str) -> pathlib.Path | None:
-    """The file of an evaluation; of several songs, that of the first."""
+    """Returns a file of an evaluation; for several songs, that of the first."""
     if evaluation.folder is None:
         return None
     return next(iter(sorted(evaluation.folder.rglob(name))), None)
 
 
 def caption(evaluation: Evaluation, steps: Steps) -> str:
-    """When an evaluation was made, and its score."""
+    """Describes when an evaluation was made and its score."""
     count = short_number(evaluation.metrics[steps.name])
     score = full_number(evaluation.metrics["note_f1"], 3)
     return f'<p class="note">Evaluation after {count} {steps.words}, note F1 {score}</p>'

@@ -1,7 +1,7 @@
-"""Draws what was due against what was played, as inline SVG.
+"""The piano roll, which compares due and played notes, as inline SVG.
 
-Bars are the state of the keys, frame by frame; marks are onsets, note by note. Colors and shapes
-differ together, so that the roll can be read without seeing colors.
+Bars show the keys frame by frame, and marks show the onset of each note. Statuses differ in both
+color and shape, so that color-blind people can read the roll.
 """
 
 import itertools
@@ -70,7 +70,7 @@ class _Sign(NamedTuple):
 def draw_roll(performance: Performance) -> str:
     """Draws the piano roll with keyboard, onsets, pedal lanes, velocities and legend.
 
-    Long pieces are broken into rows of about 20 s, as on a sheet of music.
+    Long pieces are split into rows of about 20 s, as in sheet music.
     """
     bars, pedal = find_bars(performance), find_pedal_bars(performance)
     onsets = find_onsets(performance)
@@ -105,9 +105,9 @@ def draw_strip(performance: Performance, keys: tuple[int, int], seconds: float) 
     """Draws a whole performance in one narrow strip, for comparison with another.
 
     Args:
-        performance: what to draw.
-        keys: lowest and highest of the strip.
-        seconds: length of the strip.
+        performance: Performance to draw.
+        keys: Lowest and highest key of the strip.
+        seconds: Length of the strip in seconds.
     """
     view = View(*keys, 0.0, seconds)
     return (
@@ -118,7 +118,7 @@ def draw_strip(performance: Performance, keys: tuple[int, int], seconds: float) 
 
 
 def draw_strip_legend() -> str:
-    """What the colors of a strip mean."""
+    """Draws the legend for the colors of a strip."""
     return _draw_legend(_bar_signs())
 
 
@@ -138,7 +138,7 @@ def _draw_titled_bars(view: View, bars: Sequence[Bar]) -> str:
 
 
 def _draw_bars(view: View, bars: Sequence[Bar]) -> str:
-    """Many bars as one path for each status, without words."""
+    """Draws many bars as one path per status, without titles."""
     paths = []
     for status, group in itertools.groupby(bars, key=lambda bar: bar.status):
         outline = "".join(

@@ -1,4 +1,4 @@
-"""Reads what a run has written so far; what a killed run left half written is passed over."""
+"""Reading of a run's files. Parts that a killed run left incomplete are skipped."""
 
 import json
 import pathlib
@@ -16,19 +16,20 @@ Record = dict[str, Any]
 
 
 class Evaluation(NamedTuple):
-    """One evaluation."""
+    """One evaluation of a run."""
 
     metrics: Record
-    """By name, see `piano.metrics`, with step counts and, if logged, seconds; None: no value."""
+    """Metrics by name (see `piano.metrics`), step counts and, if logged, seconds. None stands for
+    no value."""
     folder: pathlib.Path | None
-    """With its recordings, where they are complete."""
+    """Folder with the recordings; None without a complete metrics file."""
 
 
 class Steps(NamedTuple):
-    """The steps by which a run's progress is told."""
+    """The kind of steps that measure a run's progress."""
 
     name: str
-    """Of their count, in the logbook and among the metrics."""
+    """Name of the step count in the logbook and the metrics."""
     words: str
 
 
@@ -38,20 +39,27 @@ _NEW_NAMES = {
     "learner/updates_per_second": "learner/steps_per_second",
     "cpl/behaviour_cloning_loss": "cpl/behavior_cloning_loss",
 }
-"""What logbooks of before version 0.1.0 have, by what it is now."""
+"""Current names of values, by their names in logbooks from before version 0.1.0."""
 
 
 def steps_of(config: Record) -> Steps:
-    """The steps that a run with these settings counts: a fine-tuning takes none in environments.
+    """Returns the kind of steps of a run: a fine-tuning takes no environment steps.
 
-    Only a fine-tuning's settings name a checkpoint to begin with, see
+    Only the settings of a fine-tuning name a checkpoint to start from, see
     `rlhf.fine_tune.FineTuneConfig`.
+
+    Args:
+        config: Settings of the run.
     """
     return _FINE_TUNING if "load_checkpoint" in config else _TRAINING
 
 
 def learnt_from(config: Record) -> list[str]:
-    """What the simulated raters listened for from whom a fine-tuning with these settings learnt."""
+    """Returns the qualities judged by the simulated raters that a fine-tuning learned from.
+
+    Args:
+        config: Settings of the fine-tuning.
+    """
     raters = config.get("raters")
     names = [name for name in raters if isinstance(name, str)] if isinstance(raters, list) else []
     return [quality for name in names if (quality := listened_for(name))]
@@ -61,7 +69,7 @@ def read_logbook(path: pathlib.Path) -> tuple[list[Record], int]:
     """Reads a logbook.
 
     Returns:
-        Its lines, and the number of further lines that cannot be read.
+        Lines that can be read, and the number of other lines.
     """
     records: list[Record] = []
     damaged = 0
@@ -78,7 +86,7 @@ def read_logbook(path: pathlib.Path) -> tuple[list[Record], int]:
 
 
 def read_evaluations(run: RunFolder, records: Iterable[Record]) -> list[Evaluation]:
-    """Gathers the evaluations of a run, oldest first, from its logbook and its folders."""
+    """Collects the evaluations of a run from its logbook and its folders, oldest first."""
     found = {
         record["learner_steps"]: Evaluation(
             {name.removeprefix("eval/"): value for name, value in record.items()}, None
@@ -89,7 +97,7 @@ def read_evaluations(run: RunFolder, records: Iterable[Record]) -> list[Evaluati
     for path in matching(run.evaluations, "*/metrics.json"):
         try:
             metrics = read_json(path)
-        except BadInput:  # Half written: an evaluation that is under way, or was killed.
+        except BadInput:  # Incomplete: the evaluation is under way or was killed.
             continue
         step = metrics["learner_steps"]
         logged = found[step].metrics if step in found else {}
@@ -98,5 +106,5 @@ def read_evaluations(run: RunFolder, records: Iterable[Record]) -> list[Evaluati
 
 
 def numbers(records: Iterable[Record], name: str) -> np.ndarray:
-    """The same value of R records, (R,) float64; NaN where it is absent or null."""
+    """Returns one value from each of R records, (R,) float64; NaN if it is absent or null."""
     return np.array([record.get(name) for record in records], np.float64)

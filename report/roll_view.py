@@ -1,4 +1,4 @@
-"""What the piano roll and the velocities below it share: their coordinates and their marks."""
+"""The coordinates and marks that the piano roll shares with the velocities below it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,11 +15,11 @@ MARKS = {
     "missed": (_CIRCLE, "onset missed"),
     "wrong": (_CROSS, "onset not due"),
 }
-"""Shape, to be formatted with x and y, and meaning of the mark of each status."""
+"""Shape and meaning of each status's mark. The shape is a format string with x and y."""
 
 
 class View(NamedTuple):
-    """Where the keys from low to high and the seconds from start to stop lie in the drawing."""
+    """The positions of the keys from low to high and the seconds from start to stop."""
 
     low: int
     high: int
@@ -38,23 +38,23 @@ class View(NamedTuple):
 
     @property
     def height(self) -> float:
-        """Height of the drawing, with the lanes of the pedal and the times."""
+        """Height of the drawing, including the pedal lanes and the times."""
         return self.bottom + 2 * LANE + 24.0
 
     def x(self, seconds: float) -> float:
-        """Horizontal place of a time."""
+        """Returns the horizontal position of a time."""
         return (seconds - self.start) / (self.stop - self.start) * WIDTH
 
     def y(self, key: int) -> float:
-        """Upper edge of a key."""
+        """Returns the upper edge of a key."""
         return TOP + (self.high - key) * self.lane
 
     def width(self, bar: Bar) -> float:
-        """Width of a bar."""
+        """Returns the width of a bar."""
         return self.x(bar.offset) - self.x(bar.onset)
 
     def cut(self, bars: Sequence[Bar]) -> list[Bar]:
-        """The parts of bars that lie in the row."""
+        """Returns the parts of bars that lie in the row."""
         return [
             bar._replace(onset=max(bar.onset, self.start), offset=min(bar.offset, self.stop))
             for bar in bars

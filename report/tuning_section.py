@@ -1,4 +1,4 @@
-"""Shows what a fine-tuning learnt, what its guard judged by, and the rounds that led to it."""
+"""The section on a fine-tuning: its answers, the decisions of its guard, and its rounds."""
 
 import html
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ _KNOBS = {
     "smoothing": "smoothness",
     "hold": "time before keys are let go",
     "lateness": "delay of attacks",
-    "delay": "delay of attacks",  # Of earlier versions.
+    "delay": "delay of attacks",  # Earlier versions used this name.
 }
 _ANSWERS = {"ratings": "rating", "comparisons": "comparison", "ties": "tie"}
 
 
 def draw_learning(values: Values) -> str:
-    """Draws how many answers were learnt from, what they favor, and how well they are understood.
+    """Describes the answers that were used, the style they favor, and the agreement with them.
 
     Args:
-        values: Of the comparison; those of earlier versions have no such part.
+        values: Values of the comparison. Those of earlier versions lack this part.
     """
     if values.absent("answers"):
         return ""
@@ -88,10 +88,11 @@ def _tell_tuning(values: Values) -> list[str]:
 
 
 def draw_guard(values: Values) -> str:
-    """Draws each candidate with its notes, and says which was chosen, and why.
+    """Draws each candidate with its note F1, and explains which one was chosen.
 
     Args:
-        values: Of the comparison; without a guard, or of an earlier version, nothing is drawn.
+        values: Values of the comparison. Without a guard, as in earlier versions, the result is
+            empty.
     """
     if values.absent("guard", "candidates"):
         return ""
@@ -127,11 +128,12 @@ def draw_guard(values: Values) -> str:
 
 
 def draw_rounds(values: Values, learnt_from: Sequence[str]) -> str:
-    """Draws the fine-tunings that led to this one, each from the result of the one before.
+    """Draws the sequence of fine-tunings, each of which started from the previous result.
 
     Args:
-        values: Of the comparison; of a first round nothing is drawn.
-        learnt_from: What the simulated raters listened for whose answers it learnt from.
+        values: Values of the comparison. For a first round, the result is empty.
+        learnt_from: Qualities judged by the simulated raters whose answers the policy learned
+            from.
     """
     if values.absent("rounds") or len(numbers := values.names("rounds")) < 2:
         return ""
@@ -256,13 +258,13 @@ def _verdict(
 ) -> str:
     holds = values.get("guard", "candidates", number, "holds")
     words = [] if own[0] == 0 else ["hold" if holds is True else "are lost"]
-    # The start is on no line.
+    # The start belongs to neither line, so only its share counts.
     is_chosen = own == chosen or own[0] == chosen[0] == 0
     return ", ".join([*words, *(["<strong>chosen</strong>"] if is_chosen else [])])
 
 
 def _measured(values: Values, number: str, side: str, *path: str) -> Measured:
-    """A mean of a round; none where nothing was drawn, or an earlier version did not keep it."""
+    """Returns a mean of a round; empty if no performance was sampled or the mean was not kept."""
     if values.absent("rounds", number, side, *path):
         return Measured(None)
     return values.measured("rounds", number, side, *path)

@@ -1,4 +1,4 @@
-"""Draws how hard each note was due and played, below the piano roll, as music editors do."""
+"""The due and played velocity of each note, below the piano roll as in music editors."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from report.roll_view import KEYBOARD_WIDTH, MARKS, WIDTH, View
 _LOUDEST = 127.0
 _TOP, _BOTTOM, _HEIGHT = 8.0, 98.0, 108.0
 _LEVELS = (0, 64, 127)
-_APART = 8.0  # Notes of a chord, side by side.
+_APART = 8.0  # Distance between the notes of a chord.
 _DASH = '<path class="due-velocity" d="M{x:.1f} {y:.1f}m-4 0h8"/>'
 
 STYLE = """
@@ -39,9 +39,9 @@ def draw_velocity_lane(view: View, onsets: Sequence[Onset], titled: bool) -> str
     """Draws the row of velocities below a row of the roll.
 
     Args:
-        view: of the row above.
-        onsets: that lie in the row.
-        titled: whether to say more of each on hovering.
+        view: View of the row above.
+        onsets: Onsets in the row.
+        titled: Whether to show details of each onset on hover.
     """
     in_order = sorted(onsets, key=lambda onset: (onset.seconds, onset.key))
     drawn = "".join(
@@ -89,7 +89,7 @@ def _draw_onset(x: float, onset: Onset, titled: bool) -> str:
 
 
 def describe_touch(performance: Performance) -> str:
-    """How hard the notes were due and played, in a sentence or two."""
+    """Describes the due and played velocities in one or two sentences."""
     values, due = velocity_metrics(performance), performance.due_velocities
     played = "No note was played"
     if len(performance.played_notes):

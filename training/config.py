@@ -1,4 +1,4 @@
-"""The flags of a training run: its own, and those of every package, without prefixes."""
+"""The flags of a training run: its own and those of all packages, without prefixes."""
 
 import argparse
 import dataclasses
@@ -22,31 +22,32 @@ Config = TypeVar("Config")
 
 @dataclasses.dataclass(frozen=True)
 class WandbConfig:
-    """Where Weights & Biases keeps the run, if it does."""
+    """Settings of Weights & Biases."""
 
     mode: Literal["online", "offline", "disabled"] = "disabled"
-    """Whether Weights & Biases is used; WANDB_DIR says where it keeps its files."""
+    """Mode of Weights & Biases. The environment variable WANDB_DIR sets the folder of its
+    files."""
     project: str = "robopianist"
-    """Project there."""
+    """Project in Weights & Biases."""
     entity: str = ""
-    """User or team there."""
+    """User or team in Weights & Biases."""
     tags: str = ""
-    """Tags there, with commas between them."""
+    """Tags in Weights & Biases, separated by commas."""
     notes: str = ""
-    """Notes there."""
+    """Notes in Weights & Biases."""
 
     def __post_init__(self) -> None:
-        """Refuses what Weights & Biases cannot have.
+        """Rejects text that Weights & Biases cannot store.
 
         Raises:
-            BadInput: naming the flag and its value.
+            BadInput: A value is not UTF-8. The message names the flag and its value.
         """
         for name in ("project", "entity", "tags", "notes"):
             _require_utf8(f"--{name}", getattr(self, name))
 
 
 class RunConfig(Protocol):
-    """What the settings of every kind of run have; they are a dataclass, too."""
+    """The settings that every kind of run has. Each implementation is a dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -56,22 +57,22 @@ class RunConfig(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the run; made up if empty."""
+        """Name of the run; generated if empty."""
 
     @property
     def seed(self) -> int:
-        """Of everything random."""
+        """Random seed of the run."""
 
     @property
     def wandb(self) -> WandbConfig:
-        """Whether and where Weights & Biases keeps it."""
+        """Settings of Weights & Biases for the run."""
 
 
 def require_seed_and_name(config: RunConfig) -> None:
-    """Refuses a seed out of range, and a name that cannot be a folder's.
+    """Rejects a seed out of range and a name that is not a valid folder name.
 
     Raises:
-        BadInput: naming the flag, its value and the range.
+        BadInput: The seed or the name is invalid. The message names the flag and its value.
     """
     require_range(config, "seed", least=0, most=2**31 - 1)
     _require_utf8("--name", config.name)
@@ -90,37 +91,41 @@ class TrainConfig:
     """Trains two Shadow hands to play a song."""
 
     resume: str = ""
-    """Go on with this run, its folder or URL or its name below --root-dir, as if nothing had
-    happened; what is given besides changes its settings."""
+    """Run to resume: its folder, its URL, or its name below --root-dir. Other flags change its
+    settings."""
     preset: Literal["default", "auto", "few-cores", "many-actors", "gpu-box"] = "default"
-    """A recipe for settings that are not given. `default` is what robopianist-rl's users know;
-    `few-cores` learnt Twinkle fastest on two cores, `gpu-box` on one GPU with 16 cores,
-    `many-actors` with fewest learner steps where actors are plentiful (docs/results.md). `auto`
-    takes what suits: many-actors on a Ray cluster, gpu-box beside a GPU, few-cores elsewhere."""
+    """Recipe for the settings that are not given. `default` follows robopianist-rl.
+    `few-cores` learned Twinkle fastest on two cores, and `gpu-box` on one GPU with 16 cores.
+    `many-actors` needed the fewest learner steps where actors are plentiful (docs/results.md).
+    `auto` selects many-actors on a Ray cluster, gpu-box on a machine with a GPU, and few-cores
+    elsewhere."""
     root_dir: str = "runs"
-    """Folder or URL (s3://, gs://, ...) that holds the runs. In a job that was submitted to a
-    cluster a relative one is below the home folder."""
+    """Folder or URL (s3://, gs://, ...) that holds the runs. For a job on a cluster, a relative
+    path starts at the home folder."""
     name: str = ""
-    """Name of the run and of its folder; made up from song, seed and time if not given."""
+    """Name of the run and its folder. The default is generated from song, seed and time."""
     seed: int = 42
-    """Seed of everything random."""
+    """Random seed of the run."""
     max_steps: int = 1_000_000
-    """Environment steps in all, warm-up included; training ends within two seconds of them."""
+    """Total number of environment steps, including warm-up. Training ends within two seconds of
+    reaching it."""
     max_minutes: float | None = None
-    """Minutes until the last evaluation, at most, however many steps that is."""
+    """Time limit in minutes, from the start of the run to its last evaluation. Training also ends
+    at --max-steps."""
     log_interval: int = 1_000
-    """Environment steps between lines of the logbook."""
+    """Number of environment steps between lines of the logbook."""
     eval_interval: int = 10_000
-    """Environment steps between evaluations; each is of a checkpoint saved for it."""
+    """Number of environment steps between evaluations. Each evaluation plays a new checkpoint."""
     eval_episodes: int = 1
-    """Episodes in an evaluation."""
+    """Number of episodes per evaluation."""
     record_every: int = 1
-    """Evaluations from one recording (video with sound, MIDI) to the next; the first and the last
-    are recorded in any case."""
+    """Number of evaluations per recording (video with sound, MIDI). The first and the last
+    evaluation are always recorded."""
     tqdm_bar: bool = False
-    """A progress bar instead of lines."""
+    """Show a progress bar instead of lines."""
     platform: Platform = "auto"
-    """What learns: an NVIDIA GPU, Apple's Metal, or processors; `auto` takes the first there is."""
+    """Device of the learner: an NVIDIA GPU, Apple's Metal, or the CPU. `auto` takes the first
+    one available."""
     wandb: Annotated[WandbConfig, tyro.conf.arg(name="")] = WandbConfig()
     song: Annotated[SongConfig, tyro.conf.arg(name="")] = SongConfig()
     environment: Annotated[EnvironmentConfig, tyro.conf.arg(name="")] = EnvironmentConfig()
@@ -130,10 +135,10 @@ class TrainConfig:
     recording: Annotated[RecordingConfig, tyro.conf.arg(name="")] = RecordingConfig()
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Rejects values out of range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range. The message names the flag, value and range.
         """
         require_range(self, "max_steps", "log_interval", "eval_interval", least=1)
         require_range(self, "eval_episodes", "record_every", least=1)
@@ -150,7 +155,12 @@ class TrainConfig:
 
 
 def given(arguments: Sequence[str], flag: str) -> str | None:
-    """The value of a flag among arguments that are not parsed yet; None if it is not there."""
+    """Returns the value of a flag in unparsed arguments, or None if the flag is absent.
+
+    Args:
+        arguments: Arguments of a command.
+        flag: Flag with its hyphens, such as "--root-dir".
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     spellings = dict.fromkeys((flag, f"--{flag[2:].replace('-', '_')}"))
     parser.add_argument(*spellings, dest="value", nargs="?")
@@ -159,7 +169,7 @@ def given(arguments: Sequence[str], flag: str) -> str | None:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """A config dataclass as JSON values, all text as UTF-8; see `from_json`."""
+    """Converts a config dataclass to JSON values with all text as UTF-8; see `from_json`."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, tuple):
@@ -172,15 +182,15 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(cls: type[Config], values: Any, where: str) -> Config:
-    """The config that `to_json` described.
+    """Converts the values of `to_json` back to a config.
 
     Args:
-        cls: the config dataclass.
-        values: what `to_json` returned, after a way through a file.
-        where: the file, for messages.
+        cls: Class of the config dataclass.
+        values: JSON values that `to_json` returned, as read from a file.
+        where: Name of the file for messages.
 
     Raises:
-        BadInput: a field is unknown or has a value of another type.
+        BadInput: A field is unknown or has a value of another type.
     """
     require(isinstance(values, dict), f"the configuration in {where} is damaged")
     hints = typing.get_type_hints(cls)
@@ -202,7 +212,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
                 typing.get_origin(one) is Literal and value in typing.get_args(one)
             ):
                 return value
-        return _convert(arguments[0], value, where)  # The others are `None` and names.
+        return _convert(arguments[0], value, where)  # The rest are None or literals.
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin is Literal and value in arguments:

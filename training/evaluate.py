@@ -1,4 +1,4 @@
-"""Playing a checkpoint, long after or far away from its training."""
+"""Evaluation of a checkpoint, independent of the run that trained it."""
 
 import dataclasses
 import pathlib
@@ -20,39 +20,46 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """Plays a checkpoint: metrics, video with sound, MIDI.
+    """Plays a checkpoint and writes metrics, a video with sound and a MIDI file.
 
-    Flags of song and environment default to those that the checkpoint was trained with, and
-    those that are given have to agree with them.
+    The flags of song and environment default to those of the checkpoint's training. Flags of the
+    environment that are given must agree with the checkpoint. A song that is given must have the
+    same length and kind of fingering.
     """
 
     load_checkpoint: str
-    """A checkpoint's folder or URL, or a run's, or a run's name below --root-dir; of a run the
-    newest is taken."""
+    """Checkpoint to play: the folder or URL of a checkpoint or a run, or the name of a run below
+    --root-dir. For a run, the newest checkpoint is played."""
     root_dir: str = "runs"
     """Folder or URL that holds the runs."""
     record_dir: pathlib.Path = pathlib.Path("eval")
-    """Folder for the recordings; one folder of the checkpoint's name is made in it."""
+    """Folder for the recordings, which get a subfolder named after the checkpoint."""
     eval_episodes: int = 1
-    """Episodes; the metrics are means over them, the first is recorded."""
+    """Number of episodes. The metrics are means over all of them, and the first is recorded."""
     song: Annotated[SongConfig, tyro.conf.arg(name="")] = SongConfig()
     environment: Annotated[EnvironmentConfig, tyro.conf.arg(name="")] = EnvironmentConfig()
     recording: Annotated[RecordingConfig, tyro.conf.arg(name="")] = RecordingConfig()
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Rejects values out of range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range. The message names the flag, value and range.
         """
         require_range(self, "eval_episodes", least=1, most=10_000)
 
 
 def with_flags_of_checkpoint(arguments: Sequence[str]) -> EvaluateConfig | None:
-    """The defaults of `pianist eval`: the flags of the checkpoint named in `arguments`.
+    """Returns the defaults of `pianist eval`, taken from the checkpoint named in `arguments`.
+
+    Args:
+        arguments: Arguments of `pianist eval`.
+
+    Returns:
+        Config with the settings of the checkpoint; None if no checkpoint is named.
 
     Raises:
-        BadInput: there is no such checkpoint, or it is damaged.
+        BadInput: The checkpoint does not exist or is damaged.
     """
     path = given(arguments, "--load-checkpoint")
     if path is None:
@@ -69,19 +76,19 @@ def with_flags_of_checkpoint(arguments: Sequence[str]) -> EvaluateConfig | None:
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Plays, measures and records.
+    """Plays a checkpoint, computes metrics and writes recordings.
 
     Returns:
-        The checkpoint, the song's title, the metrics by name, and the recordings' paths.
+        Path of the checkpoint, title of the song, metrics by name, and paths of the recordings.
 
     Raises:
-        BadInput: checkpoint and song, or flags, do not belong together.
+        BadInput: The song or the flags do not fit the checkpoint.
     """
     policy = TrainedPolicy.find(config.load_checkpoint, config.root_dir)
     folder = policy.checkpoint
     _require_same_environment(config.environment, policy.config.environment, folder)
 
-    from actors.evaluator import Evaluator  # Takes seconds, so after all checks.
+    from actors.evaluator import Evaluator  # Slow, so the checks come first.
     from piano.repertoire import Repertoire
 
     songs = policy.songs
@@ -120,9 +127,9 @@ def _require_same_environment(
 def _other_songs(
     config: EvaluateConfig, trained: list["Song"], folder: pathlib.Path
 ) -> list["Song"]:
-    """The songs that the flags name, if the checkpoint's policy can read them.
+    """Loads the songs that the flags name, and checks that the policy can play them.
 
-    A song has to be as long as one that the policy was trained on, and be fingered alike.
+    A song must be as long as one that the policy was trained on, with the same kind of fingering.
     """
     from piano.song import load_songs
 

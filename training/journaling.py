@@ -1,4 +1,4 @@
-"""The journal of a training: what the replay servers take in is written beside it."""
+"""The journal of a training run: new transitions of the replay servers, written to disk."""
 
 import contextlib
 import pathlib
@@ -12,21 +12,22 @@ from common.waiting import Patience, get_result
 from replay import journal
 
 _STEPS = 20_000
-"""Transitions between entries, at most."""
+"""Number of new transitions after which an entry is written."""
 _MOST_IN_ENTRY = 50_000
 _WAIT_SECONDS = 1.0
 _SERVER, _NO_ENTRY = "ReplayServer", "the replay server does not give what is new"
 
 
 class Journaling:
-    """Asks the replay servers in turn for what is new, and writes it.
+    """Fetches new transitions from the replay servers in turn, and writes them to the journal.
 
     Args:
-        servers: handles of the `ReplayServer` actors.
-        folder: of the journal.
-        capacity: of the replay: what it has no room for is removed.
-        journaled: transitions of the run before.
-        may_be_full: the context in which something of that name is written to the disk.
+        servers: Handles of the `ReplayServer` actors.
+        folder: Folder of the journal.
+        capacity: Capacity of the replay in transitions. Older entries are removed.
+        journaled: Number of transitions that the run had before.
+        may_be_full: Function that returns a context for writing to a disk that may be full. Its
+            argument names the data that is written.
     """
 
     def __init__(
@@ -46,23 +47,23 @@ class Journaling:
         self._asked: ray.ObjectRef | None = None
 
     def look(self, environment_steps: int) -> None:
-        """Writes what has come, and asks for more if that is due; without waiting.
+        """Writes the entry that has arrived and requests the next one if due, without waiting.
 
         Args:
-            environment_steps: of the run.
+            environment_steps: Environment steps of the run so far.
         """
         self._take(0)
         if environment_steps - self._end >= _STEPS:
             self.begin()
 
     def begin(self) -> None:
-        """Asks for what is new, unless that is under way."""
+        """Requests new transitions from all servers, unless a request is already pending."""
         if self._asked is None:
             self._to_ask = list(self._servers)
             self._ask()
 
     def finish(self) -> None:
-        """Writes all that there is."""
+        """Writes all transitions that are not in the journal yet."""
         is_new = True
         while is_new:
             self.begin()
@@ -75,7 +76,7 @@ class Journaling:
         self._patience = Patience(_SERVER, _NO_ENTRY)
 
     def _take(self, seconds: float) -> bool:
-        """Writes the entry that was asked for, waiting `seconds` for it; whether there was any."""
+        """Waits `seconds` for the requested entry and writes it; returns whether it existed."""
         if self._asked is None:
             return False
         if not ray.wait([self._asked], timeout=seconds)[0]:

@@ -1,4 +1,4 @@
-"""The logbook: what a run measured, as JSON lines and, if wanted, in Weights & Biases."""
+"""The logbook: measurements of a run as JSON lines and, optionally, in Weights & Biases."""
 
 import errno
 import json
@@ -15,21 +15,21 @@ from training.run import RunFolder
 
 
 class Logbook:
-    """Writes one JSON object a line, and the same to Weights & Biases.
+    """Writes one JSON object per line, and the same values to Weights & Biases.
 
     Every line has time (Unix seconds), seconds (since the start), environment_steps and
-    learner_steps; whatever else it has is named as in Weights & Biases, such as
-    "learner/q". A value that is not finite is written as null.
+    learner_steps. Other values have the same names as in Weights & Biases, such as "learner/q".
+    A value that is not finite is written as null.
 
-    A resumed run continues its logbook: seconds count on.
+    A resumed run continues its logbook, and its seconds continue from the last line.
 
     Args:
-        run: the run's folder.
-        config: of the run; says whether Weights & Biases is used.
+        run: Folder of the run.
+        config: Settings of the run, including those of Weights & Biases.
     """
 
     def __init__(self, run: RunFolder, config: RunConfig):
-        # Unbuffered: of a line that finds no room on the disk nothing is to come later.
+        # The file is unbuffered, so that no part of a line that hit a full disk appears later.
         self._file = run.logbook.open("ab", buffering=0)
         self._unwritten = b""
         self._started = time.monotonic() - _end_at_whole_line(run.logbook)
@@ -37,7 +37,7 @@ class Logbook:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the start."""
+        """Seconds since the start of the run."""
         return time.monotonic() - self._started
 
     def write(
@@ -49,12 +49,12 @@ class Logbook:
         """Writes one line.
 
         Args:
-            environment_steps: so far.
-            learner_steps: so far.
-            values: by name.
+            environment_steps: Environment steps so far.
+            learner_steps: Learner steps so far.
+            values: Values by name; None for a value that does not exist.
 
         Raises:
-            OSError: there is no room for it; it is kept, and written with the next.
+            OSError: The disk is full. The line is kept and written with the next one.
         """
         line: dict[str, Any] = {
             "time": round(time.time(), 3),
@@ -80,8 +80,8 @@ class Logbook:
         """Shows the videos of an evaluation in Weights & Biases.
 
         Args:
-            evaluation: its folder.
-            environment_steps: of its checkpoint.
+            evaluation: Folder of the evaluation.
+            environment_steps: Environment steps of its checkpoint.
         """
         if self._wandb is not None:
             import wandb
@@ -93,14 +93,14 @@ class Logbook:
             self._wandb.log(videos | {"video_step": environment_steps})
 
     def close(self) -> None:
-        """Ends the logbook."""
+        """Closes the file and ends the run in Weights & Biases."""
         self._file.close()
         if self._wandb is not None:
             self._wandb.finish(quiet=True)
 
 
 def _end_at_whole_line(logbook: pathlib.Path) -> float:
-    """Cuts off a line that a broken run has half written; returns the seconds of the last one."""
+    """Removes an incomplete last line and returns the seconds of the last complete one."""
     content = logbook.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):

@@ -1,4 +1,4 @@
-"""Waiting for memory, of this machine or container."""
+"""Waiting for free memory on this machine or in this container."""
 
 import time
 from collections.abc import Callable
@@ -10,24 +10,29 @@ from common.memory import free
 _WAIT_SECONDS = 1800.0
 _LOOK_SECONDS = 1.0
 _PAUSE_ON_CLUSTER_SECONDS = 15.0
-# Learner, evaluator, replay server and parameter server; and an actor (docs/guides/reliability.md).
+# Memory of learner, evaluator, replay server and parameter server together, and of one actor
+# (docs/guides/reliability.md).
 _BYTES_OF_RUN = 1.1e9
 _BYTES_OF_ACTOR = 0.3e9
 
 
 def needed_by(actors: int) -> float:
-    """Bytes that the processes of a run take, roughly, without what is in its replay."""
+    """Returns roughly how many bytes the processes of a run take, without the replay's contents.
+
+    Args:
+        actors: Number of actors.
+    """
     return _BYTES_OF_RUN + actors * _BYTES_OF_ACTOR
 
 
 class MemoryWait:
-    """Waits for memory after a part was ended for lack of it, and says so once.
+    """Waits for free memory after a part died from lack of it, and prints one message.
 
     Args:
-        needed: bytes that have to be free on this machine; None where the parts run on others,
-            whose memory is not seen: then a pause has to do.
-        say: takes a line for people.
-        stopping: whether the run is to end.
+        needed: Bytes that must be free on this machine; None if the parts run on other machines,
+            whose free memory is unknown. In that case a pause replaces the check.
+        say: Function that prints a line for people.
+        stopping: Function that returns whether the run should stop.
     """
 
     def __init__(
@@ -40,17 +45,20 @@ class MemoryWait:
 
     @property
     def is_short(self) -> bool:
-        """Whether this machine has less than the run needs, or than half of all there is."""
+        """Whether free memory is below the need of the run and below half of all memory."""
         if self._needed is None:
             return False
         now, whole = free()
         return now < min(self._needed, whole / 2)
 
     def wait(self, failure: PartFailed) -> None:
-        """Waits until there is memory, or the run is to end.
+        """Waits until enough memory is free or the run should stop.
+
+        Args:
+            failure: Failure of the part that died.
 
         Raises:
-            OutOfMemory: there was too little for half an hour.
+            OutOfMemory: Memory stayed short for half an hour.
         """
         if self._clock is None:
             self._clock = AwakeClock()
@@ -63,7 +71,7 @@ class MemoryWait:
             time.sleep(_LOOK_SECONDS)
 
     def trains(self) -> None:
-        """The run trains: there is memory."""
+        """Notes that the run trains again, so that memory is no longer short."""
         if self._clock is not None:
             self._clock = None
             self._say("there is memory again: the run goes on")

@@ -1,4 +1,4 @@
-"""What happened between two lines of the logbook."""
+"""Measurements between two lines of the logbook."""
 
 import time
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ _SHORTEST_SECONDS = 2.0
 
 
 class MetricsWindow:
-    """Gathers the reports of actors and learner, and sums them up.
+    """Collects the reports of actors and learner, and summarizes them.
 
     Args:
-        environment_steps: at its beginning.
-        learner_steps: likewise.
+        environment_steps: Environment steps at the start of the window.
+        learner_steps: Learner steps at the start of the window.
     """
 
     def __init__(self, environment_steps: int, learner_steps: int) -> None:
         self.episode_return: float | None = None
-        """Mean of the episodes that ended last."""
+        """Mean return of the episodes that ended in this window, or else in an earlier one."""
         self._rates_before = (0.0, 0.0)
         self._begin(environment_steps, learner_steps)
 
     def begin_again(self, environment_steps: int, learner_steps: int) -> None:
-        """Begins the next interval at these counts."""
+        """Starts the next window at these counts of steps."""
         self._rates_before = self._rates(environment_steps, learner_steps)
         self._begin(environment_steps, learner_steps)
 
@@ -38,7 +38,12 @@ class MetricsWindow:
         self._started = time.monotonic()
 
     def add_collected(self, reports: list[CollectReport], learner_steps: int) -> None:
-        """Adds reports of actors that have come in when the learner was at `learner_steps`."""
+        """Adds reports of actors.
+
+        Args:
+            reports: Reports that have arrived.
+            learner_steps: Learner steps at that time.
+        """
         self._collected += reports
         self._lags += [
             max(0, learner_steps - report.parameter_version)
@@ -54,9 +59,9 @@ class MetricsWindow:
         self._learnt.append(report)
 
     def rates(self, environment_steps: int, learner_steps: int) -> tuple[float, float]:
-        """Environment steps and learner steps a second, up to these counts.
+        """Returns environment steps and learner steps per second, up to these counts.
 
-        Those of the interval before, as long as this one is too short to tell.
+        In the first two seconds of a window, the rates are those of the window before.
         """
         if time.monotonic() - self._started < _SHORTEST_SECONDS:
             return self._rates_before
@@ -70,7 +75,7 @@ class MetricsWindow:
         )
 
     def learner_fractions(self) -> dict[str, float]:
-        """What share of its time the learner spent on what; see `LearnReport.spent`."""
+        """Returns the share of the learner's time by activity; see `LearnReport.spent`."""
         seconds = max(sum(report.seconds for report in self._learnt), 1e-6)
         spent: dict[str, float] = {}
         for report in self._learnt:
@@ -79,7 +84,7 @@ class MetricsWindow:
         return spent
 
     def values(self) -> dict[str, float | None]:
-        """Values for the logbook, by name."""
+        """Returns the values for the logbook by name."""
         values: dict[str, float | None] = {}
         lengths = [value for report in self._collected for value in report.episode_lengths]
         if lengths:

@@ -1,4 +1,4 @@
-"""The parts of a training run, each a Ray actor, and how they are started and asked."""
+"""The parts of a training run, each of which is a Ray actor, and their start."""
 
 import contextlib
 import dataclasses
@@ -31,19 +31,20 @@ from training.scale import Autoscaler
 SLICE_SECONDS = 1.0
 START_SECONDS = 180.0
 _STOP_SECONDS = 1.0
-# As Ray names their processes. Ray's own helpers are named alike, and go with Ray itself.
+# Ray gives these names to the processes of the parts. Ray's own helpers have similar names and
+# end together with Ray.
 _PROCESSES = tuple(
     f"ray::{part.__name__}" for part in (ReplayServer, ParameterServer, Evaluator, Learner, Actor)
 )
-_NICENESS = 10  # The evaluator gives way to actors and learner.
+_NICENESS = 10  # The evaluator yields to actors and learner.
 
 
 @dataclasses.dataclass
 class Parts:
-    """Handles of the Ray actors that make up a run."""
+    """The handles of the Ray actors that make up a run."""
 
     replay: Replay
-    """To the replay."""
+    """Client of the replay servers."""
     parameter_server: Any
     learner: Any
     evaluator: Any
@@ -52,7 +53,7 @@ class Parts:
     _start_evaluator: Callable[[], Any]
 
     def replace_evaluator(self) -> None:
-        """Ends the evaluator, and starts another."""
+        """Kills the evaluator and starts a new one."""
         ray.kill(self.evaluator)
         self.evaluator = self._start_evaluator()
 
@@ -67,21 +68,22 @@ def running(
     resumed: Resumed = NOTHING,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Parts]:
-    """Starts every part of a run, waits until learner and evaluator are ready; ends all of them.
+    """Starts all parts of a run, waits for learner and evaluator, and ends the parts on exit.
 
     Args:
-        config: of the run.
-        actors: how many to begin with.
-        repertoire: to be played.
-        on_cluster: whether Ray is a cluster's, not our own.
-        announce: takes lines for people.
-        resumed: what they resume from, if anything.
-        stopping: whether the run is to end, so that the start is given up.
+        config: Settings of the run.
+        actors: Number of actors at the start.
+        repertoire: Songs to play.
+        on_cluster: Whether Ray runs on a cluster, rather than being started by this process.
+        announce: Function that prints a line for people.
+        resumed: State to resume from.
+        stopping: Function that returns whether the run should stop, which aborts the start.
 
     Raises:
-        PartFailed: a part did not start.
-        Stopped: the run was to end before all had started.
-        BadInput: the checkpoint does not fit the configuration, or what is wanted is not there.
+        PartFailed: A part did not start.
+        Stopped: The run was stopped before all parts had started.
+        BadInput: The checkpoint does not fit the settings, or a device or library that they name
+            is missing.
     """
     with contextlib.ExitStack() as started:
         started.callback(_wait_until_gone)
@@ -90,15 +92,18 @@ def running(
 
 
 class _Waiter(NamedTuple):
-    """Waits for parts that start."""
+    """Waits for parts to start."""
 
     announce: Callable[[str], None] = to_standard_error
-    """Takes a line for people."""
+    """Function that prints a line for people."""
     stopping: Callable[[], bool] = lambda: False
-    """Whether the run is to end."""
+    """Function that returns whether the run should stop."""
 
     def get(self, future: ray.ObjectRef, part: type, what: str, waits_for: str) -> Any:
-        """The future's value, see `common.waiting.get_result`; said if it takes long."""
+        """Returns the value of a future, with a message if it takes long.
+
+        See `common.waiting.get_result`.
+        """
         with said_if_long(waits_for, self.announce):
             return get_result(
                 future,
@@ -141,7 +146,7 @@ def _start(
             "3.11 only): a queue in a Ray actor takes its place"
         )
     learner_cores, actor_cores = _cores(config, on_cluster)
-    # On a cluster each has asked for one processor.
+    # On a cluster, each actor has requested one processor.
     share = len(actor_cores or available_cores()) // max(1, actors)
     threads = 1 if on_cluster else max(1, share)
     parameter_server = part(ParameterServer, where.beside_learner)
@@ -183,8 +188,8 @@ def _start(
     )
     learner_started = Learner, "the learner did not start", "the learner to start"
     if resumed.checkpoint is not None or resumed.journal:
-        # Until it has published its policy actors act at random; and what they play might take
-        # the place of what is restored.
+        # Actors act at random until the learner has published its policy, and their transitions
+        # could displace the restored ones.
         waiter.get(learning, *learner_started)
     for path in resumed.journal:
         restored = learner.restore.remote(PackedFolder.pack(path))
@@ -210,9 +215,10 @@ def _start(
 
 
 def _cores(config: TrainConfig, on_cluster: bool) -> tuple[list[int], list[int]]:
-    """Cores of learner and actors; none where they do not fight over them.
+    """Returns the cores of learner and actors; empty lists if both may use all cores.
 
-    Where a ratio is held, the side that lags gets all cores: the other side waits for it.
+    If the run holds a ratio of steps, the side that is ahead waits and leaves all cores to the
+    other side.
     """
     if on_cluster or config.replay.ratio is not None or gpu_is_here(config.platform):
         return [], []
@@ -223,10 +229,10 @@ def start_replay(config: ReplayConfig) -> Replay:
     """Starts empty replay servers.
 
     Args:
-        config: of the replay.
+        config: Settings of the replay.
 
     Raises:
-        PartFailed: one did not start.
+        PartFailed: A replay server did not start.
     """
     options = {"num_cpus": 0, "max_concurrency": ReplayServer.CALLS_AT_ONCE}
     servers = [remote(ReplayServer, **options).remote(config) for _ in range(config.replay_servers)]
@@ -247,16 +253,16 @@ def _connect(servers: list[Any], waiter: _Waiter) -> Replay:
 
 
 def remote(what: Any, **options: Any) -> Any:
-    """`ray.remote`, which mypy cannot follow."""
+    """Calls `ray.remote`, whose types mypy cannot follow."""
     return ray.remote(**options)(what)
 
 
 def _wait_until_gone() -> None:
-    """Waits until the parts on this machine are gone, and ends at last those that do not go."""
+    """Waits until the parts on this machine have ended, and kills those that do not end."""
     deadline = time.monotonic() + _STOP_SECONDS
     for process in _ray_actors_of_this_process():
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.resume()  # One that was stopped could not end.
+            process.resume()  # A suspended process cannot end.
     while (left := _ray_actors_of_this_process()) and time.monotonic() < deadline:
         time.sleep(0.1)
     for process in left:
@@ -265,7 +271,7 @@ def _wait_until_gone() -> None:
 
 
 def _ray_actors_of_this_process() -> list[psutil.Process]:
-    """Ray actors below this process that still run; none where Ray is a cluster elsewhere."""
+    """Returns the Ray actors below this process that still run; none if Ray runs elsewhere."""
     alive = []
     for process in psutil.Process().children(recursive=True):
         try:

@@ -1,10 +1,12 @@
-"""Which machine does what: nodes of a cluster say by custom resources what they are for.
+"""Placement of a run's parts on the nodes of a cluster.
 
-    learner   1 on a node that is to have learner, replay server and evaluator
-    actor     as many as it has processors, on a node that is to act
+Custom resources of Ray declare the purpose of each node:
 
-Where no node offers `learner`, processors and GPUs decide alone; in a Ray of our own, on one
-machine, as many actors play as are wanted.
+    learner   1 on a node for learner, replay server and evaluator
+    actor     the number of processors on a node for actors
+
+If no node offers `learner`, only processors and GPUs decide. If this process started Ray itself
+on one machine, the number of actors is not limited.
 """
 
 from typing import Any, NamedTuple
@@ -14,28 +16,28 @@ import ray
 from learner.config import Platform
 from learner.device import variables
 
-# Resources of a node are a mark here, not a measure: any number of runs finds room.
+# The resource only marks a node, so its amount is small enough for any number of runs.
 _A_LITTLE = 0.001
 
 
 class Placement(NamedTuple):
-    """Options of Ray actors and tasks, by what they do."""
+    """The options of Ray actors and tasks, by their role."""
 
     learner: dict[str, Any]
-    """With a GPU where there is one."""
+    """Options of the learner, which gets a GPU if there is one."""
     beside_learner: dict[str, Any]
-    """Replay server, parameter server, evaluator: they take no processor of their own."""
+    """Options of replay server, parameter server and evaluator, which reserve no processor."""
     actor: dict[str, Any]
-    """Whatever plays. On as many nodes as there are; Ray itself keeps them off nodes that are
-    about to be taken."""
+    """Options of actors, which Ray spreads over all nodes. Ray itself avoids nodes that are about
+    to be preempted."""
 
     @property
     def actor_bundle(self) -> dict[str, float]:
-        """What one actor asks of the cluster, as the autoscaler is told."""
+        """Resources that one actor requests, in the autoscaler's form."""
         return {"CPU": self.actor["num_cpus"], **self.actor.get("resources", {})}
 
     def actors_that_fit(self) -> int:
-        """How many the cluster as it is has room for, if nothing else ran; at least one."""
+        """Returns how many actors fit on the cluster if nothing else runs, at least one."""
         whole = ray.cluster_resources()
         needed = {name: need for name, need in self.actor_bundle.items() if need}
         if not needed:
@@ -43,17 +45,17 @@ class Placement(NamedTuple):
         return max(1, int(min(whole.get(name, 0) // need for name, need in needed.items())))
 
     def actors_beside_learner(self) -> int:
-        """How many the cluster as it is has room for beside a learner; at least one."""
+        """Returns how many actors fit on the cluster beside a learner, at least one."""
         taken = 0 if "resources" in self.learner else self.learner["num_cpus"]
         return max(1, self.actors_that_fit() - taken)
 
 
 def placement(on_cluster: bool, platform: Platform = "auto") -> Placement:
-    """The placement for the Ray that we are connected to.
+    """Returns the placement for the Ray instance that this process is connected to.
 
     Args:
-        on_cluster: whether it is a cluster's, not our own.
-        platform: that is to learn.
+        on_cluster: Whether Ray runs on a cluster, rather than being started by this process.
+        platform: Platform of the learner.
     """
     resources = ray.cluster_resources()
     gpus = 0 if platform == "cpu" else min(1, resources.get("GPU", 0))

@@ -1,6 +1,6 @@
-"""Recipes: settings of a training that were chosen by evidence, by the machine they are for.
+"""Presets: settings of a training run for different kinds of machines.
 
-What they are chosen by stands in docs/results.md.
+The settings were chosen by experiments, which docs/results.md describes.
 """
 
 import dataclasses
@@ -11,18 +11,22 @@ from training.config import TrainConfig, given
 
 
 def chosen(arguments: Sequence[str]) -> str | None:
-    """The preset that a command line names, if any; in the place of `auto` what suits.
+    """Returns the preset that a command line names, with `auto` resolved for this machine.
 
     Args:
-        arguments: of `pianist train`.
+        arguments: Arguments of `pianist train`.
+
+    Returns:
+        Name of the preset; None if the command line names none.
 
     Raises:
-        BadInput: `auto`, and no Ray cluster answers where the environment says there is one.
+        BadInput: The preset is `auto`, and the Ray cluster that the environment names does not
+            answer.
     """
     preset = given(arguments, "--preset")
     if preset != "auto":
         return preset
-    # Both take seconds to import.
+    # Both imports take seconds.
     from common import ray_session
     from learner import device
 
@@ -33,21 +37,21 @@ def chosen(arguments: Sequence[str]) -> str | None:
 
 
 def default_for(preset: str | None) -> TrainConfig:
-    """The settings that a command line begins with.
+    """Returns the default settings of a preset, which the flags override.
 
     Args:
-        preset: that it names, if any; every flag overrides it.
+        preset: Name of the preset; None for the defaults of `TrainConfig`.
     """
     match preset:
         case "few-cores":
-            # Learner and actors each go as fast as they can on their share of the cores, of which
-            # a recording takes as much as some 1,500 environment steps.
+            # Learner and actors each run as fast as they can on their share of the cores. A
+            # recording costs as much processor time as about 1,500 environment steps.
             config = _where_data_are_plentiful(
                 "few-cores", update_to_data_ratio="free", replay_capacity=100_000
             )
             return dataclasses.replace(config, record_every=5)
         case "many-actors":
-            # The ratio keeps actors from running away from the learner, or it from them.
+            # The ratio prevents actors and learner from running ahead of each other.
             return _where_data_are_plentiful("many-actors", update_to_data_ratio="0.05")
         case "gpu-box":
             config = _where_data_are_plentiful("gpu-box", update_to_data_ratio="free")
@@ -59,7 +63,7 @@ def default_for(preset: str | None) -> TrainConfig:
 def _where_data_are_plentiful(
     preset: Literal["few-cores", "many-actors", "gpu-box"], **replay: Any
 ) -> TrainConfig:
-    """Many more transitions than learner steps: each of these may go further."""
+    """Returns settings with larger learner steps, for many more transitions than learner steps."""
     config = TrainConfig()
     agent = dataclasses.replace(
         config.learner.agent_config,

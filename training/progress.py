@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on."""
+"""Progress of a run on the terminal."""
 
 import sys
 import time
@@ -10,12 +10,12 @@ from training.run import Status
 
 
 class Progress:
-    """A progress bar, or lines; on standard error, so that standard output stays for results.
+    """A progress bar or progress lines on standard error. Standard output is for results.
 
     Args:
-        max_steps: environment steps in all.
-        max_minutes: of training at most.
-        bar: whether a bar is drawn instead of lines.
+        max_steps: Total number of environment steps.
+        max_minutes: Time limit of training in minutes; None for no limit.
+        bar: Whether to draw a bar instead of lines.
     """
 
     _SECONDS_BETWEEN_LINES = 10.0
@@ -41,12 +41,12 @@ class Progress:
     def show(
         self, status: Status, episode_return: float | None, learner_fractions: Mapping[str, float]
     ) -> None:
-        """Shows where the run is.
+        """Shows the progress of the run.
 
         Args:
-            status: of the run.
-            episode_return: of the episodes that ended last, if any.
-            learner_fractions: what share of its time the learner spends on what.
+            status: Status of the run.
+            episode_return: Mean return of the last episodes; None if no episode has ended.
+            learner_fractions: Share of the learner's time by activity.
         """
         facts = [
             f"{status.environment_steps_per_second:.0f} steps/s",
@@ -76,13 +76,13 @@ class Progress:
             )
 
     def close(self) -> None:
-        """Leaves the bar as it is."""
+        """Closes the bar and leaves it on the screen."""
         if self._bar is not None:
             self._bar.close()
 
 
 def _spent(fractions: Mapping[str, float]) -> list[str]:
-    """What the learner spends at least a hundredth of its time on, most first."""
+    """Formats the activities that take at least 1% of the learner's time, largest first."""
     most = sorted(fractions.items(), key=lambda item: -item[1])
     shown = " ".join(f"{what} {share:.0%}" for what, share in most if share >= 0.01)
     return [f"learner: {shown}"] if shown else []

@@ -1,4 +1,4 @@
-"""Recordings of evaluations, which the evaluator makes while a run goes on."""
+"""Recordings of evaluations, which the evaluator makes during training."""
 
 import contextlib
 import pathlib
@@ -17,22 +17,23 @@ from training.logbook import Logbook
 
 
 class _Recording(NamedTuple):
-    """Sound and pictures under way."""
+    """A pending recording of one song."""
 
     evaluation: pathlib.Path
     """Folder of the evaluation."""
     folder: pathlib.Path
-    """Within it, of the song."""
+    """Folder of the song within `evaluation`."""
     environment_steps: int
 
 
 class Recordings:
-    """Sound and pictures under way.
+    """The pending recordings of a run.
 
     Args:
-        config: Camera, size, quality and sound.
-        logbook: Shows the videos.
-        writing: Surrounds the writing of each; given what is written, for people.
+        config: Camera, size, quality and sound of the recordings.
+        logbook: Logbook that shows the videos in Weights & Biases.
+        writing: Function that returns the context for writing files. Its argument names the data
+            that is written.
     """
 
     def __init__(
@@ -46,15 +47,15 @@ class Recordings:
         self._writing = writing
         self._pending: dict[ray.ObjectRef, _Recording] = {}
         self.newest: pathlib.Path | None = None
-        """Folder of the evaluation that was recorded last, if any was."""
+        """Folder of the last evaluation that was recorded; None if there is none."""
 
     def begin(self, evaluator: ActorHandle, evaluation: Evaluation, folder: pathlib.Path) -> None:
-        """Has all songs of an evaluation recorded.
+        """Starts the recording of all songs of an evaluation.
 
         Args:
             evaluator: Ray actor of `actors.evaluator.Evaluator`.
-            evaluation: By it.
-            folder: Of the evaluation.
+            evaluation: Evaluation that the evaluator returned.
+            folder: Folder of the evaluation.
         """
         for number, song in enumerate(evaluation.songs):
             future = evaluator.record.remote(number, song.performance, self._config)
@@ -63,11 +64,11 @@ class Recordings:
             )
 
     def end(self, seconds: float) -> None:
-        """Writes the recordings that are ready, waiting `seconds` at most for all of them.
+        """Waits at most `seconds` for all recordings, and writes those that are ready.
 
         Raises:
-            PartFailed: The evaluator died, or could not record.
-            OSError: A file cannot be written, and `writing` lets this pass.
+            PartFailed: The evaluator died or could not record.
+            OSError: A file cannot be written, and `writing` does not catch the error.
         """
         pending = list(self._pending)
         if not pending:
@@ -82,5 +83,5 @@ class Recordings:
                 self._logbook.show_videos(recording.evaluation, recording.environment_steps)
 
     def drop(self) -> None:
-        """Forgets those under way: their evaluator is gone."""
+        """Discards all pending recordings after their evaluator has died."""
         self._pending.clear()

@@ -1,4 +1,4 @@
-"""Resuming a run: its settings, and what of its checkpoints and its journal is whole."""
+"""Resuming a run: its settings and the intact parts of its checkpoints and journal."""
 
 import dataclasses
 import pathlib
@@ -13,29 +13,30 @@ from replay import journal
 from training import run
 from training.config import TrainConfig, from_json, to_json
 
-# What a policy is made for, and what its arrays are shaped by.
+# A resumed run cannot change these settings. They define the task of the policy and the shapes of
+# its arrays.
 _FIXED = ("seed", "preset", "song", "environment")
 _FIXED_NETWORK = ("num_qs", "hidden_dims", "activation", "critic_layer_norm")
 
 
 class Resumed(NamedTuple):
-    """What a run resumes from."""
+    """The saved state that a run resumes from."""
 
     checkpoint: PackedFolder | None
     journal: list[pathlib.Path]
-    """Entries of the journal of the replay, oldest first."""
+    """Entries of the replay's journal, oldest first."""
     environment_steps: int
-    """That the run has had."""
+    """Environment steps of the run so far."""
 
     @property
     def learner_steps(self) -> int:
-        """Of the checkpoint."""
+        """Learner steps of the checkpoint."""
         if self.checkpoint is None:
             return 0
         return int(checkpoint.description_of(self.checkpoint)["learner_steps"])
 
     def __str__(self) -> str:
-        """For people."""
+        """Describes the state for people."""
         saved = "no checkpoint" if self.checkpoint is None else self.checkpoint.name
         return (
             f"{saved}, {journal.count(self.journal)} transitions in replay, "
@@ -44,14 +45,17 @@ class Resumed(NamedTuple):
 
 
 NOTHING = Resumed(None, [], 0)
-"""A new run."""
+"""State of a new run."""
 
 
 def settings_of(folder: run.RunFolder) -> TrainConfig:
-    """The settings of a run that is to be resumed: the defaults of all flags.
+    """Returns the settings of a run to resume, which are the defaults of all flags.
+
+    Args:
+        folder: Folder of the run.
 
     Raises:
-        BadInput: it is no training run, or its settings are damaged.
+        BadInput: The run is not a training run, or its settings are damaged.
     """
     require(
         run.read_status(folder)["kind"] == "train",
@@ -62,10 +66,14 @@ def settings_of(folder: run.RunFolder) -> TrainConfig:
 
 
 def reopen(config: TrainConfig, folder: run.RunFolder) -> Repertoire:
-    """What a run that is to be resumed plays.
+    """Returns the songs of a run to resume, after checking that it can be resumed.
+
+    Args:
+        config: Settings for the resumed run.
+        folder: Folder of the run.
 
     Raises:
-        BadInput: it cannot be resumed, or not with these settings.
+        BadInput: The run cannot be resumed, or not with these settings.
     """
     saved = settings_of(folder)
     _require_same(config, dataclasses.replace(saved, name=folder.name))
@@ -84,7 +92,12 @@ def reopen(config: TrainConfig, folder: run.RunFolder) -> Repertoire:
 
 
 def keep_settings(config: TrainConfig, folder: run.RunFolder) -> None:
-    """Writes the settings of a resumed run into its folder."""
+    """Writes the settings of a resumed run to its folder.
+
+    Args:
+        config: Settings of the resumed run.
+        folder: Folder of the run.
+    """
     root_dir = settings_of(folder).root_dir
     settings = dataclasses.replace(config, resume="", root_dir=root_dir, name=folder.name)
     write_json(folder.path / "config.json", to_json(settings))
@@ -93,15 +106,15 @@ def keep_settings(config: TrainConfig, folder: run.RunFolder) -> None:
 def find(
     folder: run.RunFolder, capacity: int, environment_steps: int = 0
 ) -> tuple[Resumed, list[str]]:
-    """What of a run is whole.
+    """Finds the intact saved state of a run.
 
     Args:
-        folder: of the run.
-        capacity: of the replay.
-        environment_steps: that the run is known to have had.
+        folder: Folder of the run.
+        capacity: Capacity of the replay in transitions.
+        environment_steps: Environment steps that the run is known to have taken.
 
     Returns:
-        The newest that is whole; and of what is damaged what is wrong with it.
+        Newest intact state, and one line for each damaged checkpoint or journal entry.
     """
     saved, damaged = checkpoint.newest_whole(folder.checkpoints)
     entries, damaged_entries = journal.whole(folder.replay, capacity)
@@ -112,7 +125,7 @@ def find(
 
 
 def _require_same(config: TrainConfig, saved: TrainConfig) -> None:
-    """Refuses changes of what cannot be changed."""
+    """Rejects changes to settings that a resumed run cannot change."""
     pairs = [(name, getattr(config, name), getattr(saved, name)) for name in (*_FIXED, "name")]
     network, trained = config.learner.agent_config, saved.learner.agent_config
     pairs += [

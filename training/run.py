@@ -1,17 +1,17 @@
-"""A run's folder: where everything about a run is found.
+"""The folder of a run, which holds all files of the run.
 
-RUN/config.json      every setting
+RUN/config.json      all settings
 RUN/songs.json       the songs
-RUN/logbook.jsonl    one line a log interval and an evaluation
-RUN/status.json      what the run does now
-RUN/checkpoints/     step_000012345/, the newest last, and the best
+RUN/logbook.jsonl    one line per log interval and per evaluation
+RUN/status.json      the current status of the run
+RUN/checkpoints/     step_000012345/: the newest checkpoints and the best one
 RUN/replay/          the journal of the replay, see `replay.journal`
-RUN/unhealthy/       step_000012345.safetensors: the batch of a learner step whose numbers went bad
+RUN/unhealthy/       step_000012345.safetensors: the batch of a learner step with invalid numbers
 RUN/eval/            step_000012345/: metrics, performance, MIDI, video
-RUN/comparison.json  before and after, of a fine-tuning
-RUN/report.html      all of it to look at
+RUN/comparison.json  the comparison before and after a fine-tuning
+RUN/report.html      the report on the run
 RUN/wandb.json       the run's id in Weights & Biases
-RUN/scale.json       another number of actors that is wanted, until the run has taken notice
+RUN/scale.json       a requested number of actors, until the run has read it
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from common.project import program
 from common.storage import Place
 from training.config import RunConfig, WandbConfig, to_json
 
-if TYPE_CHECKING:  # Reading a run's folder needs no MIDI library, whose import takes seconds.
+if TYPE_CHECKING:  # The MIDI library takes seconds to import, and this module does not need it.
     from piano.repertoire import Repertoire
 
 _SECONDS_UNTIL_LOST = 60.0
@@ -40,7 +40,7 @@ _TEXTS = ("name", "kind", "state", "actors_pending_because", "host", "written_by
 ACTIVE = ("starting", "training", "evaluating")
 """States of a run that is under way."""
 UNKNOWN = ("damaged", "unreadable")
-"""Stand for the state of a run of which nothing is known."""
+"""States that stand for an unknown state of a run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,83 +49,83 @@ class RunFolder:
 
     path: pathlib.Path
     url: str = ""
-    """Of which the folder is a copy, if any."""
+    """URL of the original if the folder is a local copy; otherwise empty."""
 
     @property
     def place(self) -> Place:
-        """Folder and URL."""
+        """Folder and URL of the run."""
         return Place(self.path, self.url)
 
     @property
     def name(self) -> str:
-        """The run's name."""
+        """Name of the run."""
         return self.path.name
 
     @property
     def logbook(self) -> pathlib.Path:
-        """JSON lines."""
+        """Logbook as JSON lines."""
         return self.path / "logbook.jsonl"
 
     @property
     def status(self) -> pathlib.Path:
-        """What the run does now."""
+        """Current status of the run."""
         return self.path / "status.json"
 
     @property
     def checkpoints(self) -> pathlib.Path:
-        """One folder a checkpoint."""
+        """Folder with one subfolder per checkpoint."""
         return self.path / "checkpoints"
 
     @property
     def evaluations(self) -> pathlib.Path:
-        """One folder an evaluation."""
+        """Folder with one subfolder per evaluation."""
         return self.path / "eval"
 
     @property
     def replay(self) -> pathlib.Path:
-        """The journal of the replay."""
+        """Folder of the replay's journal."""
         return self.path / "replay"
 
     @property
     def unhealthy(self) -> pathlib.Path:
-        """Batches to be studied."""
+        """Folder with the batches of learner steps with invalid numbers."""
         return self.path / "unhealthy"
 
     @property
     def wandb(self) -> pathlib.Path:
-        """The run's id in Weights & Biases."""
+        """File with the run's id in Weights & Biases."""
         return self.path / "wandb.json"
 
     @property
     def report(self) -> pathlib.Path:
-        """All of it to look at."""
+        """Report on the run."""
         return self.path / "report.html"
 
     @property
     def comparison(self) -> pathlib.Path:
-        """Of a fine-tuning: before and after."""
+        """Comparison before and after a fine-tuning."""
         return self.path / "comparison.json"
 
     @property
     def scale_request(self) -> pathlib.Path:
-        """See `training.scale`."""
+        """File with a requested number of actors, see `training.scale`."""
         return self.path / "scale.json"
 
     @property
     def process_logs(self) -> pathlib.Path:
-        """Logs of the processes, kept after a failure."""
+        """Folder with the logs of the processes, kept after a failure."""
         return self.path / "process_logs"
 
 
 def _require_wandb(config: WandbConfig, folder: pathlib.Path) -> None:
-    """Refuses settings of Weights & Biases by which it would stop.
+    """Rejects settings with which Weights & Biases would fail.
 
     Args:
-        config: of a run that uses it.
-        folder: in which it keeps its files.
+        config: Settings of Weights & Biases, which the run uses.
+        folder: Folder for the files of Weights & Biases.
 
     Raises:
-        BadInput: naming the variable or the flag.
+        BadInput: A setting does not work. The message names the variable or the flag.
     """
     import wandb
     from wandb.sdk.lib.wbauth import check_api_key
@@ -164,21 +164,21 @@ def _refused_by_wandb(what: str) -> Iterator[None]:
     try:
         yield
     except pydantic.ValidationError as error:
-        reason = error.errors(include_url=False)[0]["msg"]  # All of it would show the value.
+        reason = error.errors(include_url=False)[0]["msg"]  # The full error shows the value.
         raise BadInput(f"Weights & Biases cannot use {what}: {reason}") from None
     except wandb.errors.UsageError as error:
         raise BadInput(f"Weights & Biases cannot use {what}: {error}") from None
 
 
 def require_usable(place: Place, wandb: WandbConfig) -> None:
-    """Refuses at once what a run would fail by after it has been begun.
+    """Checks early for problems that would make a run fail after its start.
 
     Args:
-        place: of the run, or where its folder will be made.
-        wandb: of the run.
+        place: Place of the run, or the place that will hold its folder.
+        wandb: Settings of Weights & Biases.
 
     Raises:
-        BadInput: the place cannot be written, or Weights & Biases is to be used and would stop.
+        BadInput: The place is not writable, or Weights & Biases is enabled and would fail.
     """
     _require_writable(place.path, str(place), "--root-dir")
     if wandb.mode != "disabled":
@@ -199,21 +199,21 @@ def _require_writable(path: pathlib.Path, place: str, setting: str) -> None:
 
 
 def create(config: RunConfig, method: str, repertoire: "Repertoire") -> RunFolder:
-    """Makes the folder of a new run and describes the run in it.
+    """Creates the folder of a new run, and writes settings and songs to it.
 
     Args:
-        config: of the run.
-        method: what the name of a run without one begins with.
-        repertoire: that is played.
+        config: Settings of the run.
+        method: Prefix of the name if the settings contain no name.
+        repertoire: Songs to play.
 
     Raises:
-        BadInput: the name is taken, or the folder cannot be made.
+        BadInput: The name is taken, or the folder cannot be created.
     """
     piece = "-".join(repertoire.title.split()).replace("/", "-")[:80]
     stamp = time.strftime("%Y%m%d-%H%M%S")
     name = config.name or f"{method}-{piece}-{config.seed}-{stamp}"
     place = Place.of(config.root_dir) / name
-    place.fetch("config.json")  # If a run of this name is there, its folder is here from now on.
+    place.fetch("config.json")  # An existing run of this name gets a local folder.
     run = RunFolder(place.path, place.url)
     try:
         run.path.mkdir(parents=True)
@@ -230,11 +230,15 @@ def create(config: RunConfig, method: str, repertoire: "Repertoire") -> RunFolde
 
 
 def find(run: str, root_dir: str) -> RunFolder:
-    """The run that a person means: a folder or URL, or a name below `root_dir`.
+    """Finds an existing run.
+
+    Args:
+        run: Folder or URL of the run, or its name below `root_dir`.
+        root_dir: Folder or URL that holds the runs.
 
     Raises:
-        BadInput: there is no such run.
-        OSError: it may not be read, or `root_dir` is a file.
+        BadInput: The run does not exist.
+        OSError: The user may not read the run, or `root_dir` is a file.
     """
     place = storage.find(run, root_dir, "run", "config.json")
     return RunFolder(place.path, place.url)
@@ -242,15 +246,15 @@ def find(run: str, root_dir: str) -> RunFolder:
 
 @dataclasses.dataclass
 class Status:
-    """What a run does now; the run itself writes it every few seconds."""
+    """The current status of a run, which the run itself writes every few seconds."""
 
     name: str
     kind: str
-    """train or cpl."""
+    """Kind of the run: train or cpl."""
     state: str
-    """starting, training, evaluating, finished, stopped or failed."""
+    """State of the run: starting, training, evaluating, finished, stopped or failed."""
     started: float
-    """Unix seconds."""
+    """Start time in Unix seconds."""
     environment_steps: int = 0
     max_steps: int = 0
     learner_steps: int = 0
@@ -259,37 +263,47 @@ class Status:
     replay_size: int = 0
     actors_wanted: int = 0
     actors_placed: int = 0
-    """Of which have a place: their process is there."""
+    """Number of wanted actors whose process exists."""
     actors_running: int = 0
-    """Of which play."""
+    """Number of wanted actors that play."""
     actors_pending: int = 0
-    """Wanted and not placed."""
+    """Number of wanted actors that are not placed."""
     actors_pending_because: str = ""
     note_f1: float | None = None
-    """Of the last evaluation."""
+    """Note F1 of the last evaluation."""
     process: int = dataclasses.field(default_factory=os.getpid)
     host: str = dataclasses.field(default_factory=socket.gethostname)
     updated: float = 0.0
-    """Unix seconds."""
+    """Time of the last update in Unix seconds."""
     written_by: str = ""
-    """Program and version; empty before there was such a field."""
+    """Program and version; empty for runs of versions without this field."""
 
     def write(self, path: pathlib.Path) -> None:
-        """Writes it, with the time and the program's version."""
+        """Writes the status with the current time and the program's version.
+
+        Args:
+            path: Path of the file.
+        """
         self.updated, self.written_by = time.time(), program()
         write_json(path, dataclasses.asdict(self))
 
 
 def read_status(run: RunFolder) -> dict[str, Any]:
-    """A run's status, as in `Status`.
+    """Reads the status of a run.
 
-    A run that says that it is under way, but whose process is gone or has been silent for a
-    minute, has the state "lost". One that does not say its kind, as old ones do not, is a
-    training.
+    The state is "lost" if the status says that the run is under way, but the run's process on
+    this machine is gone or a run on another machine has been silent for a minute. Old runs lack a
+    kind and count as training runs.
+
+    Args:
+        run: Folder of the run.
+
+    Returns:
+        Fields of `Status` by name.
 
     Raises:
-        BadInput: there is none, or it is damaged.
-        PermissionError: it may not be read.
+        BadInput: The status is missing or damaged.
+        PermissionError: The user may not read the status.
     """
     absent = {
         field.name: field.default
@@ -312,12 +326,15 @@ def read_status(run: RunFolder) -> dict[str, Any]:
 
 
 def read_statuses(root_dir: str) -> list[dict[str, Any]]:
-    """The status of every run below `root_dir`, oldest first; see `read_status`.
+    """Reads the status of every run below `root_dir`, oldest first; see `read_status`.
 
-    One whose status is damaged, or may not be read, has a state of `UNKNOWN`, and counts of zero.
+    A run whose status is damaged or unreadable has one of the states `UNKNOWN` and zero counts.
+
+    Args:
+        root_dir: Folder or URL that holds the runs.
 
     Raises:
-        OSError: `root_dir` is no folder, or may not be read.
+        OSError: `root_dir` is not a folder, or the user may not read it.
     """
     statuses = []
     for folder in matching(Place.of(root_dir).fetch("*/status.json"), "*"):
@@ -332,9 +349,12 @@ def read_statuses(root_dir: str) -> list[dict[str, Any]]:
 
 
 def best_checkpoint(run: RunFolder) -> str | None:
-    """Name of the checkpoint that played best in its evaluation, of those that are kept.
+    """Returns the name of the existing checkpoint with the best evaluation; None if there is none.
 
-    By note-event F1, and of equal ones by the return.
+    Note F1 decides, then the episode return.
+
+    Args:
+        run: Folder of the run.
     """
     played = []
     for file in matching(run.evaluations, "*/metrics.json"):

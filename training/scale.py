@@ -1,7 +1,7 @@
-"""Changing the number of actors of a run while it runs.
+"""Changing the number of actors of an active run.
 
-The request is a file in the run's folder; the run looks for it between two slices of work. So
-nothing waits, and every user who can write there can scale.
+The request is a file in the run's folder. The run looks for this file between two slices of work,
+so the request blocks no part of it. Any user who can write to the folder can scale the run.
 """
 
 import dataclasses
@@ -21,32 +21,34 @@ _NOTICE_SECONDS = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class ScaleConfig:
-    """Changes the number of actors of a run that runs, up or down, also to none and back."""
+    """Changes the number of actors of an active run, up or down, even to zero and back."""
 
     run: tyro.conf.Positional[str]
-    """The run: its folder, or its name below --root-dir."""
+    """Run to scale: its folder, or its name below --root-dir."""
     actors: int
-    """Actor processes wanted."""
+    """Number of actor processes."""
     root_dir: str = "runs"
     """Folder or URL that holds the runs."""
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Rejects values out of range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range. The message names the flag, value and range.
         """
         require_range(self, "actors", least=0, most=4096)
 
 
 def scale(config: ScaleConfig) -> dict[str, Any]:
-    """Asks a run for another number of actors, and waits until it has taken notice.
+    """Requests another number of actors from a run, and waits until the run reads the request.
 
     Returns:
-        The run's name, and how many actors are wanted, placed, running and pending, and why.
+        Name of the run, its numbers of wanted, placed, running and pending actors, and why actors
+        are pending.
 
     Raises:
-        BadInput: there is no such run, it does not run, or it does not take notice.
+        BadInput: The run does not exist, is not active, or does not read the request within a
+            minute.
     """
     folder = run.find(config.run, config.root_dir)
     status = run.read_status(folder)
@@ -70,7 +72,14 @@ def scale(config: ScaleConfig) -> dict[str, Any]:
 
 
 def take_request(folder: run.RunFolder) -> int | None:
-    """The number of actors asked for since the last time, if any."""
+    """Reads and removes the request for another number of actors.
+
+    Args:
+        folder: Folder of the run.
+
+    Returns:
+        Number of actors requested; None if there is no valid request.
+    """
     if not folder.scale_request.is_file():
         return None
     try:
@@ -82,14 +91,14 @@ def take_request(folder: run.RunFolder) -> int | None:
 
 
 class Autoscaler:
-    """Asks a cluster's autoscaler for what is missing, and withdraws it afterwards.
+    """Requests missing resources from a cluster's autoscaler, and withdraws the request later.
 
-    What is asked for by `request_resources` holds for the whole cluster until somebody asks for
-    something else, so it has to be withdrawn.
+    A request of `request_resources` applies to the whole cluster until the next request, so the
+    run must withdraw it.
 
     Args:
-        placement: of the run's actors.
-        on_cluster: whether there may be an autoscaler; a Ray of our own has none.
+        placement: Placement of the run's actors.
+        on_cluster: Whether Ray runs on a cluster, which may have an autoscaler.
     """
 
     def __init__(self, placement: Placement, on_cluster: bool):
@@ -98,7 +107,7 @@ class Autoscaler:
         self._asked = 0
 
     def ask(self, actors: int) -> None:
-        """Asks for room for as many actors in all; 0 withdraws what was asked for."""
+        """Requests resources for a total number of actors; 0 withdraws the request."""
         if self._on_cluster and actors != self._asked:
             from ray.autoscaler.sdk import request_resources
 
@@ -106,7 +115,7 @@ class Autoscaler:
             self._asked = actors
 
     def why_pending(self) -> str:
-        """Why actors that are wanted have no place yet."""
+        """Returns why wanted actors are not placed yet."""
         free, whole = ray.available_resources(), ray.cluster_resources()
         short = [name for name, need in self._bundle.items() if free.get(name, 0) < need]
         if not short:

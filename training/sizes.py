@@ -1,6 +1,6 @@
-"""What a run takes of this machine's memory, from its settings, before anything is started.
+"""Estimate of a run's memory on this machine from its settings, before the run starts.
 
-It is the least that is known to be needed, so that nothing is refused that could have been done.
+The estimate is a lower bound, so that no run that would fit is rejected.
 """
 
 from common import memory
@@ -12,20 +12,25 @@ from piano.task_spec import TaskSpec
 from replay.packing import packed_size
 from training.config import TrainConfig
 
-# The state that learns, its copy, and the bytes of its file, while a checkpoint is saved.
+# Saving a checkpoint needs the training state, a copy of it, and the bytes of its file.
 _COPIES_OF_STATE = 3
 _FLOAT_BYTES = 4
 _NETWORK = "--agent-config.hidden-dims"
 
 
 def needed(config: TrainConfig, piano: TaskSpec) -> dict[str, float]:
-    """Bytes by the flag that decides about them."""
+    """Returns the bytes that a run needs, by the flag that determines them.
+
+    Args:
+        config: Settings of the run.
+        piano: Task specification of a song.
+    """
     layout = piano.layout
     shape = layout.frames, layout.proprioception_dim
     agent = config.learner.agent_config
     size = packed_size(shape, piano.action_dim)
-    # Both observations of a transition, factored and assembled, and what each critic's layers keep
-    # for the gradient.
+    # A transition has two observations, factored and assembled. Each critic's layers also keep
+    # their values for the gradient.
     assembled = 2 * layout.observation_dim + agent.num_qs * sum(agent.hidden_dims)
     transition = 2 * size + assembled
     state = sac.state_bytes(config.learner, layout.observation_dim, piano.action_dim)
@@ -37,15 +42,16 @@ def needed(config: TrainConfig, piano: TaskSpec) -> dict[str, float]:
 
 
 def require_room(config: TrainConfig, piano: TaskSpec, on_cluster: bool) -> None:
-    """Refuses a run for which there is no room.
+    """Rejects a run that needs more memory than this machine has.
 
     Args:
-        config: of the run.
-        piano: that is played.
-        on_cluster: whether it runs on other machines, of which nothing is known here.
+        config: Settings of the run.
+        piano: Task specification of a song.
+        on_cluster: Whether the run uses other machines, whose memory is unknown here.
 
     Raises:
-        BadInput: with what the run takes, what there is, and the flag to lower.
+        BadInput: The run needs too much memory. The message names the memory needed, the memory
+            available and the flag to lower.
     """
     by_flag = needed(config, piano)
     state = by_flag[_NETWORK] / _COPIES_OF_STATE

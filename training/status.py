@@ -1,4 +1,4 @@
-"""What runs, how fast, since when."""
+"""The status of runs, with their speed and start time."""
 
 import dataclasses
 import time
@@ -11,20 +11,24 @@ from training.run import ACTIVE, UNKNOWN, find, read_status, read_statuses
 
 @dataclasses.dataclass(frozen=True)
 class StatusConfig:
-    """Shows what runs, how fast, since when."""
+    """Shows the runs with their speed and start time."""
 
     run: tyro.conf.Positional[str | None] = None
-    """One run only: its folder or URL, or its name below --root-dir."""
+    """Run to show: its folder or URL, or its name below --root-dir. The default is all runs."""
     root_dir: str = "runs"
     """Folder or URL that holds the runs."""
 
 
 def status(config: StatusConfig) -> dict[str, Any]:
-    """The runs' statuses, oldest first, each as in `training.run.Status`.
+    """Returns the status of one run or of all runs.
+
+    Returns:
+        Statuses under the name "runs", oldest first, each with the fields of
+        `training.run.Status`.
 
     Raises:
-        BadInput: there is no such run.
-        OSError: it may not be read; or the folder of the runs is none, or may not be read.
+        BadInput: The run does not exist.
+        OSError: The run or the folder of the runs is not readable, or `root_dir` is not a folder.
     """
     if config.run is not None:
         return {"runs": [read_status(find(config.run, config.root_dir))]}
@@ -32,7 +36,7 @@ def status(config: StatusConfig) -> dict[str, Any]:
 
 
 def table(answer: dict[str, Any]) -> str:
-    """The same for people: one line a run."""
+    """Formats the answer of `status` for people, one line per run."""
     if not answer["runs"]:
         return "no runs here: pianist train begins one, --root-dir says where to look"
     head = (
@@ -51,7 +55,7 @@ def table(answer: dict[str, Any]) -> str:
         note_f1 = run["note_f1"]
         active = run["state"] in ACTIVE
         is_unknown = run["state"] in UNKNOWN
-        plays = active and run["kind"] != "cpl"  # A fine-tuning takes learner steps alone.
+        plays = active and run["kind"] != "cpl"  # A fine-tuning only takes learner steps.
         steps = run["learner_steps" if run["kind"] == "cpl" else "environment_steps"]
         rows.append(
             (

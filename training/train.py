@@ -1,12 +1,12 @@
-"""The training run: keeps every part at work, and decides when it ends.
+"""The training run: keeps all parts working and decides when training ends.
 
-Actors, learner and evaluator work in slices of about a second and report; this loop gives
-them the next slice. So it alone decides when training ends, it notices within a slice what
-has died, and every wait has a time limit.
+Actors and learner work in slices of about a second and then report. This loop gives them the next
+slice. Therefore only the loop decides when training ends, it notices the death of a part within a
+slice, and every wait has a time limit.
 
-An actor that dies is replaced by the pool, an evaluator here. Where another part dies, or the
-learner's numbers go bad, all parts begin anew from the last checkpoint and the journal of the
-replay, as a run does that is resumed.
+The pool replaces an actor that dies, and this module replaces an evaluator. If another part dies
+or the learner's numbers become invalid, all parts restart from the last checkpoint and the
+replay's journal, as in a resumed run.
 """
 
 import contextlib
@@ -48,11 +48,11 @@ _EVALUATION_SECONDS = 1800.0
 _STALL_SECONDS = 120.0
 _CHECKPOINTS_KEPT = 5
 _CHECKPOINT_SECONDS = 300.0
-"""Between checkpoints at most."""
+"""Longest time between checkpoints in seconds."""
 _FAILURES_ALLOWED = 3
-"""Of parts, without a checkpoint in between."""
+"""Largest number of failures of parts without a checkpoint in between."""
 _UNHEALTHY_ALLOWED = 2
-"""Learner steps whose numbers go bad, in the whole run."""
+"""Largest number of learner steps with invalid numbers in the whole run."""
 
 
 def train(
@@ -60,21 +60,21 @@ def train(
     write_report: Callable[[pathlib.Path], pathlib.Path],
     resumed: run.RunFolder | None = None,
 ) -> dict[str, Any]:
-    """Trains, evaluates and reports.
+    """Runs a training with its evaluations and its report.
 
     Args:
-        config: of the run.
-        write_report: takes a run's folder, and returns the file with its report.
-        resumed: the run that is resumed, if any.
+        config: Settings of the run.
+        write_report: Function from a run's folder to the file with its report, which it writes.
+        resumed: Folder of the run to resume; None for a new run.
 
     Returns:
-        The run's name, folder and state ("finished" or "stopped"), step counts, and the last
-        evaluation's metrics and files.
+        Name, folder and state ("finished" or "stopped") of the run, its step counts and best
+        checkpoint, and metrics and files of the last evaluation.
 
     Raises:
-        BadInput: song, name or flags cannot be used; nothing has been started or written.
-        PartFailed: parts died again and again.
-        UnhealthyStep: the learner's numbers went bad again and again.
+        BadInput: Song, name or flags are unusable. Nothing was started or written.
+        PartFailed: Parts of the run died repeatedly.
+        UnhealthyStep: The learner's numbers became invalid repeatedly.
     """
     address = ray_session.cluster_address()
     with said_if_long("hands and piano to be built"):
@@ -111,7 +111,7 @@ def _number_of_actors(config: TrainConfig, on_cluster: bool) -> int:
 
 
 class _Disk:
-    """Writes that a full disk may stop, and the training may not."""
+    """Writes that may fail because the disk is full, without stopping the training."""
 
     def __init__(self, progress: Progress):
         self._say = progress.say
@@ -119,7 +119,7 @@ class _Disk:
 
     @contextlib.contextmanager
     def may_be_full(self, what: str) -> Iterator[None]:
-        """Says once that there is no room for `what`, and once that there is again."""
+        """Prints one message when the disk has no space for `what`, and one when it has again."""
         try:
             yield
         except OSError as error:
@@ -135,7 +135,7 @@ class _Disk:
 
 
 class _TrainingRun:
-    """One run: its counts, and the loop that keeps its parts at work."""
+    """One run: its counts, and the loop that keeps its parts working."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class _TrainingRun:
     def train(
         self, on_cluster: bool, write_report: Callable[[pathlib.Path], pathlib.Path]
     ) -> dict[str, Any]:
-        # Before the status of a resumed run is overwritten.
+        # This reads the status of a resumed run before it is overwritten.
         resumed = self._find_whole() if self._config.resume else resume.NOTHING
         self._set_state("starting")
         needed = None if on_cluster else needed_by(self._status.actors_wanted)
@@ -198,11 +198,11 @@ class _TrainingRun:
         return self._result
 
     def _run_parts(self, on_cluster: bool, resumed: resume.Resumed) -> bool:
-        """Trains with parts that resume from what there is; whether they came to the run's end.
+        """Starts the parts from a saved state and trains; returns whether the run has ended.
 
         Raises:
-            PartFailed: too often.
-            UnhealthyStep: too often.
+            PartFailed: Parts failed too often.
+            UnhealthyStep: Learner steps had invalid numbers too often.
         """
         status = self._status
         self._has_started = False
@@ -246,18 +246,18 @@ class _TrainingRun:
         else:
             return True
         self._set_state("starting")
-        # Who wants the run to end wants it now: what has been saved is there.
+        # After a stop signal the run does not restart its parts, because its state is saved.
         return bool(self._stop_signal)
 
     def _count(self, failure: PartFailed) -> None:
-        """Raises the failure if it is one too many."""
+        """Counts a failure, and raises it if there were too many."""
         self._failures += 1
         if self._failures > _FAILURES_ALLOWED:
             raise failure
         self._progress.say(str(failure))
 
     def _find_whole(self) -> resume.Resumed:
-        """What parts can resume from."""
+        """Finds the intact saved state that parts can resume from."""
         known = self._status.environment_steps
         if not known and self._folder.status.is_file():
             known = run.read_status(self._folder)["environment_steps"]
@@ -321,9 +321,9 @@ class _TrainingRun:
                 )
 
     def _done(self) -> float:
-        """How much of the run is over, by its steps or its minutes: 1 is its end.
+        """Returns the completed share of the run by steps or minutes; 1 is the end.
 
-        Minutes count from the command on, but none is over before something has been learnt.
+        Minutes count from the start of the run. They cannot end it before the first learner step.
         """
         minutes = self._logbook.seconds / 60 if self._status.learner_steps else 0.0
         return max(
@@ -332,14 +332,14 @@ class _TrainingRun:
         )
 
     def _learn(self) -> None:
-        """Begins the learner's next slice."""
+        """Starts the learner's next slice."""
         anneal = self._config.learner.agent_config.anneal_lr
         annealing = max(0.0, 1 - self._done()) if anneal else 1.0
         self._learning = self._parts.learner.learn.remote(SLICE_SECONDS, annealing)
         self._learner_patience = Patience("Learner", "the learner does not answer")
 
     def _scale(self) -> None:
-        """Takes notice of another number of actors that is wanted, and gets them a place."""
+        """Reads a request for another number of actors, and asks the autoscaler for resources."""
         pool, status = self._parts.pool, self._status
         wanted = scale.take_request(self._folder)
         if wanted is not None and wanted != pool.wanted:
@@ -353,7 +353,7 @@ class _TrainingRun:
         status.actors_pending_because = self._parts.autoscaler.why_pending() if pending else ""
 
     def _end_learning(self) -> None:
-        """Takes the report of the learner's slice."""
+        """Receives the report of the learner's slice."""
         report: LearnReport = get_result(self._learning, "Learner", "the learner died")
         self._window.add_learnt(report)
         self._status.learner_steps = report.step
@@ -400,7 +400,7 @@ class _TrainingRun:
     # --- Checkpoints and evaluation -----------------------------------------------------
 
     def _save(self) -> ray.ObjectRef:
-        """Saves a checkpoint, which holds all that its evaluation needs; returns it, packed."""
+        """Saves a checkpoint with all data for its evaluation; returns a reference to it."""
         self._journaling.begin()
         packed = self._parts.learner.checkpoint.remote(
             {
@@ -420,14 +420,17 @@ class _TrainingRun:
         return packed
 
     def _begin_evaluation(self) -> None:
-        """Has a checkpoint saved, and played by the evaluator beside the training."""
+        """Saves a checkpoint and starts its evaluation, which runs in parallel with training."""
         self._evaluation = self._parts.evaluator.evaluate.remote(
             self._save(), self._config.eval_episodes
         )
         self._evaluation_since = time.monotonic()
 
     def _end_evaluation(self, seconds: float, last: bool = False) -> None:
-        """Takes what the evaluator has to report, waiting `seconds` for it."""
+        """Waits `seconds` for the evaluation and processes its result.
+
+        An evaluation that fails or takes too long leads to a new evaluator.
+        """
         if self._evaluation is None:
             return
         waited = time.monotonic() - self._evaluation_since + seconds
@@ -447,7 +450,7 @@ class _TrainingRun:
             self._take(evaluation, record)
 
     def _replace_evaluator(self, failure: PartFailed) -> None:
-        """What it had to do is left undone; training goes on."""
+        """Replaces the evaluator and drops its pending work, while training continues."""
         self._progress.say(f"the evaluator is replaced: {failure}")
         self._parts.replace_evaluator()
         self._evaluation = None
@@ -472,7 +475,7 @@ class _TrainingRun:
         )
 
     def _end_recordings(self, seconds: float) -> None:
-        """Takes the recordings that are ready, waiting `seconds` for all of them."""
+        """Waits at most `seconds` for all recordings, and writes those that are ready."""
         try:
             self._recordings.end(seconds)
         except PartFailed as failure:
@@ -481,7 +484,7 @@ class _TrainingRun:
     # --- End ----------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Keeps what was learnt and, unless a signal ended the training, plays it."""
+        """Saves the final policy and, unless a signal ended the training, evaluates it."""
         self._parts.pool.stop()
         self._status.actors_placed = self._status.actors_running = 0
         self._status.actors_pending = 0
@@ -508,7 +511,7 @@ class _TrainingRun:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first signal to end does so in good order, the second at once."""
+        """Handles ending signals: the first saves a checkpoint, the second ends immediately."""
 
         def stop(number: int, _frame: Any) -> None:
             self._stop_signal = number
@@ -527,7 +530,7 @@ class _TrainingRun:
 
 
 class _StallWatch:
-    """Seconds since a count last moved."""
+    """Measures the seconds since a count last changed."""
 
     def __init__(self) -> None:
         self._counts: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""A trained policy: a checkpoint, with the settings and the songs of its training."""
+"""A trained policy: a checkpoint with the settings and the songs of its training."""
 
 import pathlib
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,18 +12,21 @@ if TYPE_CHECKING:
 
 
 class TrainedPolicy(NamedTuple):
-    """What a checkpoint says about its policy; the policy's numbers stay in the file."""
+    """The description of a checkpoint's policy, without its parameters."""
 
     checkpoint: pathlib.Path
-    """Its folder."""
+    """Folder of the checkpoint."""
     config: TrainConfig
-    """Of the training; of a fine-tuned policy, of the training before."""
+    """Settings of the training. For a fine-tuned policy, those of the original training."""
     description: dict[str, Any]
-    """All that `learner.checkpoint.pack` was given besides the numbers."""
+    """Description that `learner.checkpoint.pack` received with the parameters."""
 
     @classmethod
     def open(cls, folder: pathlib.Path) -> "TrainedPolicy":
-        """The policy of a checkpoint's folder.
+        """Opens the policy of a checkpoint.
+
+        Args:
+            folder: Folder of the checkpoint.
 
         Raises:
             BadInput: The description is missing or damaged.
@@ -34,21 +37,21 @@ class TrainedPolicy(NamedTuple):
 
     @classmethod
     def find(cls, name: str, root_dir: str) -> "TrainedPolicy":
-        """The policy that a person names.
+        """Finds a policy by the name of its checkpoint or run.
 
         Args:
-            name: Folder or URL of a checkpoint or a run, or name of a run in `root_dir`; of a run
-                the newest checkpoint is taken.
+            name: Folder or URL of a checkpoint or a run, or name of a run in `root_dir`. For a
+                run, the newest checkpoint is used.
             root_dir: Folder or URL that holds the runs.
 
         Raises:
-            BadInput: There is none, or it is damaged.
+            BadInput: The checkpoint does not exist or is damaged.
         """
         return cls.open(checkpoint.find(storage.find(name, root_dir, "checkpoint").fetch()))
 
     @property
     def songs(self) -> "list[Song]":
-        """What it was trained to play.
+        """Songs that the policy was trained to play.
 
         Raises:
             BadInput: The description is damaged.
@@ -59,5 +62,5 @@ class TrainedPolicy(NamedTuple):
 
     @property
     def environment_steps(self) -> int:
-        """Of the training until then; 0 if unknown."""
+        """Environment steps of the training up to the checkpoint; 0 if unknown."""
         return int(self.description.get("environment_steps", 0))
