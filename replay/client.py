@@ -5,7 +5,6 @@ import threading
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import ray
 
 from common.errors import PartFailed
 from replay.writer import ChunkWriter
@@ -49,7 +48,8 @@ class Reader:
     """
 
     def __init__(self, replay: Replay, ahead: int):
-        self._here: queue.Queue[np.ndarray | PartFailed] = queue.Queue(ahead)
+        self._here: queue.Queue[np.ndarray] = queue.Queue(ahead)
+        self._failure: Exception | None = None
         for which in range(len(replay.servers)):
             reader = _reader_of(replay, which)
             threading.Thread(
@@ -62,26 +62,32 @@ class Reader:
         Raises:
             PartFailed: A server is gone.
         """
+        self._require_alive()
         try:
-            chunk = self._here.get(timeout=seconds) if seconds > 0 else self._here.get_nowait()
+            return self._here.get(timeout=seconds) if seconds > 0 else self._here.get_nowait()
         except queue.Empty:
             return None
-        if isinstance(chunk, PartFailed):
-            self._here.put(chunk)  # The next call raises it, too.
-            raise chunk
-        return chunk
 
     def ready(self) -> int:
-        """Returns the number of chunks read ahead."""
+        """Returns the number of chunks read ahead.
+
+        Raises:
+            PartFailed: A server is gone.
+        """
+        self._require_alive()
         return self._here.qsize()
+
+    def _require_alive(self) -> None:
+        if self._failure is not None:
+            raise PartFailed(f"a replay server is gone: {self._failure}") from self._failure
 
     def _read(self, reader: _OneServer) -> None:
         try:
             while True:
                 self._here.put(reader.next())
-        # Reverb raises RuntimeError when its connection ends.
-        except (RuntimeError, ray.exceptions.RayError) as error:
-            self._here.put(PartFailed(f"a replay server is gone: {error}"))
+        # Reverb has many kinds of errors. A thread that ended silently would leave its server full.
+        except Exception as error:
+            self._failure = error
 
 
 def _reader_of(replay: Replay, which: int) -> _OneServer:

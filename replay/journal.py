@@ -119,13 +119,13 @@ def whole(folder: pathlib.Path, capacity: int) -> tuple[list[pathlib.Path], list
     """Returns the entries that can fill a replay of `capacity` transitions.
 
     Returns:
-        The newest undamaged entries that fit, oldest first, and an error message for each damaged
-        entry.
+        The newest undamaged entries, oldest first, until they hold `capacity` transitions or more;
+        and an error message for each damaged entry.
     """
     good: list[pathlib.Path] = []
     damaged = []
     for path in reversed(entries(folder)):
-        if count(good) + _count(path.name) > capacity:
+        if count(good) >= capacity:
             break
         try:
             PackedFolder.pack(path).require_whole()

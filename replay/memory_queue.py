@@ -18,6 +18,7 @@ from replay.writer import ChunkWriter
 _ANSWER_SECONDS = 30.0
 _WAIT_SECONDS = 5.0
 _PAUSE_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 0.2
 
 
 class MemoryQueue:
@@ -104,16 +105,25 @@ class MemoryWriter(ChunkWriter):
     def __init__(self, server: Any):
         super().__init__()
         self._server = server
+        self._asked: ray.ObjectRef | None = None
 
     def _send(self, seconds: float, everything: bool) -> bool:
         del everything  # Makes no difference, since every insertion below waits for its answer.
         deadline = time.monotonic() + seconds
+        # Each try sends all chunks again, so a server that stays full is asked less and less often.
+        pause = _LONGEST_PAUSE_SECONDS if self._blocked else _PAUSE_SECONDS
         while self._chunks:
-            sent = self._server.insert.remote(Joined.of(list(self._chunks)))
-            for _ in range(ray.get(sent, timeout=_ANSWER_SECONDS)):
+            # The answer to an earlier call may still be on its way: a second one would double it.
+            self._asked = self._asked or self._server.insert.remote(Joined.of(list(self._chunks)))
+            left = max(0.0, deadline - time.monotonic())
+            if not ray.wait([self._asked], timeout=left)[0]:
+                return False
+            for _ in range(ray.get(self._asked)):
                 self._chunks.popleft()
+            self._asked = None
             if self._chunks:
                 if time.monotonic() >= deadline:
                     return False
-                time.sleep(_PAUSE_SECONDS)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         return True

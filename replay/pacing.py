@@ -66,7 +66,8 @@ def pacing(config: ReplayConfig, at_once: int = 1, restored: int = 0) -> Pacing:
 
 
 def waiting_chunks(config: ReplayConfig) -> int:
-    """Returns how many chunks may wait in a server for the learner."""
-    if config.ratio is None:
-        return _WAITING_FREE
-    return max(_WAITING, round(_TOLERANCE * config.warmstart_steps / CHUNK_ROWS))
+    """Returns how many chunks may wait in each server for the learner."""
+    in_all = _WAITING_FREE
+    if config.ratio is not None:
+        in_all = max(_WAITING, round(_TOLERANCE * config.warmstart_steps / CHUNK_ROWS))
+    return max(2, in_all // config.replay_servers)

@@ -50,6 +50,7 @@ class ReverbQueue:
         self._server = reverb.Server(tables, checkpointer=checkpointer)
         self._client = reverb.Client(f"localhost:{self._server.port}")
         self._new = Unjournaled(kept)
+        self._failure: Exception | None = None
         threading.Thread(target=self._follow, name="replay-journal", daemon=True).start()
 
     @property
@@ -58,15 +59,22 @@ class ReverbQueue:
         return int(self._server.port)
 
     def inserted(self) -> int:
-        """Returns the number of transitions ever inserted."""
+        """Returns the number of transitions ever inserted.
+
+        Raises:
+            RuntimeError: Reverb does not give out chunks any more.
+        """
+        self._require_following()
         return self._new.inserted
 
     def take_new(self, most: int) -> list[np.ndarray]:
         """Takes the oldest waiting chunk, and further ones up to `most` transitions in all.
 
         Raises:
+            RuntimeError: Reverb does not give out chunks any more.
             TimeoutError: Reverb does not give out the chunks that it has.
         """
+        self._require_following()
         table = self._client.server_info(timeout=_INFO_SECONDS)[JOURNAL]
         there = table.rate_limiter_info.sample_stats.completed + table.current_size
         self._new.wait_for(there, _INFO_SECONDS)
@@ -75,10 +83,18 @@ class ReverbQueue:
         return chunks
 
     def _follow(self) -> None:
-        # Reverb needs no network to read in the server's own process.
-        reader = ReverbReader(self._client, JOURNAL)
-        while True:
-            self._new.add(reader.next())
+        try:
+            # Reverb needs no network to read in the server's own process.
+            reader = ReverbReader(self._client, JOURNAL)
+            while True:
+                self._new.add(reader.next())
+        # A thread that ended silently would leave the table full, and all writers blocked.
+        except Exception as error:
+            self._failure = error
+
+    def _require_following(self) -> None:
+        if self._failure is not None:
+            raise RuntimeError("the journal's chunks cannot be read") from self._failure
 
 
 class ReverbReader:
@@ -105,7 +121,9 @@ class ReverbReader:
             RuntimeError: The server is gone.
         """
         length, steps = self._sampler.GetNextTrajectory()[-2:]
-        return np.asarray(steps[: int(length)])
+        rows = np.asarray(steps[: int(length)])
+        # A view of a short chunk would keep all of its padding in memory.
+        return rows if len(rows) == CHUNK_ROWS else rows.copy()
 
 
 class ReverbWriter(ChunkWriter):

@@ -66,14 +66,16 @@ def test_entries_that_no_replay_would_keep_are_removed(tmp_path):
     assert journal.end(tmp_path / "nothing") == 0
 
 
-def test_what_fits_is_taken_from_the_newest_back(tmp_path):
+@pytest.mark.parametrize(
+    ("capacity", "first"), [(5, 20), (10, 20), (11, 10), (20, 10), (25, 0), (99, 0)]
+)
+def test_the_newest_that_fill_a_replay_are_taken(tmp_path, capacity, first):
     write(tmp_path, (0, 10), (10, 20), (20, 30))
-    entries, damaged = journal.whole(tmp_path, capacity=25)
+    entries, damaged = journal.whole(tmp_path, capacity)
     assert names(entries) == [
-        "transitions_000000000010_000000000020",
-        "transitions_000000000020_000000000030",
+        f"transitions_{begin:012d}_{begin + 10:012d}" for begin in range(first, 30, 10)
     ]
-    assert journal.count(entries) == 20
+    assert journal.count(entries) == 30 - first
     assert damaged == []
 
 

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import time
+import types
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from runs_for_tests import wait_until_nothing_is_left
 from common import ray_session
 from common.errors import BadInput, PartFailed
 from common.files import PackedFolder
-from replay import journal
+from replay import client, journal
 from replay import server as server_module
 from replay.config import ReplayConfig
 from replay.pacing import pacing, waiting_chunks
@@ -283,6 +284,43 @@ def test_with_a_learner_that_waits_the_ratio_is_that_of_what_has_been_inserted(s
     waiting = 20 * (waiting_chunks(config) + 16 + 8)
     assert inserted(replay) - 100 + pace.tolerance / 0.5 >= 1000 / 0.5
     assert inserted(replay) - 100 <= 1000 / 0.5 + waiting
+
+
+@pytest.mark.parametrize("kind", [ValueError, IndexError, RuntimeError])
+def test_a_reader_says_each_time_that_a_server_is_gone(monkeypatch, kind):
+    def fail():
+        raise kind("no more")
+
+    monkeypatch.setattr(client, "_reader_of", lambda *_: types.SimpleNamespace(next=fail))
+    reader = client.Reader(client.Replay([None, None], ["", ""]), 4)
+    deadline = time.monotonic() + 60
+    with pytest.raises(PartFailed, match="a replay server is gone: no more"):
+        while time.monotonic() < deadline:
+            reader.take(0.01)
+    for _ in range(3):
+        with pytest.raises(PartFailed):
+            reader.ready()
+
+
+@pytest.mark.skipif(not server_module.has_reverb(), reason="Reverb is not installed")
+def test_a_server_whose_journal_cannot_be_read_says_so():
+    from replay import reverb_queue
+
+    def fail(_chunk):
+        raise MemoryError
+
+    served = reverb_queue.ReverbQueue(8, 100)
+    served._new.add = fail
+    writer = reverb_queue.ReverbWriter(f"localhost:{served.port}")
+    writer.begin(observation(0, 0))
+    writer.add(np.zeros(ACTION_DIM, np.float32), 0, 0.0, 1.0, observation(0, 1), True)
+    writer.wait(10.0, everything=True)
+    deadline = time.monotonic() + 60
+    with pytest.raises(RuntimeError, match="the journal's chunks cannot be read"):
+        while time.monotonic() < deadline:
+            served.inserted()
+    with pytest.raises(RuntimeError, match="the journal's chunks cannot be read"):
+        served.take_new(10)
 
 
 # --- The journal's share ---------------------------------------------------------------------

@@ -45,6 +45,7 @@ class Journaling:
         self._may_be_full = may_be_full
         self._to_ask: list[Any] = []
         self._asked: ray.ObjectRef | None = None
+        self._unwritten: PackedFolder | None = None
 
     def look(self, environment_steps: int) -> None:
         """Writes the entry that has arrived and requests the next one if due, without waiting.
@@ -53,17 +54,21 @@ class Journaling:
             environment_steps: Environment steps of the run so far.
         """
         self._take(0)
-        if environment_steps - self._end >= _STEPS:
+        # No server keeps more than the capacity.
+        if environment_steps - self._end >= min(_STEPS, self._capacity // 2):
             self.begin()
 
     def begin(self) -> None:
-        """Requests new transitions from all servers, unless a request is already pending."""
-        if self._asked is None:
+        """Requests new transitions from all servers, unless a request is already pending.
+
+        While the disk is full, the servers keep the transitions.
+        """
+        if self._asked is None and self._write():
             self._to_ask = list(self._servers)
             self._ask()
 
     def finish(self) -> None:
-        """Writes all transitions that are not in the journal yet."""
+        """Writes all transitions that are not in the journal yet, if there is room on the disk."""
         is_new = True
         while is_new:
             self.begin()
@@ -86,9 +91,16 @@ class Journaling:
         self._asked = None
         if entry is not None:
             self._end = journal.end_of(entry)
-            with self._may_be_full("the journal of the replay"):
-                entry.write(self._folder)
-            journal.remove_older(self._folder, self._capacity)
-        if self._to_ask:
+            self._unwritten = entry
+        if self._write() and self._to_ask:
             self._ask()
         return entry is not None
+
+    def _write(self) -> bool:
+        """Writes the entry that has arrived, if any; returns whether none is left unwritten."""
+        if self._unwritten is not None:
+            with self._may_be_full("the journal of the replay"):
+                self._unwritten.write(self._folder)
+                self._unwritten = None
+                journal.remove_older(self._folder, self._capacity)
+        return self._unwritten is None
