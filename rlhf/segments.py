@@ -1,4 +1,4 @@
-"""Recording renditions by a run's checkpoints, to be rated: a Ray job."""
+"""Recording of renditions by a run's checkpoints for rating, as a Ray job."""
 
 import dataclasses
 import math
@@ -35,7 +35,7 @@ from training.trained_policy import TrainedPolicy
 
 _SECONDS = 3600.0
 _LOOK_SECONDS = 1.0
-# Ray begins a player anew that has died, and gives it its segment again.
+# Ray restarts a player that has died, and retries its segment.
 _RESTARTS = 3
 
 
