@@ -88,7 +88,7 @@ class FineTuneConfig:
     whole."""
     style: bool = True
     """Whether `relative-cpl` first looks for a style that the answers favor: strength and
-    smoothness of movement, length of keys held, delay of attacks. If a style is favored and keeps
+    smoothness of movement, length of keys held, timing of attacks. If a style is favored and keeps
     the notes, the policy learns it, and that is the result. Otherwise the answers tune the whole
     network."""
     validation_fraction: float = 0.2
