@@ -63,11 +63,11 @@ class SubmitConfig:
     here before anything is sent. Ctrl-C only stops following; `ray job stop` stops the job.
 
     The working directory is sent, without runs, videos, caches, .git, .venv, and without files that
-    .gitignore and .rayignore exclude. Of the environment variables only MUJOCO_GL, WANDB_* and
-    XLA_* are passed on. The cluster stores them in plain text: they appear in its logs, and Ray
-    shows them to everybody who has the cluster's token (the dashboard hides them from browsers).
-    WANDB_API_KEY is therefore passed on only with `--mode online`, and credentials of object stores
-    are not passed on: set those on the machines themselves.
+    .gitignore and .rayignore exclude. Of the environment variables, by default only MUJOCO_GL,
+    WANDB_* and XLA_* are passed on. The cluster stores them in plain text: they appear in its logs,
+    and Ray shows them to everybody who has the cluster's token (the dashboard hides them from
+    browsers). WANDB_API_KEY is therefore passed on only with `--mode online`, and credentials of
+    object stores are not passed on: set those on the machines themselves.
     """
 
     command: tyro.conf.Positional[Literal["train", "segments", "cpl"]]
