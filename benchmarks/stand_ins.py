@@ -19,7 +19,7 @@ from benchmarks.written_episode import write_rest
 from replay.reverb_queue import ReverbWriter
 from replay.transition import Step
 
-_STEPS_AT_ONCE = 8  # Few wake-ups, because an actor has none.
+_STEPS_AT_ONCE = 8  # Few wake-ups, because a real actor spends no time on waking up.
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 60.0
 _END_SECONDS = 30.0

@@ -14,7 +14,7 @@ LEAST_COMMON_SEGMENTS = 3
 
 
 class Agreement(NamedTuple):
-    """How far people agree; 1 is perfect agreement."""
+    """Measures of agreement between people; 1 is perfect agreement."""
 
     people: int
     """Number of people who share at least three rated segments with another person."""
@@ -28,7 +28,7 @@ class Agreement(NamedTuple):
 
 
 class Consistency(NamedTuple):
-    """How similarly one rater answers the same question twice."""
+    """Measures of how similarly one rater answers the same question twice."""
 
     scores: int
     """Number of segments that were scored twice."""

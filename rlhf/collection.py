@@ -91,7 +91,7 @@ class PlannedSegment:
     """Number of control steps before `first_step` that are played and heard, but neither judged nor
     learned from."""
     variation: Variation = Variation()
-    """How this rendition differs from the policy's deterministic play."""
+    """Difference of the rendition from the policy's deterministic play."""
 
     def __post_init__(self) -> None:
         """Rejects steps that cannot be played.

@@ -147,7 +147,7 @@ class Segments(NamedTuple):
     observation: Observation
     """Observations with leading axes (N, T)."""
     action: jax.Array
-    """(N, T, action dimension) float32."""
+    """(N, T, action dimension) float32: actions that were taken."""
     mask: jax.Array
     """(N, T) float32: 1 up to the end of the segment, then 0."""
 
@@ -165,7 +165,7 @@ class Problem(NamedTuple):
     reference: TanhGaussian
     """Outputs of each segment's reference policy, with leading axes (N, T)."""
     table: jax.Array
-    """(rows, features) uint8, see `learner.observation.assemble`."""
+    """(rows, features) uint8: table of goals, see `learner.observation.assemble`."""
     pairs: jax.Array
     """(P, 2) int32: pairs of segments from which batches are drawn, the preferred segment first."""
     weight: jax.Array

@@ -35,7 +35,7 @@ class Demonstration(NamedTuple):
     """Demonstration of T control steps."""
 
     proprioception: np.ndarray
-    """(T, frames, numbers) float32."""
+    """(T, frames, numbers) float32: the simulated part of the observations."""
     row: np.ndarray
     """(T,) int32: rows of the table, see `replay.transition.Observation`."""
     intended: np.ndarray

@@ -262,7 +262,7 @@ class Ratings:
         return [Rater(*row) for row in self._rows("SELECT name, kind FROM raters ORDER BY name")]
 
     def attributes(self) -> list[str]:
-        """All attributes about which there are answers that hold; the empty one comes first."""
+        """Returns all attributes with answers that hold; the empty attribute comes first."""
         query = "SELECT DISTINCT attribute FROM answers WHERE NOT withdrawn ORDER BY attribute"
         return [row[0] for row in self._rows(query)]
 

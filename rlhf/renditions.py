@@ -21,7 +21,7 @@ _KINDS = [
 ]
 """Cycle of the kinds of variation: style comes most often, since it teaches most (`rlhf.style`)."""
 _OTHERS_SHARE = 5
-"""Number of renditions of which one is by a checkpoint other than the newest."""
+"""One in this many renditions is by a checkpoint other than the newest."""
 
 _Rendition = tuple[str, Variation]
 """Name of the checkpoint that plays, and its variation."""

@@ -41,7 +41,7 @@ def note_f1(performance: Performance, _trajectory: Trajectory) -> float:
 
 
 def velocity_f1(performance: Performance, _trajectory: Trajectory) -> float:
-    """The same, where a hit also fits the dynamics of the score (mir_eval).
+    """Note-event F1 where a hit also fits the dynamics of the score (mir_eval).
 
     See `piano.metrics.velocity_f1`.
 
