@@ -1,1 +1,1 @@
-"""Where the README's figures come from: one command each, all sides in one run."""
+"""Benchmarks behind the README's figures: one command each, with all sides in one run."""

@@ -1,9 +1,9 @@
-"""The straightforward way, to be compared with: one process, one thing after the other.
+"""The single-process baseline for comparisons.
 
-Act, step robopianist's own environment, insert, sample, update, in turn, with whole observations
-in NumPy arrays and a compiled update written as the papers have it, as robopianist-rl does it
-(train.py, sac.py, networks.py, replay.py of github.com/kevinzakka/robopianist-rl). The tests hold
-`learner.sac` to this update.
+The loop acts, steps robopianist's own environment, inserts, samples and updates in turn. It keeps
+whole observations in NumPy arrays, and its compiled update is written as in the papers. It follows
+robopianist-rl (train.py, sac.py, networks.py, replay.py of github.com/kevinzakka/robopianist-rl).
+Tests compare `learner.sac` with this update.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ class _Critic(nn.Module):
 
 
 class CriticEnsemble(nn.Module):
-    """Critics by `vmap`: (batch, observation), (batch, action) to (ensemble, batch)."""
+    """Critics by `vmap`: maps (batch, observation), (batch, action) to (ensemble, batch)."""
 
     config: SACConfig
 
@@ -68,7 +68,7 @@ class CriticEnsemble(nn.Module):
 
 
 class State(NamedTuple):
-    """What an update changes."""
+    """Values that an update changes."""
 
     actor: Parameters
     critic: Parameters
@@ -81,7 +81,7 @@ class State(NamedTuple):
 
 
 def initial_state(config: LearnerConfig, observation_dim: int, action_dim: int, seed: int) -> State:
-    """A fresh state."""
+    """Returns the state before the first update."""
     agent = config.agent_config
     key, actor_key, critic_key = jax.random.split(jax.random.PRNGKey(seed), 3)
     observation, action = jnp.zeros((1, observation_dim)), jnp.zeros((1, action_dim))
@@ -103,9 +103,9 @@ def initial_state(config: LearnerConfig, observation_dim: int, action_dim: int, 
 
 @functools.partial(jax.jit, static_argnames="config")
 def update(state: State, batch: sac.Batch, config: LearnerConfig) -> tuple[State, sac.Metrics]:
-    """Critics, targets, actor and temperature, in this order, each loss as its paper has it.
+    """Updates critics, targets, actor and temperature, in this order.
 
-    The sources of the losses are those of `learner.sac`.
+    Each loss is written as in its paper. `learner.sac` names the sources.
     """
     agent = config.agent_config
     key, target_key, critic_key, actor_key = jax.random.split(state.key, 4)
@@ -148,7 +148,7 @@ def update(state: State, batch: sac.Batch, config: LearnerConfig) -> tuple[State
     actor = optax.apply_updates(state.actor, updates)
 
     surplus = entropy - sac.target_entropy(config, batch.action.shape[-1])
-    # The derivative of temperature * surplus by the logarithm of the temperature.
+    # Derivative of temperature * surplus with respect to the logarithm of the temperature.
     updates, temperature_optimizer = optax.adam(agent.temp_lr).update(
         temperature * surplus, state.temperature_optimizer
     )
@@ -174,10 +174,10 @@ def update(state: State, batch: sac.Batch, config: LearnerConfig) -> tuple[State
 
 
 class Buffer:
-    """Whole observations in NumPy arrays, the oldest overwritten first."""
+    """A replay of whole observations in NumPy arrays, which overwrites the oldest first."""
 
     def __init__(self, observation_dim: int, action_dim: int, seed: int):
-        # Zeros take no memory until they are written.
+        # Zeros take no memory until they are overwritten.
         self._observation = np.zeros((_CAPACITY, observation_dim), np.float32)
         self._next_observation = np.zeros((_CAPACITY, observation_dim), np.float32)
         self._action = np.zeros((_CAPACITY, action_dim), np.float32)
@@ -223,14 +223,14 @@ def _act(
 
 @dataclasses.dataclass
 class Progress:
-    """Where the loop is after a step."""
+    """Progress of the loop after a step."""
 
     environment_steps: int
     learner_steps: int
     actor: Parameters
-    """Of the policy as it is."""
+    """Parameters of the current policy."""
     episode_return: float
-    """Of the last episode that ended; NaN before the first."""
+    """Return of the last finished episode; NaN before the first."""
 
 
 def loop(
@@ -241,7 +241,7 @@ def loop(
     warm_up_steps: int = _WARM_UP_STEPS,
     batch_size: int = _BATCH_SIZE,
 ) -> Iterator[Progress]:
-    """Trains for as long as somebody asks for the next step."""
+    """Trains one environment step per iteration, without end."""
     environment = ReferenceEnvironment(song, environment_config, seed)
     observation = environment.reset().observation
     random = np.random.default_rng(seed)
@@ -274,9 +274,9 @@ def loop(
 def seconds_a_step(
     song: Song, environment_config: EnvironmentConfig, config: LearnerConfig, seconds: float
 ) -> float:
-    """What a step of the loop takes once it learns, measured for some seconds."""
+    """Measures the seconds per step of the loop once it learns, over a time of `seconds`."""
     steps = loop(song, environment_config, config, seed=0, warm_up_steps=_BATCH_SIZE)
-    while next(steps).learner_steps < 10:  # Compiled, and warm.
+    while next(steps).learner_steps < 10:  # Compile and warm up.
         pass
     started, number = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - started) < seconds:

@@ -1,4 +1,4 @@
-"""Trains with the loop of `benchmarks.baseline`, and logs as `pianist train` does.
+"""Training with the loop of `benchmarks.baseline`, with the logs of `pianist train`.
 
 python -m benchmarks.baseline_run --minutes 40 --seed 1 --folder runs/evidence/baseline-1
 """
@@ -27,16 +27,16 @@ from replay.transition import Observation
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What is trained, and for how long."""
+    """Arguments of the command."""
 
     folder: pathlib.Path
-    """For logbook.jsonl; done.json is written last."""
+    """Folder for logbook.jsonl and for done.json, which is written last."""
     minutes: float = 40.0
-    """Of training; what evaluations take does not count."""
+    """Minutes of training, without the time of evaluations."""
     seed: int = 1
-    """Of everything random."""
+    """Random seed of the training."""
     eval_minutes: float = 1.0
-    """Between evaluations."""
+    """Minutes of training between evaluations."""
 
 
 def main(arguments: Arguments) -> None:
@@ -66,7 +66,7 @@ def main(arguments: Arguments) -> None:
 
 
 def _perform(environment: PianoEnvironment, table: np.ndarray, actor: Parameters) -> Performance:
-    """One episode of a policy's most central actions."""
+    """Plays one episode deterministically."""
     parameters = jax.device_get(actor)
     policy = Policy(LearnerConfig().agent_config, environment.piano.layout, table, parameters)
 

@@ -1,10 +1,10 @@
-"""Faults in a running training: what it loses, and how soon it is back.
+"""Faults in a running training: measures lost steps and time to recovery.
 
 python -m benchmarks.chaos runs/chaos --faults 40 --json
 
-Parts are killed (SIGKILL), stopped (SIGSTOP) and starved (stopped nine tenths of the time) in
-turn, by a schedule that a seed decides. The driver is one of them: after it has been killed the run
-is resumed as a person would.
+A schedule from a random seed kills parts (SIGKILL), stops them (SIGSTOP) and starves them (stops
+them nine tenths of the time). The driver is one of the parts: after it is killed, the benchmark
+resumes the run as a user would.
 """
 
 import contextlib
@@ -40,46 +40,47 @@ _END_SECONDS = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class ChaosConfig:
-    """Trains while parts of the run die, and measures what is lost."""
+    """Trains while parts of the run fail, and measures the losses."""
 
     folder: tyro.conf.Positional[pathlib.Path]
-    """For the run; must not be there yet."""
+    """Folder for the run, which must not exist yet."""
     faults: int = 40
-    """How many, one after the other."""
+    """Number of faults, one after the other."""
     seed: int = 0
-    """Of the schedule."""
+    """Random seed of the schedule."""
     longest_stop: float = 90.0
-    """Seconds that a part is stopped at most; starved a third of that."""
+    """Longest time, in seconds, for which a part is stopped; a part is starved for at most a third
+    of it."""
     settled_seconds: float = 5.0
-    """That the run is left alone between two faults."""
+    """Seconds without faults between two faults."""
     json: bool = False
     """Print the answer as JSON."""
 
 
 class Fault(NamedTuple):
-    """One of the schedule."""
+    """One fault of the schedule."""
 
     part: str
     kind: str
     seconds: float
-    """How long a part is stopped or starved; 0 of one that is killed."""
+    """Seconds for which the part is stopped or starved; 0 if it is killed."""
 
 
 class Outcome(NamedTuple):
-    """What came of a fault."""
+    """Consequences of a fault."""
 
     part: str
     kind: str
     seconds: float
     back_seconds: float
-    """From its end until the part was there, and both actors and learner got on again."""
+    """Seconds from the end of the fault until the part ran and actors and learner made progress."""
     learner_steps_lost: int
     steps_since_checkpoint: int
-    """Environment steps when it struck, less those of the newest checkpoint."""
+    """Environment steps at the time of the fault, minus those of the newest checkpoint."""
 
 
 def schedule(faults: int, seed: int, longest_stop: float) -> list[Fault]:
-    """Every part and kind equally often, in an order that the seed decides."""
+    """Returns faults with every part and kind equally often, in random order."""
     generator = random.Random(seed)
     whole: list[Fault] = []
     while len(whole) < faults:
@@ -92,11 +93,11 @@ def schedule(faults: int, seed: int, longest_stop: float) -> list[Fault]:
 
 
 class Training:
-    """A run under observation.
+    """A run that is observed and disturbed.
 
     Args:
-        folder: that its folder is made in.
-        flags: of `pianist train` for a new run.
+        folder: Parent folder of the run's folder.
+        flags: Flags of `pianist train` for a new run.
     """
 
     def __init__(self, folder: pathlib.Path, flags: Sequence[Any]):
@@ -106,12 +107,12 @@ class Training:
         self._process: subprocess.Popen[bytes] | None = None
         self._steps = 0
         self.went_back = 0
-        """How often the count of environment steps did."""
+        """Number of times that the count of environment steps decreased."""
         self.fewest_learner_steps = 0
-        """That were seen; set it to count from then on."""
+        """Lowest count of learner steps seen; assign the current count to restart the search."""
 
     def start(self) -> None:
-        """Begins the run, or resumes it."""
+        """Starts the run, or resumes it if it exists."""
         which = ["--resume", self.run] if self.run.exists() else ["--name", "chaos", *self._flags]
         command = [sys.executable, "-m", "pianist", "train", "--root-dir", self._folder, *which]
         self._log = (self._folder / "output.txt").open("ab")
@@ -120,7 +121,7 @@ class Training:
         )
 
     def status(self) -> dict[str, Any]:
-        """What the run says of itself, while the counts are watched."""
+        """Reads the status of the run, and updates the observed counts."""
         status = read_status(self.run)
         self.went_back += status["environment_steps"] < self._steps
         self._steps = max(self._steps, status["environment_steps"])
@@ -128,15 +129,15 @@ class Training:
         return status
 
     def wait_for_progress(self, seconds: float, part: str, gone: int = 0) -> None:
-        """Waits until a part is there, and after that actors and learner have both got on.
+        """Waits until a part runs, and then until both actors and learner make progress.
 
         Args:
-            seconds: at most.
-            part: that is waited for.
-            gone: process that it is no more.
+            seconds: Time limit in seconds.
+            part: Part to wait for.
+            gone: Process id of the part that was killed; another process must replace it.
 
         Raises:
-            RuntimeError: they did not in time, or the run has ended.
+            RuntimeError: There was no progress in time, or the run has ended.
         """
         deadline = time.monotonic() + seconds
         since: dict[str, Any] | None = None
@@ -155,14 +156,14 @@ class Training:
         raise RuntimeError(f"no progress within {seconds:.0f} s; see {self._log.name}")
 
     def steps_since_checkpoint(self) -> int:
-        """Environment steps so far, less those of the newest checkpoint."""
+        """Returns the environment steps so far, minus those of the newest checkpoint."""
         saved = 0
         for newest in checkpoint.list_checkpoints(self.run / "checkpoints")[-1:]:
             saved = checkpoint.load_description(newest)["environment_steps"]
         return int(self.status()["environment_steps"]) - saved
 
     def processes(self, part: str) -> list[psutil.Process]:
-        """Of a part, as Ray names them."""
+        """Returns the processes of a part, which Ray names after it."""
         assert self._process is not None
         driver = psutil.Process(self._process.pid)
         if part == DRIVER:
@@ -175,10 +176,13 @@ class Training:
         return found
 
     def strike(self, fault: Fault) -> int:
-        """Does what the fault says to one process of the part; its number, if it is gone, else 0.
+        """Applies the fault to one process of the part.
+
+        Returns:
+            The process id if the process was killed, else 0.
 
         Raises:
-            RuntimeError: there is no such process.
+            RuntimeError: The part has no process.
         """
         processes = self.processes(fault.part)
         if not processes:
@@ -205,7 +209,7 @@ class Training:
         return process.pid if fault.kind == "kill" else 0
 
     def end(self) -> int:
-        """Ends the run as a person would; its exit code."""
+        """Ends the run as a user would, and returns its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         code = self._process.wait(timeout=_END_SECONDS)
@@ -213,14 +217,14 @@ class Training:
         return code
 
     def close(self) -> None:
-        """Ends it at once, if it has not ended."""
+        """Kills the run if it has not ended."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait(timeout=_END_SECONDS)
             self._log.close()
 
     def watch(self, seconds: float) -> None:
-        """Looks at the counts for so long."""
+        """Observes the counts for `seconds`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.status()
@@ -243,21 +247,21 @@ def chaos(
     flags: Sequence[Any],
     settled_seconds: float,
 ) -> dict[str, Any]:
-    """Trains, strikes, and measures.
+    """Trains, applies faults, and measures their consequences.
 
     Args:
-        folder: for the run and what it prints.
-        faults: in their order.
-        flags: of `pianist train`.
-        settled_seconds: between two faults.
+        folder: Folder for the run and its output.
+        faults: Faults in their order.
+        flags: Flags of `pianist train`.
+        settled_seconds: Seconds without faults between two faults.
 
     Returns:
-        `outcomes`, one a fault; `steps_went_back`, how often; `environment_steps` and
-        `in_journal`, the transitions written and those of them that the journal has;
-        `exit_code`.
+        `outcomes`, one per fault; `steps_went_back`, the number of times that the count of
+        environment steps decreased; `environment_steps`, the transitions written; `in_journal`,
+        the transitions in the journal; `exit_code`.
 
     Raises:
-        RuntimeError: the run ended, or did not get on in time.
+        RuntimeError: The run ended, or made no progress in time.
     """
     folder.mkdir(parents=True)
     training = Training(folder, flags)
@@ -298,7 +302,7 @@ def _strike_in_turn(
 
 
 def table(answer: dict[str, Any]) -> str:
-    """The outcomes for docs/guides/reliability.md."""
+    """Formats the outcomes as a Markdown table for docs/guides/reliability.md."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for outcome in answer["outcomes"]:
         rows.setdefault((outcome["part"], outcome["kind"]), []).append(outcome)
@@ -317,7 +321,7 @@ def table(answer: dict[str, Any]) -> str:
 
 
 def main(config: ChaosConfig) -> None:
-    """Runs the long form: the chimes, with the settings of `make train`."""
+    """Runs the full benchmark: the chimes with the settings of `make train`."""
     answer = chaos(
         config.folder,
         schedule(config.faults, config.seed, config.longest_stop),

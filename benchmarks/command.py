@@ -1,4 +1,4 @@
-"""`pianist bench`: one benchmark, all its sides in one run."""
+"""The command `pianist bench`, which runs one benchmark with all its sides."""
 
 import dataclasses
 from typing import Any, Literal
@@ -10,33 +10,34 @@ from common.errors import require, require_range
 
 @dataclasses.dataclass(frozen=True)
 class BenchConfig:
-    """Measures a part beside what it would replace, in alternating rounds; prints medians."""
+    """Measures a part and its alternatives in alternating rounds, and prints medians."""
 
     what: tyro.conf.Positional[
         Literal["environment", "learner", "replay", "end-to-end", "render", "scale", "gpu-box"]
     ]
-    """environment: control steps a second; learner: milliseconds an update; replay: transitions a
-    second; end-to-end: a whole training beside the single-process baseline; render: seconds for a
-    video; scale: how many actors one replay server, one parameter server and one learner carry;
-    gpu-box: what a GPU and all cores beside it do in a training."""
+    """Benchmark to run. environment: control steps per second; learner: milliseconds per update;
+    replay: transitions per second; end-to-end: a whole training compared with the single-process
+    baseline; render: seconds for a video; scale: number of actors that one replay server, one
+    parameter server and one learner can serve; gpu-box: speed of a training on a GPU and all
+    cores."""
     rounds: int = 5
-    """Rounds that count; one more comes first."""
+    """Number of rounds that count; one more warm-up round comes first."""
     seconds: float = 3.0
-    """Of each measurement, where it can be chosen."""
+    """Seconds per measurement, for benchmarks of adjustable length."""
     actors: tuple[int, ...] = (1, 4, 16, 64, 256)
-    """scale: the numbers of actors to be measured; as many run as memory carries."""
+    """Numbers of actors to measure, as far as memory allows (scale only)."""
     step_milliseconds: float = 2.0
-    """scale: what a step of an environment takes."""
+    """Milliseconds that a step of an environment takes (scale only)."""
     replay_size: int = 200_000
-    """end-to-end: transitions in the replay while memory is measured."""
+    """Number of transitions in the replay while memory is measured (end-to-end only)."""
     minutes: float = 5.0
-    """gpu-box: of the training."""
+    """Minutes of training (gpu-box only)."""
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Rejects values out of range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range; the message names the flag, its value and the range.
         """
         require_range(self, "rounds", least=1, most=100)
         require_range(self, "seconds", least=0.1, most=600)
@@ -50,8 +51,8 @@ class BenchConfig:
 
 
 def bench(config: BenchConfig) -> dict[str, Any]:
-    """Runs the benchmark; returns its figures by name."""
-    # What one of them imports takes seconds.
+    """Runs the benchmark, and returns its figures by name."""
+    # Each benchmark is imported only if it runs, because its imports take seconds.
     if config.what == "environment":
         from benchmarks import environment
 

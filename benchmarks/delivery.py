@@ -1,7 +1,7 @@
-"""The way from the writers to the learner: what arrives a second, and what it costs.
+"""Delivery of transitions from writers to the learner: throughput and cost.
 
-A replay server is a bounded queue: writers get no further than somebody reads. So the two are
-measured together, and only what has arrived counts.
+A replay server is a bounded queue, in which writers can only advance as fast as the reader does.
+Both are therefore measured together, and only transitions that have arrived count.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ from replay.packing import transitions_in
 
 _LOOK_SECONDS = 0.1
 _ARRIVE_SECONDS = 60.0
-_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")  # In which the system counts processor time.
+_TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")  # Resolution of the system's processor times.
 
 
 class Receiver:
-    """Reads in the learner's place all that is written; `run` is to be its thread's.
+    """Reads all written transitions in place of the learner; a thread executes `run`.
 
     Args:
-        replay: that is read.
-        ring: into which it is put, if any.
+        replay: Replay to read from.
+        ring: Ring that stores the transitions; None discards them.
     """
 
     def __init__(self, replay: Replay, ring: Ring | None = None):
@@ -42,26 +42,26 @@ class Receiver:
 
     @property
     def received(self) -> int:
-        """Transitions so far."""
+        """Number of transitions received so far."""
         return self._received
 
     def run(self) -> None:
-        """Reads until `stop`."""
+        """Reads until `stop` is called."""
         while not self._stopped:
             chunk = self._reader.take(_LOOK_SECONDS)
             if chunk is None:
                 continue
             if self._ring is not None:
-                self._ring.put(chunk)  # Goes to the device block by block.
+                self._ring.put(chunk)  # Moves to the device block by block.
             with self._changed:
                 self._received += transitions_in(chunk)
                 self._changed.notify_all()
 
     def wait_for(self, transitions: int) -> None:
-        """Waits until so many have arrived in all.
+        """Waits until `transitions` have arrived in total.
 
         Raises:
-            TimeoutError: they do not arrive.
+            TimeoutError: The transitions do not arrive in time.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._received >= transitions, _ARRIVE_SECONDS):
@@ -74,7 +74,7 @@ class Receiver:
 
 @contextlib.contextmanager
 def receiving(replay: Replay, ring: Ring | None = None) -> Iterator[Receiver]:
-    """A receiver that reads meanwhile, on a thread of its own."""
+    """Runs a receiver in a separate thread for the duration of the context."""
     receiver = Receiver(replay, ring)
     thread = threading.Thread(target=receiver.run, name="receiver", daemon=True)
     thread.start()
@@ -88,16 +88,16 @@ def receiving(replay: Replay, ring: Ring | None = None) -> Iterator[Receiver]:
 def deliver(
     write: Callable[[], Sequence[Work]], receiver: Receiver, server: psutil.Process
 ) -> Figures:
-    """Lets writers write until they have done so, and all has arrived.
+    """Lets writers write, and measures until all transitions have arrived.
 
     Args:
-        write: does it; what each of the writers did. All they wrote is in the server.
-        receiver: in this process, all of whose processor time counts as the reader's.
-        server: process of the replay server.
+        write: Function that writes, and returns each writer's work once the server has all of it.
+        receiver: Receiver in this process, whose whole processor time counts as the reader's.
+        server: Process of the replay server.
 
     Returns:
-        Transitions delivered a second; microseconds of a core that each took of the writers, of
-        the server and of the reader; bytes of each on the loopback.
+        Transitions delivered per second; core microseconds per transition of the writers, the
+        server and the reader; bytes per transition on the loopback interface.
     """
     received, bytes_before = receiver.received, _loopback_bytes()
     server_before, reader_before = processor_seconds(server), own_processor_seconds()
@@ -108,7 +108,7 @@ def deliver(
     transitions = receiver.received - received
     server_seconds = processor_seconds(server) - server_before
     reader_seconds = own_processor_seconds() - reader_before
-    # On a very busy machine nothing at all may come through in a short time.
+    # On a very busy machine nothing may arrive in a short time.
     each = 1e6 / max(1, transitions)
     return {
         "transitions_per_second": transitions / elapsed,
@@ -120,7 +120,7 @@ def deliver(
 
 
 def process_of(server: Any) -> psutil.Process:
-    """The process of a replay server, given its handle."""
+    """Returns the process of a replay server, given its Ray handle."""
     number = server.__ray_call__.remote(lambda _: os.getpid())
     return psutil.Process(get_result(number, "ReplayServer", "the replay server did not answer"))
 

@@ -1,4 +1,4 @@
-"""A whole training beside the single-process baseline: steps of both kinds, waiting, memory."""
+"""A whole training compared with the single-process baseline: speed, waiting and memory."""
 
 import pathlib
 import statistics
@@ -29,17 +29,18 @@ _JOURNAL_ENTRY = 50_000
 
 
 def measure(rounds: int, seconds: float, replay_size: int) -> dict[str, Any]:
-    """Measures both in alternating rounds; ours with four environments.
+    """Measures both in alternating rounds; our training has four environments.
 
     Args:
-        rounds: that count.
-        seconds: of each measurement.
-        replay_size: transitions in the replay while memory is measured.
+        rounds: Number of rounds that count.
+        seconds: Seconds per measurement.
+        replay_size: Number of transitions in the replay while memory is measured.
 
     Returns:
-        Environment and learner steps a second of both; of ours also `learner_waiting`, the share
-        of the learner's time without data, `parameter_delay_ms` from publication to first use,
-        and `megabytes`, the memory of all its processes, what they share counted once.
+        Environment steps and learner steps per second of both; for our training also
+        `learner_waiting`, the share of the learner's time without data; `parameter_delay_ms` from
+        publication to first use; and `megabytes`, the memory of all its processes, with shared
+        memory counted once.
     """
     config = TrainConfig(
         song=SONG,
@@ -57,11 +58,11 @@ def measure(rounds: int, seconds: float, replay_size: int) -> dict[str, Any]:
         ray_session.connect(None, pathlib.Path(folder) / "logs"),
         parts.running(config, 1, repertoire, False, announce) as training,
     ):
-        driver_bytes = psutil.Process().memory_full_info().pss  # Without the loop below.
+        driver_bytes = psutil.Process().memory_full_info().pss  # Excludes the loop below.
         loop = baseline.loop(
             repertoire.songs[0], CONFIG, config.learner, seed=0, warm_up_steps=_WARM_UP
         )
-        while next(loop).learner_steps < 10:  # Compiled, and warm.
+        while next(loop).learner_steps < 10:  # Compile and warm up.
             pass
         while not _ours(training, parts.SLICE_SECONDS)["learner_steps_per_second"]:
             announce("warming up")
@@ -96,7 +97,7 @@ def _baseline(loop: Any, seconds: float) -> Figures:
 
 
 def _ours(training: parts.Parts, seconds: float) -> Figures:
-    """Lets actors and learner work; the actors pause when their reports are not taken."""
+    """Measures actors and learner; the actors pause until their reports are taken."""
     training.pool.reports()
     learning = training.learner.learn.remote(seconds)
     reports: list[CollectReport] = []
@@ -117,12 +118,12 @@ def _ours(training: parts.Parts, seconds: float) -> Figures:
 
 
 def _fill(training: parts.Parts, repertoire: Repertoire, transitions: int) -> None:
-    """Writes so many transitions into the replay, and takes them as the journal does."""
+    """Writes `transitions` into the replay, and takes them out as the journal does."""
     episode = played_episode(repertoire.piano(0))
     with ThreadPoolExecutor(1) as thread:
         written = thread.submit(write_episodes, training.replay.writer(), episode, transitions)
         is_written = False
-        while not is_written:  # The learner reads while it learns; once more at the end.
+        while not is_written:  # The learner only reads while it learns, so it learns once more.
             is_written = written.done()
             learning = training.learner.learn.remote(parts.SLICE_SECONDS)
             get_result(learning, "Learner", "the learner died")
@@ -133,6 +134,6 @@ def _fill(training: parts.Parts, repertoire: Repertoire, transitions: int) -> No
 
 
 def _bytes_of_children() -> int:
-    """Of all processes below this one; what several of them share is shared out among them."""
+    """Returns the memory of all child processes; shared memory is divided among them."""
     processes = psutil.Process().children(recursive=True)
     return sum(process.memory_full_info().pss for process in processes)

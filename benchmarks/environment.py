@@ -1,4 +1,4 @@
-"""Control steps a second: robopianist's environment, ours, bare physics, and a whole actor."""
+"""Control steps per second of robopianist's environment, ours, bare physics and a whole actor."""
 
 import contextlib
 import copy
@@ -41,14 +41,15 @@ _UNIT = "control steps a second"
 
 
 def measure(rounds: int, seconds: float) -> dict[str, Any]:
-    """Measures everything in alternating rounds.
+    """Measures all sides in alternating rounds.
 
     Args:
-        rounds: that count.
-        seconds: of each measurement.
+        rounds: Number of rounds that count.
+        seconds: Seconds per measurement.
 
     Returns:
-        Steps a second of every side, the ratios of the README, bytes a transition, machine.
+        Control steps per second of every side, the ratios in the README, bytes per transition, and
+        the machine.
     """
     repertoire = load_repertoire()
     piano = repertoire.piano(0)
@@ -58,8 +59,8 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     environments = [PianoEnvironment(piano) for _ in cores]
     actions = wandering_actions(piano)
 
-    # Bare physics gets the controls that come of the actions, and the model as robopianist
-    # has it, sensors and all.
+    # Bare physics gets the controls that result from the actions, and robopianist's model
+    # including its sensors.
     controls = _controls(environments[0], actions)
     reference_model = copy.copy(scene.model)
     reference_model.opt.disableflags &= ~int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
@@ -113,10 +114,10 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
 
 
 def whole_actor_per_second(rounds: int, seconds: float) -> float:
-    """Control steps a second of a real actor that has one core and is waited for by none."""
+    """Measures control steps per second of a whole actor on one core, without other load."""
     repertoire = load_repertoire()
     cores = available_cores()
-    os.sched_setaffinity(0, cores[-1:])  # Of Ray and of all that it starts.
+    os.sched_setaffinity(0, cores[-1:])  # Also applies to Ray and its processes.
     try:
         with _actor(1, repertoire) as rate:
             figures = alternate({"actor": lambda: {_UNIT: rate(seconds)}}, rounds)
@@ -135,7 +136,7 @@ def _controls(environment: PianoEnvironment, actions: np.ndarray) -> np.ndarray:
 
 
 def _rate(episodes: Sequence[Callable[[], None]], length: int, seconds: float) -> float:
-    """Control steps a second of episodes of a length, again and again, a thread for each."""
+    """Repeats episodes of `length` steps, one thread each; returns control steps per second."""
     started = time.perf_counter()
 
     def play(episode: Callable[[], None]) -> int:
@@ -163,10 +164,10 @@ def _on_one_core(cores: list[int], measure_rate: Callable[[], Figures]) -> Calla
 
 @contextlib.contextmanager
 def _actor(cores: int, repertoire: Repertoire) -> Iterator[Callable[[float], float]]:
-    """A real actor beside a real replay server, and a reader that takes all it writes.
+    """Runs a real actor with a real replay server, and a reader that takes all transitions.
 
     Yields:
-        What measures its steps a second.
+        Function that measures the actor's control steps per second for some seconds.
     """
     piano, config = repertoire.piano(0), LearnerConfig()
     with (
@@ -201,7 +202,7 @@ def _actor(cores: int, repertoire: Repertoire) -> Iterator[Callable[[float], flo
 
 
 def _bytes_per_transition(piano: TaskSpec) -> int:
-    """What a transition takes in the replay, where chunks are full."""
+    """Returns the size of a transition in the replay if chunks are full."""
     layout, capacity = piano.layout, ReplayConfig().most_kept
     size = packed_size((layout.frames, layout.proprioception_dim), piano.action_dim)
     return round(ring_bytes(capacity, size) / capacity)

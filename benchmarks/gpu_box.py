@@ -1,4 +1,4 @@
-"""One machine with a GPU and many cores: what the learner step does, and what a whole run does.
+"""One machine with a GPU and many cores: speed of the learner step and of a whole run.
 
 The run learns Twinkle with the actors on all cores, as `pianist train` starts it.
 """
@@ -30,23 +30,23 @@ _REACHED = 0.9
 _LOOK_SECONDS = 0.5
 _START_SECONDS = 300.0
 _SETTLED = 1 / 4
-"""Of the log lines, after which the speed counts."""
+"""Share of the log lines at the beginning that does not count for the speed."""
 
 
 def measure(rounds: int, seconds: float, minutes: float) -> dict[str, Any]:
     """Measures the learner step alone, one core's environments, and a run.
 
     Args:
-        rounds: of the first two.
-        seconds: of each of their measurements.
-        minutes: of the run.
+        rounds: Number of rounds of the first two measurements.
+        seconds: Seconds per measurement of the first two.
+        minutes: Minutes of the run.
 
     Returns:
         `learner_steps_alone_per_second`; `one_core_per_second`, environment steps of a whole actor
-        on one core; `run`, see `train`; `of_the_cores`, environment steps of the run for each of
-        the machine's cores, beside one core's.
+        on one core; `run`, see `train`; `of_the_cores`, environment steps per core of the run,
+        relative to those of one core alone.
     """
-    run = train(minutes)  # First: what JAX has done here holds on to the GPU's memory.
+    run = train(minutes)  # First, because JAX in this process keeps GPU memory.
     announce("the learner step alone")
     step = 1000 / learner.step_milliseconds(rounds, seconds)
     announce("one core's environments")
@@ -63,13 +63,13 @@ def measure(rounds: int, seconds: float, minutes: float) -> dict[str, Any]:
 
 
 def train(minutes: float) -> dict[str, Any]:
-    """A run, watched.
+    """Runs a training and observes it.
 
     Returns:
-        Steps of both kinds a second, after the first quarter of the lines; the share
-        of its time that the learner waited for data; and when, in seconds since the first
-        environment step, frame F1 and note-event F1 first reached 0.9 (None: never), with all
-        evaluations.
+        Environment steps and learner steps per second after the first quarter of the log lines; the
+        share of its time that the learner waited for data; the time at which frame F1 and
+        note-event F1 first reached 0.9, in seconds since the first environment step (None if
+        never); all evaluations.
     """
     with tempfile.TemporaryDirectory() as folder:
         run = pathlib.Path(folder) / "gpu-box"
@@ -93,11 +93,11 @@ def train(minutes: float) -> dict[str, Any]:
 
 
 def summary(lines: list[dict[str, Any]], begun: float) -> dict[str, Any]:
-    """What `train` returns, but for the actors.
+    """Computes the results of `train` that come from the logbook.
 
     Args:
-        lines: of the logbook.
-        begun: when the first environment step was taken, in Unix seconds.
+        lines: Lines of the logbook.
+        begun: Time of the first environment step, in Unix seconds.
     """
     trained = [line for line in lines if line["learner_steps"] and "replay/size" in line]
     first, last = trained[round(_SETTLED * len(trained))], trained[-1]

@@ -1,4 +1,4 @@
-"""Seconds a learner step: ours, the plain one, its bare matrix products, and SBX's."""
+"""Time per learner step: ours, the baseline's, its bare matrix products, and SBX's."""
 
 import contextlib
 import itertools
@@ -28,17 +28,17 @@ _UNIT = "milliseconds"
 
 
 def measure(rounds: int, seconds: float) -> dict[str, Any]:
-    """Measures all sides in alternating rounds, each alone on this machine.
+    """Measures all sides in alternating rounds, one at a time.
 
     Args:
-        rounds: that count.
-        seconds: of each measurement.
+        rounds: Number of rounds that count.
+        seconds: Seconds per measurement.
 
     Returns:
-        Milliseconds an update of every side, and their ratios: `baseline_over_ours`;
-        `share_of_floor`, the time of the plain update's bare matrix products over ours (above 1
-        where inputs that are never other than zero are left out of them); the same of the
-        products that are left; SBX's over ours.
+        Milliseconds per update of every side, and ratios: `baseline_over_ours`; `share_of_floor`,
+        the time of the baseline's bare matrix products over ours, which can exceed 1 because our
+        update omits inputs that are always 0; `share_of_floor_of_active_inputs`, the same for the
+        products without these inputs; SBX's times over ours.
     """
     repertoire, config = load_repertoire(), LearnerConfig()
     piano = repertoire.piano(0)
@@ -90,14 +90,14 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
 
 
 def step_milliseconds(rounds: int, seconds: float) -> float:
-    """Milliseconds of our learner step alone, on this process's device."""
+    """Measures the milliseconds of our learner step alone, on this process's device."""
     repertoire = load_repertoire()
     ours = _ours(repertoire, _full_ring(repertoire.piano(0)), seconds)
     return alternate({"ours": ours}, rounds)["ours"][_UNIT]
 
 
 def _ours(repertoire: Repertoire, ring: Ring, seconds: float) -> Callable[[], Figures]:
-    """The learner step as a training takes it, from a full replay."""
+    """Returns the measurement of our learner step, as in a training with a full replay."""
     config, piano = LearnerConfig(), repertoire.piano(0)
     active = ActiveInputs(piano.layout, repertoire.table)
     whole = sac.initial_state(config, piano.layout.observation_dim, piano.action_dim, seed=0)
@@ -114,7 +114,7 @@ def _ours(repertoire: Repertoire, ring: Ring, seconds: float) -> Callable[[], Fi
 
 
 def _full_ring(piano: TaskSpec) -> Ring:
-    """Full of the transitions of a played episode, again and again."""
+    """Returns a ring that is filled with repetitions of a played episode."""
     layout, episode = piano.layout, played_episode(piano)
     chunk = pack_chunk(episode, episode[0].observation)
     size = packed_size((layout.frames, layout.proprioception_dim), piano.action_dim)
@@ -128,7 +128,7 @@ def _full_ring(piano: TaskSpec) -> Ring:
 def _repeat(
     step: Callable[[Any], Any], state: Any, seconds: float, at_once: int = 1
 ) -> Callable[[], Figures]:
-    """Takes steps for some seconds, so many in each call."""
+    """Returns a measurement that repeats `step` for some seconds, with `at_once` steps per call."""
 
     def run() -> Figures:
         nonlocal state
@@ -145,7 +145,7 @@ def _repeat(
 def _products(
     config: LearnerConfig, observation_dim: int, action_dim: int, seconds: float
 ) -> Callable[[], Figures]:
-    """The matrix products of an update on `observation_dim` inputs, and nothing else."""
+    """Returns the measurement of only the matrix products of an update."""
     random = np.random.default_rng(0)
 
     def matrix(*shape: int) -> jax.Array:
@@ -168,7 +168,7 @@ def _products(
 def _product_shapes(
     config: LearnerConfig, observation_dim: int, action_dim: int
 ) -> list[tuple[int, int, int]]:
-    """(m, k, n) of every product (m, k) @ (k, n) that an update cannot do without."""
+    """Returns (m, k, n) of every product (m, k) @ (k, n) that an update needs."""
     agent, batch = config.agent_config, _BATCH_SIZE
 
     def forward(sizes: Sequence[int]) -> list[tuple[int, int, int]]:

@@ -1,4 +1,4 @@
-"""The table and the figure of docs/results.md on learning, from what `make evidence` has run.
+"""The learning table and figure of docs/results.md, from the runs of `make evidence`.
 
 python -m benchmarks.learning_evidence runs/evidence docs/learning
 """
@@ -17,14 +17,14 @@ _MEASURES = {
     "eval/note_f1": "note-event F1",
 }
 _LAST = 5
-"""Evaluations at the end, of which the mean counts as what was reached."""
+"""Number of evaluations in a smoothing window; the last window's mean is the final value."""
 
 Curve = dict[str, np.ndarray]
-"""By name: `seconds`, `environment_steps` and the measures, each (evaluations,) float64."""
+"""Arrays (evaluations,) float64 by name: `seconds`, `environment_steps` and the measures."""
 
 
 def read(folder: pathlib.Path) -> Curve:
-    """The evaluations of a run or of a baseline run, in their order."""
+    """Reads the evaluations of a run or of a baseline run, in chronological order."""
     lines = [json.loads(line) for line in (folder / "logbook.jsonl").open()]
     rows = [line for line in lines if "eval/f1" in line]
     names = ("seconds", "environment_steps", *_MEASURES)
@@ -32,19 +32,19 @@ def read(folder: pathlib.Path) -> Curve:
 
 
 def smoothed(curve: Curve, name: str) -> np.ndarray:
-    """Means of each value and those before it, `_LAST` in all."""
+    """Returns means over each value and the values before it, `_LAST` in total."""
     values = curve[name]
     return np.array([values[max(0, i + 1 - _LAST) : i + 1].mean() for i in range(len(values))])
 
 
 def seconds_to(curve: Curve, name: str, value: float) -> float:
-    """When the smoothed curve first reaches a value; infinite if it never does."""
+    """Returns when the smoothed curve first reaches a value; infinite if it never does."""
     reached = np.flatnonzero(smoothed(curve, name) >= value)
     return float(curve["seconds"][reached[0]]) if len(reached) else float("inf")
 
 
 def compare(ours: Curve, baseline: Curve) -> dict[str, dict[str, float]]:
-    """Of each measure: what both reach, and how much sooner ours has what the baseline reaches."""
+    """Compares, for each measure, final values and times to the baseline's final value."""
     rows = {}
     for name, title in _MEASURES.items():
         end = float(smoothed(baseline, name)[-1])
@@ -93,14 +93,14 @@ def draw(curves: dict[str, Sequence[Curve]], path: pathlib.Path) -> None:
 
 
 def main(folder: pathlib.Path, output: pathlib.Path) -> dict[str, Any]:
-    """Writes `output`.json and `output`.png from the runs that are complete.
+    """Writes `output`.json and `output`.png from the completed runs.
 
     Args:
-        folder: of the runs. Seeds that it has not are kept as `output`.json has them.
-        output: without suffix.
+        folder: Folder of the runs. Seeds without a run there are kept from `output`.json.
+        output: Path of the output files without suffix.
 
     Returns:
-        By seed, what `compare` returns.
+        Results of `compare` by seed.
     """
     known = output.with_suffix(".json")
     curves: dict[str, dict[str, Any]] = {}

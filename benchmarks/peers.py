@@ -1,4 +1,4 @@
-"""Other people's learners, each in a virtual environment of its own: `make peers` makes it."""
+"""Learners of other projects, in separate virtual environments that `make peers` creates."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ _SECONDS = 300.0
 
 
 def installed() -> bool:
-    """Whether SBX's environment is there."""
+    """Returns whether SBX's virtual environment exists."""
     return _PYTHON.exists()
 
 
@@ -22,14 +22,17 @@ def installed() -> bool:
 def sbx(
     algorithm: str, observation_dim: int, action_dim: int, batch_size: int, seconds: float
 ) -> Iterator[Callable[[], Figures]]:
-    """SBX's learner in a process of its own; yields what measures milliseconds an update.
+    """Runs SBX's learner in a separate process.
 
     Args:
-        algorithm: "sac", or "droq": layer norm and dropout in the critics.
-        observation_dim: numbers in an observation.
-        action_dim: numbers in an action.
-        batch_size: transitions in an update.
-        seconds: of each measurement.
+        algorithm: "sac", or "droq" with layer norm and dropout in the critics.
+        observation_dim: Number of values in an observation.
+        action_dim: Number of values in an action.
+        batch_size: Number of transitions per update.
+        seconds: Seconds per measurement.
+
+    Yields:
+        Function that measures milliseconds per update.
     """
     arguments = map(str, (algorithm, observation_dim, action_dim, batch_size, seconds))
     with subprocess.Popen(

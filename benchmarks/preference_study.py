@@ -1,10 +1,11 @@
-"""The study of preferences in docs/results.md: does fine-tuning help, and does it keep the notes?
+"""The preference study in docs/results.md: measures gains and lost notes of fine-tuning.
 
 python -m benchmarks.preference_study ROOT [--only NAME ...] [--seeds SEED ...]
 
 Every case begins with the example policy, or with an early checkpoint of it. A round records 49
-segments, has simulated raters rate them, and fine-tunes by `pianist cpl`; the next round begins
-with its result. Started again, it resumes where it stopped. The end is a Markdown table.
+segments, has simulated raters rate them, and fine-tunes with `pianist cpl`. The next round begins
+with the result. The same command resumes a study that was interrupted. The study prints a Markdown
+table.
 """
 
 import argparse
@@ -31,20 +32,20 @@ _REVERSED = "reversed"
 
 
 class Case(NamedTuple):
-    """What is studied."""
+    """One case of the study."""
 
     name: str
     raters: tuple[str, ...]
-    """What the simulated raters listen for, all of whom count."""
+    """Qualities that the simulated raters listen for; all of these raters count."""
     rounds: int = 1
     flags: tuple[str, ...] = ()
-    """Of `pianist cpl`."""
+    """Flags of `pianist cpl`."""
     noise: float = 0.0
-    """Of the raters, in points."""
+    """Standard deviation of the raters' noise, in points."""
     early: bool = False
-    """Whether it begins with the early checkpoint."""
+    """Whether the case begins with the early checkpoint."""
     recorded_for: str = ""
-    """The case whose collections, of the same seed, it learns from, instead of its own."""
+    """Name of the case whose collection of the same seed is used; empty to record a new one."""
     backwards: bool = False
     """Whether all answers are reversed."""
 
@@ -71,7 +72,7 @@ CASES = (
 
 
 def run(root: pathlib.Path, case: Case, seed: int) -> list[dict[str, Any]]:
-    """Runs a case, as far as it has not been run.
+    """Runs the rounds of a case that have not been run yet.
 
     Returns:
         The comparison of each round, with "seconds" of recording and of fine-tuning.
@@ -99,7 +100,7 @@ def run(root: pathlib.Path, case: Case, seed: int) -> list[dict[str, Any]]:
 
 
 def _start(folder: pathlib.Path, case: Case) -> pathlib.Path:
-    """A run to begin with, whose newest checkpoint is the one that is fine-tuned."""
+    """Returns the initial run of a case, whose newest checkpoint is fine-tuned."""
     start = folder / "start"
     if not start.is_dir():
         later = [
@@ -167,7 +168,7 @@ def _pianist(*arguments: str) -> dict[str, Any]:
 
 
 def table(found: dict[str, dict[int, list[dict[str, Any]]]]) -> str:
-    """A Markdown table: a row a case and round, each seed's values and the mean of the change."""
+    """Returns a Markdown table with a row per case and round: values per seed, mean change."""
     lines = [
         "| case | round | rating | change of the rating in % | note-event F1 | its change "
         "| mean velocity | spread of velocities | by |",
@@ -212,7 +213,7 @@ def _row(case: Case, number: int, seeds: Sequence[list[dict[str, Any]]]) -> str:
 
 
 def _mean_and_interval(values: list[float], form: str) -> str:
-    """Mean and half width of its 95% interval over seeds (Student's t)."""
+    """Formats the mean and half of its 95% interval over seeds (Student's t)."""
     text = f"{np.mean(values):{form}}"
     if len(values) < 3:
         return text

@@ -1,4 +1,4 @@
-"""Seconds for a video with sound of one episode: robopianist's wrapper, and ours."""
+"""Seconds for a video with sound of one episode: robopianist's wrapper and ours."""
 
 import os
 import pathlib
@@ -21,13 +21,16 @@ from piano.reference_environment import ReferenceEnvironment
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Measures both in alternating rounds; the reference one takes minutes without a GPU.
+    """Measures both in alternating rounds; the reference takes minutes without a GPU.
 
-    Raises:
-        BadInput: pictures or sound cannot be made here.
+    Args:
+        rounds: Number of rounds that count.
 
     Returns:
-        Seconds of both, playing not counted, the length of the video, machine.
+        Seconds of both without the time to play, the length of the video, and the machine.
+
+    Raises:
+        BadInput: Pictures or sound cannot be made here.
     """
     missing = what_is_missing()
     require(not missing, f"there is nothing to measure: {'; '.join(missing)}")
@@ -44,12 +47,12 @@ def measure(rounds: int) -> dict[str, Any]:
         return time.perf_counter() - started
 
     def reference() -> float:
-        # Not before `actors`, which settles what OpenGL is used.
+        # Imported after `actors`, which selects the OpenGL backend.
         from robopianist.wrappers import PianoSoundVideoWrapper
 
         playing = _reference_seconds(ReferenceEnvironment(song, CONFIG).composer, actions)
         with tempfile.TemporaryDirectory() as folder:
-            # robopianist calls an ffmpeg on the path; it gets the one that ours uses.
+            # robopianist calls the ffmpeg on PATH; here it gets the same ffmpeg as ours.
             (pathlib.Path(folder) / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
             os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
             recorded = PianoSoundVideoWrapper(

@@ -1,4 +1,4 @@
-"""Transitions a second through the replay: Reverb, and the queue in memory."""
+"""Transitions per second through the replay: Reverb and the queue in memory."""
 
 import contextlib
 import functools
@@ -22,16 +22,16 @@ _WAIT_SECONDS = 120.0
 
 
 def measure(rounds: int, seconds: float) -> dict[str, Any]:
-    """Measures one writer, in a process of its own, and one reader, in alternating rounds.
+    """Measures one writer in a separate process and one reader, in alternating rounds.
 
-    Neither gets far without the other, see `benchmarks.delivery`.
+    Writer and reader limit each other, see `benchmarks.delivery`.
 
     Args:
-        rounds: that count.
-        seconds: of each measurement.
+        rounds: Number of rounds that count.
+        seconds: Seconds per measurement.
 
     Returns:
-        For `reverb` and `memory` what `benchmarks.delivery.deliver` returns.
+        Figures of `benchmarks.delivery.deliver` for `reverb` and `memory`, rounds and machine.
     """
     episode = played_episode(load_repertoire().piano(0))
     kinds: tuple[Literal["reverb", "memory"], ...] = ("reverb", "memory")

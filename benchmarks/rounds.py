@@ -1,4 +1,4 @@
-"""Fair comparisons on noisy machines: all sides in turn, again and again, medians."""
+"""Fair comparisons on noisy machines: medians over rounds in which all sides take turns."""
 
 import pathlib
 import platform
@@ -13,11 +13,14 @@ Figures = dict[str, float]
 
 
 def alternate(sides: Mapping[str, Callable[[], Figures]], rounds: int) -> dict[str, Figures]:
-    """Measures every side once a round; returns the median of each of its figures.
+    """Measures every side once per round.
 
     Args:
-        sides: by name, what measures a side and returns its figures.
-        rounds: how often; one more round comes first and does not count.
+        sides: Functions, by name of the side, that measure the side and return its figures.
+        rounds: Number of rounds that count; one more round comes first and does not count.
+
+    Returns:
+        Medians of the figures by name of the side.
     """
     measured: dict[str, list[Figures]] = {name: [] for name in sides}
     for number in range(rounds + 1):
@@ -34,12 +37,12 @@ def alternate(sides: Mapping[str, Callable[[], Figures]], rounds: int) -> dict[s
 
 
 def announce(line: str) -> None:
-    """Tells people how far it is; standard output is for the answer."""
+    """Prints progress to standard error, since standard output is for the answer."""
     print(line, file=sys.stderr, flush=True)
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describes the machine on which the figures were measured."""
     model = platform.processor()
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

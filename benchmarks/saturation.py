@@ -1,13 +1,14 @@
-"""Where a run saturates: what was measured on one machine, carried on to many.
+"""Saturation of large runs, extrapolated from measurements on one machine.
 
-All limits are in environment steps a second; each brings one transition to the replay server, from
-there to the learner. What the learner draws from them it draws on its own device.
+All limits are in environment steps per second. Each environment step sends one transition to the
+replay server and from there to the learner. The learner draws batches on its own device.
 
-- The actors make cores / step time; what an actor needs for writing, measured, is part of a step.
-- The replay server and the learner's reader each carry as many as one core does in a second.
-- The network of the head takes in what the actors write and gives out the parameters, once a
-  second to every node: (bandwidth - parameter bytes x nodes) / bytes of a transition.
-- The learner makes u steps a second: u / r, with an update-to-data ratio r. It alone depends on it.
+- Actors: cores / step time, where the step time includes the measured time for writing.
+- Replay server and learner's reader: the number of transitions that one core handles per second.
+- Network of the head node: it receives all transitions, and sends the parameters once per second
+  to every node: (bandwidth - parameter bytes x nodes) / bytes of a transition.
+- Learner: u / r with u learner steps per second and an update-to-data ratio r. It is the only limit
+  that depends on r.
 """
 
 from collections.abc import Sequence
@@ -15,24 +16,24 @@ from typing import Any
 
 CORES = (16, 64, 256, 1_024)
 RATIOS = (1.0, 0.1, 0.01)
-# A node as clouds rent them out, a head apart from the actors, and its network.
+# A typical cloud node and its network; the head node is separate from the actors.
 _CORES_OF_A_NODE = 16
 _NETWORK_BYTES_PER_SECOND = 10e9 / 8
 
 
 def saturation(figures: dict[str, Any], cores: Sequence[int] = CORES) -> list[dict[str, Any]]:
-    """What limits runs of some sizes.
+    """Computes the limits of runs of several sizes.
 
     Args:
         figures: `replay`, `parameters`, `learner` and `step_seconds`, see `benchmarks.scale`.
-        cores: of the actors' machines in all.
+        cores: Total numbers of cores of the actors' machines.
 
     Returns:
-        For each number of cores and each ratio: what the actors could make, what each part
-        carries (environment steps a second), what comes of it, the part that limits it, and how
-        many learner steps a second a learner would have to make for another part to do so.
+        One row per number of cores and ratio: the limit of each part and the resulting speed in
+        environment steps per second, the limiting part, and the learner steps per second at which
+        another part would be the limit.
     """
-    # Where most actors wrote: a busy server has no slack in its figures.
+    # Use the figures with the most actors, because only a busy server has no idle time.
     busiest = figures["replay"]["by_actors"][-1]
     actor_seconds = figures["step_seconds"] + 1e-6 * busiest["writer_microseconds"]
     rows = []

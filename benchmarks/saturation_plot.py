@@ -1,4 +1,4 @@
-"""Draws `pianist bench scale --json`: python -m benchmarks.saturation_plot FIGURES PICTURE."""
+"""Plot of `pianist bench scale --json`: python -m benchmarks.saturation_plot FIGURES PICTURE."""
 
 import json
 import pathlib
@@ -20,11 +20,11 @@ _PARTS = {
 
 
 def draw(figures: pathlib.Path, picture: pathlib.Path) -> None:
-    """One panel for each update-to-data ratio: the limits by cores, and what is left below.
+    """Draws one panel per update-to-data ratio: all limits by cores, and the area below them.
 
     Args:
-        figures: file with the answer of `pianist bench scale --json`.
-        picture: to be written, of any format that matplotlib knows.
+        figures: File with the answer of `pianist bench scale --json`.
+        picture: Picture file to be written, in any format that matplotlib supports.
     """
     rows = json.loads(figures.read_text())["saturation"]
     ratios = list(dict.fromkeys(row["update_to_data_ratio"] for row in rows))

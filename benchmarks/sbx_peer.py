@@ -1,6 +1,6 @@
-"""SBX's SAC or DroQ, updated on random transitions; runs in an environment with sbx-rl alone.
+"""SBX's SAC or DroQ on random transitions, in a virtual environment with only sbx-rl.
 
-For every line on standard input it updates for some seconds, and prints milliseconds an update.
+For every line on standard input it updates for some seconds, and prints milliseconds per update.
 """
 
 import json
@@ -14,19 +14,19 @@ import sbx
 
 
 class _Nothing(gymnasium.Env):
-    """Has the spaces of the piano; only these are looked at."""
+    """An environment with the spaces of the piano, which are all that SBX uses here."""
 
     def __init__(self, observation_dim: int, action_dim: int):
         self.observation_space = gymnasium.spaces.Box(-10, 10, (observation_dim,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1, 1, (action_dim,), np.float32)
 
     def reset(self, **_options: object) -> tuple[np.ndarray, dict[str, object]]:
-        """What is asked for once, before learning."""
+        """Returns zeros; SBX calls it once before learning."""
         return np.zeros(self.observation_space.shape, np.float32), {}
 
 
 def main() -> None:
-    """Serves until standard input ends."""
+    """Measures until standard input ends."""
     algorithm, *numbers = sys.argv[1:]
     observation_dim, action_dim, batch_size = map(int, numbers[:3])
     seconds = float(numbers[3])
@@ -53,7 +53,7 @@ def main() -> None:
     model._setup_learn(1000)
     updates = 8
     for _ in sys.stdin:
-        model.train(updates, batch_size)  # Compiled, and warm.
+        model.train(updates, batch_size)  # Compile and warm up.
         started, number = time.perf_counter(), 0
         while (elapsed := time.perf_counter() - started) < seconds:
             model.train(updates, batch_size)

@@ -1,4 +1,4 @@
-"""How much one replay server, one parameter server and one learner carry, by number of actors."""
+"""Capacity of one replay server, one parameter server and one learner, by number of actors."""
 
 import contextlib
 import functools
@@ -39,7 +39,7 @@ _ENVIRONMENTS = 4
 _CONFIG = ReplayConfig(
     replay="reverb", update_to_data_ratio="free", warmstart_steps=1_000, replay_capacity=100_000
 )
-_SUBSCRIBER_BYTES = 150_000_000  # Of a Ray worker that has nothing but Ray in it.
+_SUBSCRIBER_BYTES = 150_000_000  # Memory of a Ray worker with only Ray in it.
 _SUBSCRIBERS_AT_ONCE = 8
 _START_SECONDS = 180.0
 
@@ -47,21 +47,21 @@ _START_SECONDS = 180.0
 def measure(
     rounds: int, seconds: float, actors: Sequence[int], step_seconds: float
 ) -> dict[str, Any]:
-    """Measures transitions and parameters on their way, and learning; all on this machine.
+    """Measures transfer of transitions and parameters, and learning, all on this machine.
 
-    The actors are stand-ins that take no processor for playing, each a process of its own. What
-    they write this process reads in the learner's place, into a ring on its device. Where memory
-    does not carry as many as asked for, fewer run, and the answer says how many.
+    The actors are stand-ins in separate processes that use no processor time for playing. This
+    process reads their transitions in place of the learner, into a ring on its device. If memory
+    does not suffice for the requested actors, fewer run, and the answer contains their number.
 
     Args:
-        rounds: that count; of every figure the median is taken.
-        seconds: of each measurement.
-        actors: the numbers of them to be measured.
-        step_seconds: that a step of an environment takes.
+        rounds: Number of rounds that count; each figure is a median over them.
+        seconds: Seconds per measurement.
+        actors: Numbers of actors to measure.
+        step_seconds: Seconds that a step of an environment takes.
 
     Returns:
-        `replay`, `parameters` and `learner` with what was measured; `saturation` with what
-        follows for runs of other sizes; see `benchmarks.saturation`.
+        Measurements as `replay`, `parameters` and `learner`; extrapolation to runs of other sizes
+        as `saturation`, see `benchmarks.saturation`.
     """
     repertoire = load_repertoire()
     with (
@@ -133,7 +133,7 @@ def _end(replay: Replay) -> None:
 
 
 def _parameters(repertoire: Repertoire, rounds: int, actors: Sequence[int]) -> dict[str, Any]:
-    """Seconds from the learner's `put` until the actors have the parameters."""
+    """Measures the seconds from publication until the actors have the parameters."""
     piano = repertoire.piano(0)
     whole = initial_state(LearnerConfig(), piano.layout.observation_dim, piano.action_dim, 0)
     active = ActiveInputs(piano.layout, repertoire.table)
@@ -144,7 +144,7 @@ def _parameters(repertoire: Repertoire, rounds: int, actors: Sequence[int]) -> d
     rows: list[dict[str, Any]] = []
     versions = itertools.count()
     for wanted in sorted(set(actors)):
-        # One that has nothing to do would be told of every version all the same: they come later.
+        # Idle subscribers would also receive every version, so each starts only when needed.
         while len(subscribers) < wanted and _memory_for(_SUBSCRIBERS_AT_ONCE * _SUBSCRIBER_BYTES):
             count = min(_SUBSCRIBERS_AT_ONCE, wanted - len(subscribers))
             more = [start(server) for _ in range(count)]
@@ -175,7 +175,7 @@ def _parameters(repertoire: Repertoire, rounds: int, actors: Sequence[int]) -> d
 def _publish(server: Any, parameters: Any, subscribers: list[Any], versions: Any) -> Figures:
     version = next(versions)
     waiting = [one.wait.remote(version, _START_SECONDS) for one in subscribers]
-    time.sleep(0.5)  # All look already when it comes.
+    time.sleep(0.5)  # All subscribers are waiting when it is published.
     published = time.monotonic()
     server.publish.remote(Published(version, time.time(), [ray.put(parameters)]))
     arrived = [moment - published for moment in ray.get(waiting, timeout=_START_SECONDS)]
@@ -193,7 +193,7 @@ def _memory_for(size: float) -> bool:
 
 
 def _learner(repertoire: Repertoire, rounds: int, seconds: float) -> dict[str, Any]:
-    """Learner steps a second where the warm-up is there, and nothing more comes."""
+    """Measures learner steps per second after the warm-up, without new transitions."""
     server, piano = remote(ParameterServer, num_cpus=0).remote(), repertoire.piano(0)
     replay = start_replay(_CONFIG)
     learner = remote(Learner, num_cpus=0).remote(

@@ -1,4 +1,4 @@
-"""A long training: whether memory grows, files stay open, or it becomes slower.
+"""A long training that is checked for growing memory, open files and lost speed.
 
 python -m benchmarks.soak runs/soak --minutes 60 --json
 """
@@ -21,47 +21,47 @@ from benchmarks.rounds import announce
 from benchmarks.watched_run import CHIMES, read_status
 
 _EDGE = 1 / 6
-"""Of the time, at its beginning and at its end, that throughput is compared over."""
+"""Share of the time, at the beginning and at the end, over which throughput is compared."""
 _SETTLED = 1 / 3
-"""Of the time, that memory may grow in: the replay fills, caches warm up."""
+"""Share of the time at the beginning in which memory may grow: the replay and caches fill."""
 _END_SECONDS = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
 class SoakConfig:
-    """Trains for long and looks at every process all the while."""
+    """Trains for a long time, and measures every process regularly."""
 
     folder: tyro.conf.Positional[pathlib.Path]
-    """For the run; must not be there yet."""
+    """Folder for the run, which must not exist yet."""
     minutes: float = 60.0
-    """Of training."""
+    """Minutes of training."""
     every: float = 20.0
-    """Seconds between two looks."""
+    """Seconds between two measurements."""
     json: bool = False
     """Print the answer as JSON."""
 
 
 class Look(NamedTuple):
-    """What one look at one process found."""
+    """Measurement of one process."""
 
     minutes: float
-    """Since training began."""
+    """Minutes since training began."""
     megabytes: float
-    """That are its own alone."""
+    """Memory of the process that is not shared, in megabytes."""
     open_files: int
 
 
 def soak(config: SoakConfig) -> dict[str, Any]:
-    """Trains and looks.
+    """Trains and measures.
 
     Returns:
-        `processes`: of each by name `megabytes` at the end, `megabytes_an_hour` (slope of a line
-        through what was seen after the first third), `open_files` after the first third and at the
-        end, and all `looks`; `steps_a_second` and `updates_a_second` in the first and in the last
-        sixth of the time, and their ratio.
+        `processes`, by name: `megabytes` at the end, `megabytes_an_hour` (slope of a line through
+        the measurements after the first third), `open_files` after the first third and at the end,
+        and all `looks`. `steps_a_second` and `updates_a_second`: values in the first and in the
+        last sixth of the time, and their ratio.
 
     Raises:
-        RuntimeError: the run ended before its time, or badly.
+        RuntimeError: The run ended too early or with an error.
     """
     config.folder.mkdir(parents=True)
     run = config.folder / "soak"
@@ -97,17 +97,17 @@ def soak(config: SoakConfig) -> dict[str, Any]:
 
 
 def summary(looks: dict[str, list[Look]], counts: list[tuple[float, int, int]]) -> dict[str, Any]:
-    """What `soak` returns.
+    """Computes the answer of `soak`.
 
     Args:
-        looks: at each process, in their order.
-        counts: minutes, environment steps and learner steps, likewise.
+        looks: Measurements of each process, in chronological order.
+        counts: Minutes, environment steps and learner steps, in chronological order.
     """
     end = counts[-1][0]
     processes = {}
     for name, of_one in looks.items():
         settled = [look for look in of_one if look.minutes >= _SETTLED * end]
-        if len(settled) < 3:  # It did not live that long, or came late.
+        if len(settled) < 3:  # The process ended early or began late.
             continue
         hours = np.array([look.minutes for look in settled]) / 60
         megabytes = np.array([look.megabytes for look in settled])
@@ -126,7 +126,7 @@ def summary(looks: dict[str, list[Look]], counts: list[tuple[float, int, int]]) 
 
 
 def table(answer: dict[str, Any]) -> str:
-    """The processes for docs/guides/reliability.md."""
+    """Formats the processes as a Markdown table for docs/guides/reliability.md."""
     lines = [
         "| process | MB at the end | MB an hour | open files |",
         "| --- | --- | --- | --- |",
@@ -153,7 +153,7 @@ def _rate(rows: list[tuple[float, int, int]], column: int) -> float:
 
 
 def _look(driver: psutil.Process, minutes: float) -> list[tuple[str, Look]]:
-    """Looks at the driver and at all below it, named alike in every look."""
+    """Measures the driver and all its child processes; the names are the same in every call."""
     found = []
     for process in [driver, *driver.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -164,7 +164,7 @@ def _look(driver: psutil.Process, minutes: float) -> list[tuple[str, Look]]:
 
 
 def main(config: SoakConfig) -> None:
-    """Soaks, and prints what came of it."""
+    """Runs the benchmark, and prints its answer."""
     answer = soak(config)
     print(json.dumps(answer, indent=2) if config.json else table(answer))
 

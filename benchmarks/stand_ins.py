@@ -1,9 +1,9 @@
-"""Stand-ins for actors, many on one machine: they take the time of an actor, not its processor.
+"""Stand-ins for actors, which use the time of an actor but not its processor time.
 
-Each is a process of its own that writes to a real replay server as an actor does, through one
-`replay.reverb_queue.ReverbWriter` an environment. What it writes are the steps of an episode that
-was really played, again and again; a step takes a set time, in which the process sleeps, for a few
-steps at once.
+Many of them run on one machine. Each is a separate process that writes to a real replay server as
+an actor does, through one `replay.reverb_queue.ReverbWriter` per environment. It repeats the steps
+of an episode that was really played. A step takes a fixed time, during which the process sleeps;
+one sleep covers a few steps.
 """
 
 import multiprocessing
@@ -19,12 +19,12 @@ from benchmarks.written_episode import write_rest
 from replay.reverb_queue import ReverbWriter
 from replay.transition import Step
 
-_STEPS_AT_ONCE = 8  # To wake up is no work of an actor's.
+_STEPS_AT_ONCE = 8  # Few wake-ups, because a real actor spends no time on waking up.
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 60.0
 _END_SECONDS = 30.0
 MEMORY_SHARE = 0.7
-"""Of the free memory, that stand-ins may take; the rest is for what is measured."""
+"""Share of the free memory for the stand-ins; the rest is for the measured parts."""
 
 
 def write(
@@ -34,16 +34,16 @@ def write(
     environments: int,
     step_seconds: float,
 ) -> None:
-    """Plays whenever it is told to: takes seconds from the connection, sends `Work` back.
+    """Plays on command: receives seconds over the connection, and sends `Work` back.
 
-    What it has written then is in the server.
+    The server has all written transitions before the `Work` is sent.
 
     Args:
-        connection: to the process that measures; what is received first must be seconds, None ends.
-        address: of the replay server, "host:port".
-        episode: that every environment plays.
-        environments: that one actor plays in turn.
-        step_seconds: that a step of one environment takes.
+        connection: Connection to the measuring process, which sends seconds, or None to end.
+        address: Address of the replay server, "host:port".
+        episode: Episode that every environment plays.
+        environments: Number of environments that one actor plays in turn.
+        step_seconds: Seconds that a step of one environment takes.
     """
     writers = [ReverbWriter(address) for _ in range(environments)]
     position = len(episode)
@@ -84,17 +84,17 @@ def _serve(connection: Connection, work: Callable[[float], int]) -> None:
             transitions = work(seconds)
             connection.send(Work(transitions, own_processor_seconds() - before))
     except (EOFError, KeyboardInterrupt):
-        return  # The process that measures is gone.
+        return  # The measuring process has ended.
 
 
 class Group:
-    """Processes that are told together to work."""
+    """A group of processes that work at the same time."""
 
     def __init__(self) -> None:
         self._connections: list[Connection] = []
         self._processes: list[Any] = []
         self._bytes_each = 0
-        # All that a process imports is imported once, and shared by all of them.
+        # Imports happen once, in the fork server, and all processes share them.
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__])
 
@@ -103,15 +103,18 @@ class Group:
 
     @property
     def bytes_each(self) -> int:
-        """Memory that belongs to the first process alone; 0 if there is none."""
+        """Unshared memory of the first process, in bytes; 0 if there is no process."""
         return self._bytes_each
 
     def add(self, target: Callable[..., None], *arguments: Any) -> bool:
-        """Starts a process and waits until it is ready; not if memory does not carry it.
+        """Starts a process and waits until it is ready.
 
         Args:
-            target: such as `write`.
-            arguments: all but the connection.
+            target: Function of the process, such as `write`.
+            arguments: Arguments of the function after the connection.
+
+        Returns:
+            False if memory does not suffice for another process, else True.
         """
         if self._bytes_each > MEMORY_SHARE * psutil.virtual_memory().available:
             return False
@@ -127,10 +130,13 @@ class Group:
         return True
 
     def work(self, seconds: float, number: int | None = None) -> list[Work]:
-        """Lets the first so many, or all, work for these seconds; what they did.
+        """Lets the first `number` processes, or all, work for `seconds`.
+
+        Returns:
+            The work of each process.
 
         Raises:
-            RuntimeError: one of them does not answer, or has died.
+            RuntimeError: A process does not answer, or has died.
         """
         connections = self._connections[:number]
         for connection in connections:
@@ -140,7 +146,7 @@ class Group:
         ]
 
     def close(self) -> None:
-        """Ends all of them."""
+        """Ends all processes."""
         for connection in self._connections:
             connection.close()
         for process in self._processes:

@@ -1,4 +1,4 @@
-"""Stands in for an actor that waits for parameters. Apart, since it is to be small: 256 run."""
+"""A stand-in for an actor that waits for parameters, with few imports because 256 of them run."""
 
 import time
 from typing import Any
@@ -7,10 +7,10 @@ from learner.parameters import ParameterSubscription
 
 
 class Subscriber:
-    """Takes parameters as an actor does, and notes when they came.
+    """Takes parameters as an actor does, and records their time of arrival.
 
     Args:
-        server: handle of the `ParameterServer` actor.
+        server: Handle of the `ParameterServer` actor.
     """
 
     _LOOK_SECONDS = 0.02
@@ -19,14 +19,17 @@ class Subscriber:
         self._subscription = ParameterSubscription(server)
 
     def wait(self, version: int, seconds: float) -> float:
-        """When parameters of this version were there, on the machine's monotonic clock.
+        """Waits for parameters of a version.
 
         Args:
-            version: newer than all that have been waited for.
-            seconds: to wait at most.
+            version: Version that is newer than all earlier ones.
+            seconds: Time limit in seconds.
+
+        Returns:
+            The time of arrival on the machine's monotonic clock, in seconds.
 
         Raises:
-            TimeoutError: they did not come in time.
+            TimeoutError: The parameters did not arrive in time.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""What the benchmarks play: Twinkle Twinkle with the settings of robopianist's authors."""
+"""The piece of the benchmarks: Twinkle Twinkle with the settings of robopianist's authors."""
 
 import numpy as np
 
@@ -19,18 +19,18 @@ CONFIG = EnvironmentConfig(
 
 
 def load_repertoire() -> Repertoire:
-    """The piece in these settings."""
+    """Loads the piece with these settings."""
     return Repertoire(load_songs(SONG), CONFIG)
 
 
 def wandering_actions(piano: TaskSpec) -> np.ndarray:
-    """(control steps, action dimension) float32: a random walk within the range of actions."""
+    """Returns (control steps, action dimension) float32: a random walk in the range of actions."""
     walk = np.random.default_rng(0).normal(scale=0.3, size=(piano.episode_length, piano.action_dim))
     return np.sin(np.cumsum(walk, axis=0)).astype(np.float32)
 
 
 def played_episode(piano: TaskSpec) -> list[Step]:
-    """An episode of the real environment, with actions that wander about."""
+    """Plays an episode of the real environment with randomly wandering actions."""
     environment = PianoEnvironment(piano)
     observation, steps = environment.reset().observation, []
     for action in wandering_actions(piano):

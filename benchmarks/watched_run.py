@@ -1,4 +1,4 @@
-"""For benchmarks that watch a whole run: what it plays, and what it says of itself."""
+"""Flags and status of a whole run, for benchmarks that observe one."""
 
 import json
 import pathlib
@@ -9,11 +9,11 @@ CHIMES = (
     *("--trim-silence", "--gravity-compensation", "--reduced-action-space"),
     *("--action-reward-observation", "--primitive-fingertip-collisions"),
 )
-"""Flags of `pianist train`, as `make train` has them."""
+"""Flags of `pianist train` as in `make train`."""
 
 
 def read_status(run: pathlib.Path) -> dict[str, Any]:
-    """The status that a run has written; that of one that starts, if there is none yet."""
+    """Reads the status of a run; returns the status of a starting run if there is none yet."""
     try:
         status: dict[str, Any] = json.loads((run / "status.json").read_text())
     except FileNotFoundError:

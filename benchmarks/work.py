@@ -1,4 +1,4 @@
-"""What a process did while it was measured."""
+"""Work and processor time of measured processes."""
 
 from typing import NamedTuple
 
@@ -6,19 +6,19 @@ import psutil
 
 
 class Work(NamedTuple):
-    """What one process did while it was measured."""
+    """Work of one process during a measurement."""
 
     transitions: int
-    """Written."""
+    """Number of transitions written."""
     processor_seconds: float
-    """Of all its threads, Reverb's own among them."""
+    """Processor time of all threads of the process, including Reverb's, in seconds."""
 
 
 def processor_seconds(process: psutil.Process) -> float:
-    """That all threads of a process have taken so far."""
+    """Returns the processor time of all threads of a process so far."""
     return float(sum(process.cpu_times()[:2]))
 
 
 def own_processor_seconds() -> float:
-    """That all threads of this process have taken so far."""
+    """Returns the processor time of all threads of this process so far."""
     return processor_seconds(psutil.Process())

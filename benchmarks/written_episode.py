@@ -1,4 +1,4 @@
-"""An episode as benchmarks write it to a replay, without playing it again."""
+"""Writing of a recorded episode to a replay, without playing it again."""
 
 import time
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ _WAIT_SECONDS = 60.0
 
 
 def write_episode(writer: ChunkWriter, episode: Sequence[Step]) -> None:
-    """Writes it as fast as the server takes it, without playing.
+    """Writes an episode as fast as the server accepts it.
 
     Raises:
-        TimeoutError: the server does not take it.
+        TimeoutError: The server does not accept the transitions in time.
     """
     writer.begin(episode[0].observation)
     for number, step in enumerate(episode, start=1):
@@ -27,28 +27,28 @@ def write_episode(writer: ChunkWriter, episode: Sequence[Step]) -> None:
 
 
 def write_rest(writer: ChunkWriter) -> None:
-    """Waits until the server has taken all that has been added.
+    """Waits until the server has accepted all added transitions.
 
     Raises:
-        TimeoutError: it does not take it.
+        TimeoutError: The server does not accept them in time.
     """
     if not writer.wait(_WAIT_SECONDS, everything=True):
         raise TimeoutError(f"the replay server took nothing for {_WAIT_SECONDS:.0f} s")
 
 
 def write_episodes(writer: ChunkWriter, episode: Sequence[Step], transitions: int) -> None:
-    """Writes whole episodes until there are so many transitions; all of them are in the server."""
+    """Writes whole episodes with at least `transitions` in total, all of which reach the server."""
     for _ in range(-(-transitions // len(episode))):
         write_episode(writer, episode)
     write_rest(writer)
 
 
 class EpisodeWriter:
-    """Writes an episode again and again (a Ray actor, in the place of one that plays).
+    """Writes an episode repeatedly (a Ray actor, in place of an actor that plays).
 
     Args:
-        replay: to which it writes.
-        episode: that it writes.
+        replay: Replay to write to.
+        episode: Episode to write.
     """
 
     def __init__(self, replay: Replay, episode: Sequence[Step]):
@@ -56,7 +56,7 @@ class EpisodeWriter:
         self._episode = episode
 
     def write(self, seconds: float) -> Work:
-        """Writes whole episodes for about `seconds`; all of them are in the server."""
+        """Writes whole episodes for about `seconds`; returns once all have reached the server."""
         before, transitions = own_processor_seconds(), 0
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -1,1 +1,1 @@
-"""Deployment: jobs on a Ray cluster, the check of a cluster or machine, files for `ray up`."""
+"""Deployment: jobs on a Ray cluster, checks of a cluster or machine, files for `ray up`."""

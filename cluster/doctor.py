@@ -1,8 +1,8 @@
-"""Whether a cluster can carry a run, found out before it costs money.
+"""Checks of a cluster before a run costs money.
 
-Every node is examined by a short Ray task of its own, all of them side by side. What is examined
-runs in processes of its own, so that a driver that crashes is a finding and not the end. Nodes
-need not have this project to be examined: the code is sent to them.
+A short Ray task examines each node, all nodes in parallel. Each check that could crash, for example
+in a GPU driver, runs in a separate process, so that a crash becomes a finding. The code is sent to
+the nodes, so they can be examined without this project.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ _CLOCK_SECONDS = 1.0
 _DISTRIBUTIONS = (
     *("ray", "jax", "jaxlib", "flax", "numpy", "mujoco", "dm-control", "robopianist"),
 )
-# Each prints JSON as its last line.
+# Each script prints JSON as its last line.
 _JAX = """
 import json, jax
 print(json.dumps({"platform": jax.default_backend(),
@@ -74,7 +74,7 @@ import json
 from learner import device_check
 print(json.dumps(device_check.compare_with_cpu()))
 """
-# Only Python 3.10 and 3.11 on Linux x86-64 have them, see pyproject.toml.
+# These packages exist only for Python 3.10 and 3.11 on Linux x86-64, see pyproject.toml.
 _REVERB = ("dm-reverb", "tensorflow-cpu")
 _RECORDING = """
 import json, subprocess
@@ -91,47 +91,48 @@ print(json.dumps(missing))
 
 @dataclasses.dataclass(frozen=True)
 class DoctorConfig:
-    """Checks a cluster, or this machine where there is none, before it costs money.
+    """Checks a cluster, or this machine if there is no cluster, before a run costs money.
 
-    The cluster is that of RAY_ADDRESS, else the one that runs on this machine. From elsewhere:
-    `ray job submit -- pianist doctor`. Warnings are of what a run can do without.
+    The cluster is the one in RAY_ADDRESS, else the one that runs on this machine. To check from
+    another machine, use `ray job submit -- pianist doctor`. A run can work in spite of warnings.
     """
 
     root_dir: str = "runs"
-    """Folder or URL that is to hold the runs: whether it can be written."""
+    """Folder or URL for the runs, which is checked for write access."""
     cluster_file: pathlib.Path | None = None
-    """File of `ray up` whose `worker_ips` have to be there."""
+    """Cluster file of `ray up`, whose `worker_ips` must all have joined."""
     seconds: float = 180.0
-    """Until a node that has not answered is given up."""
+    """Time limit, in seconds, for the answers of the nodes."""
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Rejects values out of range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range; the message names the flag, its value and the range.
         """
         require_range(self, "seconds", least=1, most=3600, unit="seconds")
 
 
 class Finding(NamedTuple):
-    """What a check found."""
+    """Result of a check."""
 
     verdict: str
-    """OK; WARNING, with which a run can do; or WRONG."""
+    """OK, WARNING (a run can work in spite of it) or WRONG."""
     what: str
+    """Description of the finding."""
     fix: str = ""
-    """One line; empty if all is well."""
+    """Advice in one line; empty if nothing is to be fixed."""
 
 
 def doctor(config: DoctorConfig) -> dict[str, Any]:
     """Examines a cluster.
 
     Returns:
-        For every node its checks and what was measured, the checks of the cluster as a whole,
-        and the exit code: 1 if something is wrong, 0 if at most there are warnings.
+        Checks and measurements of every node, checks of the whole cluster, and the exit code: 1 if
+        something is wrong, 0 if there are no problems or only warnings.
 
     Raises:
-        BadInput: no cluster answers, or the cluster file cannot be used.
+        BadInput: No cluster answers, or the cluster file cannot be used.
     """
     workers = None if config.cluster_file is None else _workers_of(config.cluster_file)
     place = Place.of(config.root_dir)
@@ -180,7 +181,7 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
 
 
 def table(answer: Mapping[str, Any]) -> str:
-    """The same for people: nodes and their checks, then one line for each that is not well."""
+    """Formats the answer as text: a table of nodes and checks, then one line per problem."""
     names = list(dict.fromkeys(name for node in answer["nodes"] for name in node["checks"]))
     rows = [["NODE", *(name.upper() for name in names)]]
     for node in answer["nodes"]:
@@ -214,12 +215,15 @@ def _word(verdict: str) -> str:
 def _examine(
     nodes: Sequence[Mapping[str, Any]], server: str, seconds: float
 ) -> dict[str, dict[str, Any]]:
-    """What was measured on each node, by its id; `error` says why nothing was.
+    """Examines all nodes.
 
     Args:
-        nodes: as `ray.nodes` has them.
-        server: id of the node that is to hold the replay server.
-        seconds: for all of it.
+        nodes: Nodes as `ray.nodes` returns them.
+        server: Id of the node that is to hold the replay server.
+        seconds: Time limit in seconds for all nodes together.
+
+    Returns:
+        The measurements of each node, by its id; `error` is the reason if there are none.
     """
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
@@ -232,7 +236,7 @@ def _examine_all(
     nodes: Sequence[Mapping[str, Any]], server: str, seconds: float
 ) -> dict[str, dict[str, Any]]:
     def on(node: str, what: Any, **options: Any) -> Any:
-        # It asks for no processor, so that it runs beside whatever runs there.
+        # The task requests no CPU, so it can run beside other work on the node.
         strategy = NodeAffinitySchedulingStrategy(node, soft=False)
         # Ray's types do not cover all of its options.
         decorate: Any = ray.remote
@@ -280,7 +284,7 @@ def _answer(future: ray.ObjectRef) -> dict[str, Any]:
         return dict(ray.get(future, timeout=1))
     except ray.exceptions.RayTaskError as error:
         return {"error": summarize_error(error.cause)}
-    except Exception as error:  # Ray has many, for nodes and processes that are gone.
+    except Exception as error:  # Ray has many errors for lost nodes and processes.
         return {"error": summarize_error(error)}
 
 
@@ -288,14 +292,14 @@ def _answer(future: ray.ObjectRef) -> dict[str, Any]:
 
 
 def examine(seconds: float) -> dict[str, Any]:
-    """What there is on this node; runs there, and uses nothing of this project but this file.
+    """Measures the node on which it runs; it needs no other file of this project.
 
     Args:
-        seconds: for all of it.
+        seconds: Time limit in seconds.
     """
     deadline = time.monotonic() + seconds
     memory, shared = psutil.virtual_memory(), shutil.disk_usage("/dev/shm")
-    # Ray hides the GPUs from a task that has asked for none.
+    # Ray hides the GPUs from a task that has requested none.
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES") or None
     asked: dict[str, tuple[str, dict[str, str | None]]] = {
         "jax": (_JAX, {"CUDA_VISIBLE_DEVICES": gpus, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}),
@@ -327,7 +331,7 @@ def examine(seconds: float) -> dict[str, Any]:
 def _run_side_by_side(
     scripts: Mapping[str, tuple[str, Mapping[str, str | None]]], deadline: float
 ) -> dict[str, dict[str, Any]]:
-    """What `run_script` returns for each, by its name; most of their time is single-threaded."""
+    """Runs scripts in parallel, since most of their time is single-threaded; results by name."""
     with futures.ThreadPoolExecutor(len(scripts)) as pool:
         running = {
             name: pool.submit(run_script, script, deadline - time.monotonic(), variables)
@@ -337,15 +341,15 @@ def _run_side_by_side(
 
 
 def run_script(script: str, seconds: float, variables: Mapping[str, str | None]) -> dict[str, Any]:
-    """Runs Python in a process of its own.
+    """Runs Python code in a separate process.
 
     Args:
-        script: prints JSON as its last line.
-        seconds: until it is ended.
-        variables: environment variables; None takes one away.
+        script: Python code that prints JSON as its last line.
+        seconds: Time limit in seconds.
+        variables: Environment variables to set; None removes a variable.
 
     Returns:
-        The `answer` that it printed, or the `error` that ended it.
+        The `answer` that the script printed, or the `error` that ended it.
     """
     environment: dict[str, str | None] = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     environment.update(variables)
@@ -383,7 +387,7 @@ def _versions() -> dict[str, str]:
 
 
 def _project() -> str:
-    """A few digits that are the same where this project's source is; empty where there is none."""
+    """Returns a short hash of this project's source; empty if the project is not installed."""
     specification = importlib.util.find_spec("pianist")
     if specification is None or specification.origin is None:
         return ""
@@ -401,7 +405,7 @@ def _project() -> str:
 class Listener:
     """Listens as the replay server would: on all addresses of its node, at any free port.
 
-    Each client is told the time for every byte that it sends.
+    It answers each byte that a client sends with the current time.
     """
 
     def __init__(self) -> None:
@@ -409,7 +413,7 @@ class Listener:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def address(self) -> dict[str, Any]:
-        """Where it is found: host and port."""
+        """Returns host and port of the listener."""
         return {"address": [ray.util.get_node_ip_address(), self._socket.getsockname()[1]]}
 
     def _accept(self) -> None:
@@ -424,11 +428,12 @@ class Listener:
 
 
 def reach(host: str, port: int) -> dict[str, Any]:
-    """How a `Listener` is reached from here.
+    """Measures the connection from this node to a `Listener`.
 
     Returns:
-        host, port, `seconds` of a round trip (the median of some), and `clock_ahead_seconds` of
-        this node against the listener's, known to half the quickest round trip; or `error`.
+        `host`, `port`, `seconds` (median round trip), `clock_ahead_seconds` (lead of this node's
+        clock over the listener's) and `clock_known_to_seconds` (its uncertainty, half of the
+        quickest round trip); or `host`, `port` and `error`.
     """
     where = {"host": host, "port": port}
     try:
@@ -446,7 +451,7 @@ def reach(host: str, port: int) -> dict[str, Any]:
 
 
 def _round_trip(connection: socket.socket) -> tuple[float, float]:
-    """Its seconds, and by how many our clock is ahead."""
+    """Returns seconds of a round trip, and seconds by which this node's clock is ahead."""
     began, started = time.time(), time.perf_counter()
     connection.sendall(b"?")
     received = b""
@@ -460,7 +465,7 @@ def _round_trip(connection: socket.socket) -> tuple[float, float]:
     return seconds, began + seconds / 2 - there
 
 
-# --- What it means ----------------------------------------------------------------------
+# --- Findings ---------------------------------------------------------------------------
 
 
 def check_node(
@@ -469,13 +474,14 @@ def check_node(
     all_measured: Sequence[Mapping[str, Any]],
     labels: Sequence[str],
 ) -> dict[str, Finding]:
-    """The checks of one node, by their names.
+    """Checks one node; returns the findings by name.
 
     Args:
-        node: as `ray.nodes` has it.
-        measured: there; see `examine`.
-        all_measured: of all nodes. The first that has answered is what others are to be like.
-        labels: of all nodes.
+        node: Node as `ray.nodes` returns it.
+        measured: Measurements of the node, see `examine`.
+        all_measured: Measurements of all nodes. The first node that has answered is the reference
+            for the others.
+        labels: Labels of all nodes.
     """
     if "error" in measured:
         fix = "is the machine up? See `ray status`, and its raylet.err in Ray's logs"
@@ -505,7 +511,7 @@ def check_node(
 
 
 def check_versions(versions: Mapping[str, str], model: Mapping[str, str], where: str) -> Finding:
-    """Whether everything is there, in the versions of another node."""
+    """Checks that all packages are installed in the versions of another node."""
     missing = [name for name, version in versions.items() if not version]
     others = [
         f"{name} {version} ({model[name]} on {where})"
@@ -520,7 +526,7 @@ def check_versions(versions: Mapping[str, str], model: Mapping[str, str], where:
 
 
 def check_project(project: str, model: str, where: str) -> Finding:
-    """Whether this project is there, in the state of another node."""
+    """Checks that this project is installed in the same state as on another node."""
     if not project:
         return Finding(WRONG, "this project is not installed", "pip install it there")
     if project != model:
@@ -533,7 +539,7 @@ def check_project(project: str, model: str, where: str) -> Finding:
 
 
 def check_jax(jax: Mapping[str, Any], gpus: float) -> Finding:
-    """Whether JAX works, and sees the GPU that the node offers."""
+    """Checks that JAX works and sees the GPU that the node offers."""
     if "error" in jax:
         return Finding(
             WRONG, f"JAX does not work: {jax['error']}", "reinstall jax and jaxlib there"
@@ -549,7 +555,7 @@ def check_jax(jax: Mapping[str, Any], gpus: float) -> Finding:
 
 
 def check_learning(learning: Mapping[str, Any]) -> Finding:
-    """Whether the device computes learner steps as the CPU does."""
+    """Checks that the device computes the same learner steps as the CPU."""
     fix = "learn on the CPU (--platform cpu), or update the device's driver or plugin"
     if "error" in learning:
         return Finding(WRONG, f"no learner step can be computed: {learning['error']}", fix)
@@ -562,7 +568,7 @@ def check_learning(learning: Mapping[str, Any]) -> Finding:
 
 
 def check_replay(replay: Mapping[str, Any]) -> Finding:
-    """Whether Reverb and TensorFlow can be imported, where they are installed."""
+    """Checks that Reverb and TensorFlow can be imported if they are installed."""
     if "error" in replay:
         fix = "reinstall dm-reverb and tensorflow-cpu there; Linux on x86-64 only"
         return Finding(WRONG, f"Reverb does not work: {replay['error']}", fix)
@@ -570,7 +576,7 @@ def check_replay(replay: Mapping[str, Any]) -> Finding:
 
 
 def check_recording(recording: Mapping[str, Any]) -> Finding:
-    """Whether pictures and sound can be made; without them a run goes on all the same."""
+    """Checks that pictures and sound can be made; a run also works without them."""
     if "error" in recording:
         fix = "install this project and the system libraries that its setup.sh names there"
         return Finding(WRONG, f"recording does not work: {recording['error']}", fix)
@@ -585,7 +591,7 @@ def check_recording(recording: Mapping[str, Any]) -> Finding:
 
 
 def check_memory(measured: Mapping[str, Any], object_store: float) -> Finding:
-    """Whether there is memory for a few processes, and shared memory for Ray's objects."""
+    """Checks that memory suffices for a few processes, and shared memory for Ray's objects."""
     available, shared = measured["memory_available_bytes"], measured["shared_memory_bytes"]
     what = f"{available / 1e9:.1f} GB free of {measured['memory_bytes'] / 1e9:.1f}"
     if available < _LITTLE_MEMORY:
@@ -602,7 +608,7 @@ def check_memory(measured: Mapping[str, Any], object_store: float) -> Finding:
 
 
 def check_network(network: Mapping[str, Any]) -> Finding:
-    """Whether the replay server could be reached, and how fast."""
+    """Checks that the replay server would be reachable, and how fast."""
     if "error" in network:
         where = f"{network['host']}:{network['port']}: " if "host" in network else ""
         return Finding(
@@ -617,7 +623,7 @@ def check_network(network: Mapping[str, Any]) -> Finding:
 
 
 def check_clock(network: Mapping[str, Any]) -> Finding:
-    """Whether the clock agrees with that of the replay server's node."""
+    """Checks that the clock agrees with that of the replay server's node."""
     ahead = network["clock_ahead_seconds"]
     what = f"{abs(ahead):.3f} s {'ahead of' if ahead > 0 else 'behind'} {network['host']}"
     if abs(ahead) > _CLOCK_SECONDS + network["clock_known_to_seconds"]:
@@ -626,7 +632,7 @@ def check_clock(network: Mapping[str, Any]) -> Finding:
 
 
 def check_address(address: str, addresses: Sequence[str]) -> Finding:
-    """Whether the node can be reached from the internet by an address of its own."""
+    """Checks that the node has no public address."""
     public = [one for one in dict.fromkeys([address, *addresses]) if _is_public(one)]
     if public:
         return Finding(
@@ -638,10 +644,10 @@ def check_address(address: str, addresses: Sequence[str]) -> Finding:
 
 
 def check_environment(said: Sequence[str]) -> Finding:
-    """Whether all of this machine's environment variables and folders could be used.
+    """Checks that all of this machine's environment variables and folders could be used.
 
     Args:
-        said: What `common.host.prepare` said.
+        said: Messages of `common.host.prepare`.
     """
     if not said:
         return Finding(OK, "variables and folders suit")
@@ -650,16 +656,16 @@ def check_environment(said: Sequence[str]) -> Finding:
 
 
 def check_storage(place: Place) -> Finding:
-    """Whether runs can be kept there: writes, reads and removes a small file."""
+    """Checks that runs can be stored in a place: writes, reads and removes a small file."""
     try:
         return call_with_timeout(_STORAGE_SECONDS, _try_url if place.url else _try_folder, place)
-    except Exception as error:  # Every file system has errors of its own.
+    except Exception as error:  # Every file system has its own errors.
         fix = "give this user the right to write there, or choose another --root-dir"
         return Finding(WRONG, f"{place} cannot be written: {summarize_error(error)}", fix)
 
 
 def _try_folder(place: Place) -> Finding:
-    folder = nearest(place.path)  # A run makes the rest.
+    folder = nearest(place.path)  # A run creates the missing folders.
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"pianist")
         file.flush()
@@ -687,7 +693,7 @@ def _try_url(place: Place) -> Finding:
 
 
 def check_roles(resources: Sequence[Mapping[str, float]]) -> Finding:
-    """Whether there is somebody to play where nodes say what they are for."""
+    """Checks that nodes offer both `learner` and `actor`, or neither."""
     learners = sum("learner" in offered for offered in resources)
     actors = int(sum(offered.get("actor", 0) for offered in resources))
     if learners and not actors:
@@ -708,11 +714,11 @@ def check_roles(resources: Sequence[Mapping[str, float]]) -> Finding:
 
 
 def check_token(modes: Sequence[str | None], reachable: bool) -> Finding:
-    """Whether only those who have a token can use the cluster.
+    """Checks that the cluster requires a token.
 
     Args:
-        modes: RAY_AUTH_MODE of the nodes that have answered.
-        reachable: whether others than this machine could use it.
+        modes: Values of RAY_AUTH_MODE on the nodes that have answered.
+        reachable: Whether other machines could use the cluster.
     """
     if modes and all(mode == "token" for mode in modes):
         return Finding(OK, "token authentication is on")
@@ -726,11 +732,11 @@ def check_token(modes: Sequence[str | None], reachable: bool) -> Finding:
 
 
 def check_workers(wanted: Mapping[str, str], joined: Sequence[str]) -> Finding:
-    """Whether all workers of a cluster file have joined.
+    """Checks that all workers of a cluster file have joined.
 
     Args:
-        wanted: their addresses, and by what name the file has them.
-        joined: addresses of the nodes.
+        wanted: Names of the workers in the file, by address.
+        joined: Addresses of the nodes.
     """
     absent = [name for address, name in wanted.items() if address not in joined]
     if absent:
@@ -743,10 +749,10 @@ def check_workers(wanted: Mapping[str, str], joined: Sequence[str]) -> Finding:
 
 
 def _workers_of(file: pathlib.Path) -> dict[str, str]:
-    """Addresses of the workers in a file of `ray up`, and by what name it has them.
+    """Reads the workers in a cluster file of `ray up`: their names in the file, by address.
 
     Raises:
-        BadInput: it cannot be read, or it is of a cloud and names no machines.
+        BadInput: The file cannot be read, or it names no machines because it describes a cloud.
     """
     try:
         content = yaml.safe_load(file.read_text())
@@ -771,7 +777,7 @@ def _address_of(name: str) -> str:
 
 
 def _labels(nodes: Sequence[Mapping[str, Any]], here: str) -> list[str]:
-    """What people call the nodes: by address and, where two have the same, by their ids."""
+    """Returns readable names of the nodes: the address, plus the id if two share an address."""
     addresses = [node["NodeManagerAddress"] for node in nodes]
     labels = []
     for node, address in zip(nodes, addresses, strict=True):

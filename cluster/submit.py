@@ -1,7 +1,7 @@
-"""Running a command as a job of a Ray cluster: the short form of `ray job submit`.
+"""Submission of a command as a job of a Ray cluster: the short form of `ray job submit`.
 
-Whatever can be refused is refused here, before anything is sent. From then on the job is the
-cluster's: the command that submitted it may end; `ray job logs` shows what the job says.
+All checks that are possible on this machine come first, before anything is sent. The job then runs
+independently of the command that submitted it. `ray job logs` shows its output.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ from common.errors import BadInput, require
 from common.files import as_utf8
 from common.time_limit import call_with_timeout
 
-if TYPE_CHECKING:  # Ray takes a second to import, and bad flags are refused without it.
+if TYPE_CHECKING:  # Ray takes a second to import, and bad flags are rejected without it.
     from ray.job_submission import JobSubmissionClient
 
 Parse = Callable[[type[Any], str, Sequence[str]], Any]
-"""`pianist.parse`: takes a config dataclass, the command's name and its arguments."""
+"""Type of `pianist.parse`, which takes a config dataclass, a command's name and its arguments."""
 
 _CONNECT_SECONDS = 30.0
 _SEND_SECONDS = 300.0
@@ -41,9 +41,9 @@ _ANSWER_SECONDS = 15.0
 _SECONDS_BETWEEN_LOOKS = 5.0
 _AWAY_SECONDS = 60.0
 _LOOKS_UNTIL_NEW_TAIL = 60
-# Of a job that is stopped, for its last checkpoint; Ray's default of 3 is too little.
+# Seconds that a stopped job gets for its last checkpoint; Ray's default of 3 is too short.
 _SECONDS_TO_STOP = 300
-# Above it Ray's own upload fails, with a traceback of the server.
+# Above this size Ray's own upload fails with a traceback of the server.
 _MOST_BYTES = 512 * 1024**2
 _MANY_BYTES = 50 * 1024**2
 _NOT_SENT = (
@@ -59,44 +59,44 @@ _EXIT_CODES = {"FAILED": 1, "STOPPED": 130}
 class SubmitConfig:
     """Runs a command as a job of a Ray cluster, and follows it until it ends.
 
-    What follows the command's name is for the command, as in `pianist train`, and is checked here
-    before anything is sent. Ctrl-C stops following, never the job: `ray job stop` does.
+    Arguments after the command's name belong to the command, as in `pianist train`, and are checked
+    here before anything is sent. Ctrl-C only stops following; `ray job stop` stops the job.
 
-    Sent is the working directory, without runs, videos, caches, .git and .venv, and without what
-    .gitignore and .rayignore files name. Passed on are MUJOCO_GL and all of WANDB_* and XLA_* that
-    is set here, and of no other variable anything. The cluster keeps what is passed on in plain
-    text: its logs have it, and Ray shows it to everybody who has the cluster's token (the dashboard
-    hides it from browsers). Therefore WANDB_API_KEY is passed on only with `--mode online`, and
-    credentials of object stores never are: give those to the machines themselves.
+    The working directory is sent, without runs, videos, caches, .git, .venv, and without files that
+    .gitignore and .rayignore exclude. Of the environment variables, by default only MUJOCO_GL,
+    WANDB_* and XLA_* are passed on. The cluster stores them in plain text: they appear in its logs,
+    and Ray shows them to everybody who has the cluster's token (the dashboard hides them from
+    browsers). WANDB_API_KEY is therefore passed on only with `--mode online`, and credentials of
+    object stores are not passed on: set those on the machines themselves.
     """
 
     command: tyro.conf.Positional[Literal["train", "segments", "cpl"]]
-    """Runs there; its own options follow, see `pianist train --help`."""
+    """Command that runs on the cluster; its options follow, see `pianist train --help`."""
     address: str = ""
-    """Of the cluster, as `ray job submit` takes it, such as http://127.0.0.1:8265; by default that
-    in RAY_API_SERVER_ADDRESS or RAY_ADDRESS, else the cluster that runs on this machine."""
+    """Address of the cluster, as for `ray job submit`, such as http://127.0.0.1:8265; by default
+    the one in RAY_API_SERVER_ADDRESS or RAY_ADDRESS, else that of the cluster on this machine."""
     wait: bool = True
-    """Follow the job's logs until it ends; with --no-wait it is left alone at once."""
+    """Whether to follow the job's logs until it ends; --no-wait returns after the submission."""
     env_vars: str = ""
-    """Further environment variables to pass on: their names, with commas between them."""
+    """Names of further environment variables to pass on, separated by commas."""
 
 
 def submit(arguments: Sequence[str], parse: Parse) -> dict[str, Any]:
-    """Submits a job and, unless told otherwise, follows it.
+    """Submits a job and, by default, follows it.
 
     Args:
-        arguments: of the command line.
-        parse: see `Parse`.
+        arguments: Arguments of the command line.
+        parse: Parser of config dataclasses, see `Parse`.
 
     Returns:
-        The run's name, the job's submission id and its status in Ray's words, where to look at
-        it, and the exit code: 0, 1 if the job failed, 130 if it was stopped or is no longer
-        followed.
+        The run's name, the job's submission id, its status as Ray names it, the address of its
+        dashboard page, and the exit code: 0; 1 if the job failed; 130 if it was stopped or
+        following was interrupted.
 
     Raises:
-        BadInput: nothing has been sent, or the cluster no longer answers.
+        BadInput: The job cannot be sent, or the cluster no longer answers.
     """
-    # First: the packages below set MUJOCO_GL for this machine when they are imported.
+    # Copied first: the packages below set MUJOCO_GL for this machine when they are imported.
     environment = dict(os.environ)
     for argument in arguments:
         require(
@@ -121,30 +121,30 @@ def submit(arguments: Sequence[str], parse: Parse) -> dict[str, Any]:
 
 
 def summarize_error(error: object) -> str:
-    """The line of an error that says what is wrong: of a traceback the last, else the first."""
+    """Returns the most informative line of an error: the last of a traceback, else the first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
     return lines[-1 if "Traceback" in str(error) else 0]
 
 
-# --- What is asked for ------------------------------------------------------------------
+# --- The request ------------------------------------------------------------------------
 
 
 class _Planned(NamedTuple):
-    """What the cluster is to run."""
+    """The command for the cluster to run."""
 
     command: str
     name: str
-    """Of the run."""
+    """Name of the run."""
     arguments: list[str]
-    """Of the command, as they are meant on the cluster."""
+    """Arguments of the command, with paths as they are on the cluster."""
     files: list[str]
-    """That the job needs, relative to the working directory."""
+    """Paths of the files that the job needs, relative to the working directory."""
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The options of `pianist submit`, wherever they stand, and all the rest."""
+    """Separates the options of `pianist submit`, at any position, from all other arguments."""
     with_value = {"--address": True, "--env-vars": True, "--wait": False, "--no-wait": False}
     own: list[str] = []
     others: list[str] = []
@@ -176,10 +176,10 @@ def _config_class(command: str) -> type[Any]:
 
 
 def _plan(command: str, job: Any, arguments: Sequence[str]) -> _Planned:
-    """Checks what can be checked here.
+    """Plans the job, and checks as much as possible on this machine.
 
     Raises:
-        BadInput: the songs cannot be played, or lie outside the working directory.
+        BadInput: The songs cannot be played, or lie outside the working directory.
     """
     stamp = time.strftime("%Y%m%d-%H%M%S")
     if command == "segments":
@@ -204,13 +204,13 @@ def _plan(command: str, job: Any, arguments: Sequence[str]) -> _Planned:
 def _with_name(
     command: str, job: Any, made_up: str, arguments: Sequence[str], files: list[str]
 ) -> _Planned:
-    """A run of a name of its own, which is given to it if it has none."""
+    """Plans a new run, with the name `made_up` if the user gave none."""
     named = [] if job.name else ["--name", made_up]
     return _Planned(command, job.name or made_up, [*arguments, *named], files)
 
 
 def _inside(path: pathlib.Path) -> str:
-    """The path relative to the working directory."""
+    """Returns the path relative to the working directory."""
     relative = os.path.relpath(path)
     require(
         not relative.startswith(os.pardir),
@@ -221,7 +221,7 @@ def _inside(path: pathlib.Path) -> str:
 
 
 def _with_path(argument: str, files: Mapping[pathlib.Path, str]) -> str:
-    """The argument, with the path of a file as it is on the cluster."""
+    """Returns the argument, with the path of a file as it is on the cluster."""
     if pathlib.Path(argument) in files:
         return files[pathlib.Path(argument)]
     flag, equals, value = argument.partition("=")
@@ -235,14 +235,14 @@ def _last_part(run: Any) -> str:
 
 
 def _say_where_it_is_read(*places: Any) -> None:
-    """Says so where somebody could believe that what lies here is sent."""
+    """Tells the user that an existing local path is read on the cluster, not sent."""
     for place in dict.fromkeys(map(str, places)):
         if "://" not in place and not os.path.isabs(place) and os.path.exists(place):
             _say(f"{place} is read on the cluster (below the head's home folder); it is not sent")
 
 
 def _root_dir_of(job: Any, folder: pathlib.Path) -> list[str]:
-    """What excludes the folder of the runs, if it lies in the working directory."""
+    """Returns the pattern that excludes the runs' folder, if it lies in the working directory."""
     root_dir = str(job.root_dir)
     if "://" in root_dir:
         return []
@@ -251,12 +251,12 @@ def _root_dir_of(job: Any, folder: pathlib.Path) -> list[str]:
 
 
 def _variables(environment: Mapping[str, str], config: SubmitConfig, job: Any) -> dict[str, str]:
-    """Environment variables of the job."""
+    """Returns the environment variables of the job."""
     further = [name for name in config.env_vars.split(",") if name]
     absent = [name for name in further if name not in environment]
     require(not absent, f"--env-vars: {', '.join(absent)} is not set here")
     passed = {name: value for name, value in environment.items() if _PASSED_ON.fullmatch(name)}
-    wandb = getattr(job, "wandb", None)  # Recording segments has no use for it.
+    wandb = getattr(job, "wandb", None)  # `pianist segments` has no such option.
     online = wandb is not None and wandb.mode == "online"
     if not online:
         passed.pop("WANDB_API_KEY", None)
@@ -267,12 +267,12 @@ def _variables(environment: Mapping[str, str], config: SubmitConfig, job: Any) -
 
 
 def _size_of(folder: pathlib.Path, excludes: list[str], needed: Sequence[str]) -> str:
-    """How much of the working directory is to be sent, for people.
+    """Describes how much of the working directory is to be sent.
 
     Raises:
-        BadInput: it is too much, or leaves out what is needed.
+        BadInput: The directory is too large, or a needed file is excluded.
     """
-    # Ray's own walk: what it leaves out here it leaves out when it sends.
+    # Ray's own walk: it excludes the same files here as when it sends.
     from ray._private import ray_constants
     from ray._private.runtime_env import packaging
 
@@ -315,22 +315,22 @@ def _size_of(folder: pathlib.Path, excludes: list[str], needed: Sequence[str]) -
 
 
 def _address(config: SubmitConfig) -> str:
-    """The cluster's, as Ray's client takes it.
+    """Returns the address of the cluster, as Ray's client takes it.
 
     Raises:
-        BadInput: there is none.
+        BadInput: There is no cluster.
     """
     variables = {name: os.environ.get(name) for name in addresses.VARIABLES}
     given = {"--address": config.address, **variables}
     source, address = next(((name, value) for name, value in given.items() if value), ("", ""))
     if address not in ("", "auto", "local"):
         proxies.keep_from([addresses.parts_of(address, source).host or ""])
-        # Ray's client lets this variable go before everything else.
+        # In Ray's client this variable takes precedence over everything else.
         os.environ["RAY_API_SERVER_ADDRESS"] = address
         return address
     for name in variables:
         os.environ.pop(name, None)
-    # As Ray does for a cluster that it finds by itself: the token goes to no other machine.
+    # Ray does the same for a cluster that it finds itself: no other machine gets the token.
     from ray._private.authentication import authentication_token_setup
 
     from common import ray_session
@@ -348,10 +348,10 @@ def _address(config: SubmitConfig) -> str:
 
 
 def _connect(address: str) -> "JobSubmissionClient":
-    """A client of the cluster's job server.
+    """Returns a client of the cluster's job server.
 
     Raises:
-        BadInput: it does not answer, or wants another token.
+        BadInput: The server does not answer, or requires another token.
     """
     import ray.exceptions
     from ray.job_submission import JobSubmissionClient
@@ -373,12 +373,16 @@ def _connect(address: str) -> "JobSubmissionClient":
             f"the cluster at {shown} refuses this machine's token: set RAY_AUTH_MODE=token, and "
             "have the cluster's token in ~/.ray/auth_token, or in RAY_AUTH_TOKEN"
         ) from error
-    except Exception as error:  # Ray's client lets through what its libraries raise.
+    except Exception as error:  # Ray's client passes on errors of its libraries.
         raise BadInput(f"no Ray cluster answers at {shown}: {summarize_error(error)}") from error
 
 
 def _knock(address: str) -> None:
-    """Raises OSError if nothing listens there, which Ray's client finds out slowly and noisily."""
+    """Checks that the address accepts connections, faster and more quietly than Ray's client.
+
+    Raises:
+        OSError: Nothing listens at the address.
+    """
     parts = addresses.parts_of(address, "the address")
     ports = {"http": 80, "https": 443, "ray": 10001, "": None}
     port = parts.port or ports.get(parts.scheme)
@@ -390,9 +394,9 @@ class _Job:
     """A job from its submission to its end.
 
     Args:
-        client: of the cluster's job server.
-        planned: what it is to run.
-        wait: whether it is followed.
+        client: Client of the cluster's job server.
+        planned: Command for the job to run.
+        wait: Whether the job is followed until it ends.
     """
 
     def __init__(self, client: "JobSubmissionClient", planned: _Planned, wait: bool):
@@ -442,7 +446,7 @@ class _Job:
 
     def _send(self, runtime_env: dict[str, Any]) -> str:
         planned = self._planned
-        # Other characters have a meaning in the addresses under which Ray has its jobs.
+        # Other characters have a special meaning in the addresses of Ray's jobs.
         wanted = re.sub(r"[^\w.-]+", "-", planned.name, flags=re.ASCII)
         if planned.command == "segments":
             wanted += time.strftime("-segments-%Y%m%d-%H%M%S")
@@ -465,7 +469,7 @@ class _Job:
             ) from error
 
     def _free_id(self, wanted: str) -> str:
-        """The id itself or, after jobs of that name which have ended, with a number."""
+        """Returns the id, with a number appended if jobs of that name have ended already."""
         taken = {job.submission_id: str(job.status) for job in self._client.list_jobs()}
         name, number = wanted, 1
         while name in taken:
@@ -482,18 +486,18 @@ class _Job:
         """Shows the job's logs until it ends.
 
         Raises:
-            ConnectionError: the cluster has not answered for a minute.
+            ConnectionError: The cluster has not answered for a minute.
         """
         while self._status not in _ENDED:
             tail = _Tail(self._client, self._id)
             seen, looks = 0, 0
             try:
-                # A connection that a machine on the way has dropped would be silent for ever.
+                # If a machine on the way drops the connection, the tail stays silent forever.
                 while looks < _LOOKS_UNTIL_NEW_TAIL:
                     text = tail.next(_SECONDS_BETWEEN_LOOKS)
                     if text is None:
                         break
-                    # A tail begins with the first line, also when it follows another.
+                    # Each new tail begins with the first line again.
                     self._show(text[max(0, self._shown - seen) :])
                     seen += len(text)
                     if text:
@@ -506,8 +510,8 @@ class _Job:
                 tail.stop()
             if not self._look():
                 time.sleep(1.0)
-        # What came after the tail had ended.
-        with contextlib.suppress(Exception):  # The cluster has just gone: this is all there is.
+        # Show the output since the end of the tail.
+        with contextlib.suppress(Exception):  # The cluster may be gone already.
             logs = call_with_timeout(_ANSWER_SECONDS, self._client.get_job_logs, self._id)
             self._show(logs[self._shown :])
         if self._status == "FAILED":
@@ -520,10 +524,10 @@ class _Job:
         print(text, end="", file=sys.stderr, flush=True)
 
     def _look(self) -> bool:
-        """Asks for the job's status; whether it has ended.
+        """Asks for the job's status, and returns whether the job has ended.
 
         Raises:
-            ConnectionError: as in `_follow`.
+            ConnectionError: The cluster has not answered for a minute.
         """
         try:
             info = call_with_timeout(_ANSWER_SECONDS, self._client.get_job_info, self._id)
@@ -541,7 +545,7 @@ class _Job:
 
 
 class _Tail:
-    """The logs of a job as they are written, read by a thread of its own."""
+    """The logs of a job as they are written, read by a separate thread."""
 
     def __init__(self, client: "JobSubmissionClient", submission_id: str):
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -551,7 +555,7 @@ class _Tail:
         self._thread.start()
 
     def next(self, seconds: float) -> str | None:
-        """More of the logs, "" if there was none in time, None if no more will come."""
+        """Returns more of the logs; "" if none came in time; None after the end."""
         try:
             return self._lines.get(timeout=seconds)
         except queue.Empty:
@@ -567,7 +571,7 @@ class _Tail:
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._reading)
-        except (Exception, asyncio.CancelledError):  # The network's; the reader looks again.
+        except (Exception, asyncio.CancelledError):  # Network errors; the reader makes a new tail.
             pass
         finally:
             self._lines.put(None)
@@ -578,7 +582,7 @@ class _Tail:
 
 
 def _quieten_ray() -> None:
-    """Keeps from people what Ray's client logs; what matters is said here."""
+    """Hides the logs of Ray's client; this module prints everything important."""
     for name in (
         "_private.authentication.authentication_token_setup",
         "_private.runtime_env.packaging",
@@ -590,7 +594,7 @@ def _quieten_ray() -> None:
 
 
 def _without_user(address: str) -> str:
-    """The address without a user's name and password."""
+    """Returns the address without user name and password."""
     parts = urllib.parse.urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 

@@ -1,4 +1,4 @@
-"""Whether people who rate the same performances agree, with one another and with themselves."""
+"""Agreement between people who rate the same performances, and consistency of each rater."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,50 +14,50 @@ LEAST_COMMON_SEGMENTS = 3
 
 
 class Agreement(NamedTuple):
-    """How far people agree; 1 is perfectly."""
+    """Measures of agreement between people; 1 is perfect agreement."""
 
     people: int
-    """Who share at least three segments with somebody else."""
+    """Number of people who share at least three rated segments with another person."""
     segments: int
-    """That at least two of them have rated."""
+    """Number of segments that at least two of these people have rated."""
     alpha: float | None
-    """Krippendorff's alpha for interval scales: 0 is chance. None where all scores are equal."""
+    """Krippendorff's alpha for interval scales; 0 is chance. None if all scores are equal."""
     spearman: float | None
-    """Spearman's rank correlation, mean over the pairs of people. None where somebody gave all
-    segments the same score, so that there is no rank."""
+    """Mean of Spearman's rank correlation over pairs of people. A pair in which one person gave all
+    shared segments the same score has no ranks and is left out. None if no pair is left."""
 
 
 class Consistency(NamedTuple):
-    """How alike one rater answers the same question twice."""
+    """Measures of how similarly one rater answers the same question twice."""
 
     scores: int
-    """Segments that were scored twice."""
+    """Number of segments that were scored twice."""
     difference: float | None
-    """Points, mean of the absolute differences between the two scores. None if there are none."""
+    """Mean absolute difference between the two scores, in points. None if there are none."""
     difference_between_segments: float | None
-    """Points, the same between the rater's scores of different segments: what would be expected
-    if the second answer had nothing to do with the first."""
+    """Mean absolute difference between the rater's scores of different segments, in points. This is
+    the value to expect if the second answer had nothing to do with the first."""
     pairs: int
-    """Pairs that were compared twice."""
+    """Number of pairs that were compared twice."""
     alike: float | None
-    """Share of them in which the same was preferred, or neither, both times."""
+    """Share of these pairs with the same answer both times: the same segment, or neither."""
 
 
 class Answers(NamedTuple):
-    """Ratings and comparisons that hold: at most one of each rater and question."""
+    """Ratings and comparisons that hold: at most one per rater and question."""
 
     ratings: Sequence[Rating]
     comparisons: Sequence[Comparison]
 
 
 def agreement(ratings: Sequence[Rating]) -> Agreement | None:
-    """How far people agree; simulated raters are left out.
+    """Measures how far people agree; simulated raters are left out.
 
     Args:
-        ratings: that hold: at most one of each rater and segment.
+        ratings: Ratings that hold: at most one per rater and segment.
 
     Returns:
-        None unless two people have rated three common segments.
+        The agreement; None unless two people have rated three common segments.
     """
     scores: dict[str, dict[str, int]] = {}
     for rating in ratings:
@@ -91,9 +91,9 @@ def agreement(ratings: Sequence[Rating]) -> Agreement | None:
 
 
 def _alpha(table: np.ndarray) -> float | None:
-    """Of (people, segments) scores, NaN where there is none."""
+    """Alpha of (people, segments) scores, NaN where there is none."""
     if len(np.unique(table[~np.isnan(table)])) < 2:
-        return None  # No disagreement is to be expected: 0 / 0.
+        return None  # The expected disagreement is 0, and alpha would be 0 / 0.
     return float(krippendorff.alpha(table, level_of_measurement="interval"))
 
 
@@ -104,11 +104,14 @@ def _spearman(pair: Sequence[Sequence[int]]) -> float | None:
 
 
 def consistency(first: Answers, repeated: Answers) -> dict[str, Consistency]:
-    """How consistent the raters are of whom something was asked again, by their names.
+    """Measures how consistently raters answer questions that are asked again.
 
     Args:
-        first: first answers.
-        repeated: answers to the same questions, asked again.
+        first: First answers.
+        repeated: Answers to the same questions, asked again.
+
+    Returns:
+        The consistency of each rater with repeated answers, by the rater's name.
     """
     scores = {(one.rater, one.segment): one.score for one in first.ratings}
     preferred = {_pair(one): _preferred(one) for one in first.comparisons}
@@ -146,6 +149,6 @@ def _pair(comparison: Comparison) -> tuple[Rater, frozenset[str]]:
 
 
 def _preferred(comparison: Comparison) -> str | None:
-    """The segment's name, in whichever order the two were asked; None for neither."""
+    """The preferred segment's name, regardless of the order of the two; None for neither."""
     names = {"first": comparison.first, "second": comparison.second}
     return names.get(comparison.preferred)

@@ -1,4 +1,4 @@
-"""All answers of a collection as a table for other programs."""
+"""Export of all answers of a collection as a CSV table for other programs."""
 
 import csv
 import datetime
@@ -15,22 +15,23 @@ COLUMNS = (
     "first", "first_checkpoint", "first_variation", "second", "second_checkpoint",
     "second_variation",
 )  # fmt: skip
-"""Names in the first line. Times are ISO 8601 in UTC; first_step and last_step are those of the
-first segment, whose passage is the second's, too."""
+"""Column names in the first line. Times are ISO 8601 in UTC. first_step and last_step bound the
+passage of the first segment, which is also the passage of the second."""
 
 
 def write_csv(
     file: pathlib.Path, answers: Sequence[Answer], segments: Sequence[PlannedSegment]
 ) -> None:
-    """Writes one line an answer, oldest first; what is already in the file is replaced.
+    """Writes one line per answer, oldest first; an existing file is overwritten.
 
     Args:
-        file: to be written, in UTF-8.
-        answers: as `rlhf.ratings.Ratings.answers` gives them.
-        segments: of the collection. What is said of others has no passage and no checkpoint.
+        file: File to be written, in UTF-8.
+        answers: Answers as `rlhf.ratings.Ratings.answers` returns them.
+        segments: Segments of the collection. Answers about other segments get no passage and no
+            checkpoint.
 
     Raises:
-        BadInput: the file cannot be written.
+        BadInput: The file cannot be written.
     """
     planned = {segment.name: segment for segment in segments}
     try:
@@ -54,7 +55,7 @@ def _row(answer: Answer, planned: dict[str, PlannedSegment]) -> list[object]:
 
 
 def _made(name: str | None, planned: dict[str, PlannedSegment]) -> list[str | None]:
-    """Name, checkpoint and variation of a segment."""
+    """Returns name, checkpoint and variation of a segment."""
     segment = planned.get(name or "")
     if segment is None:
         return [name, None, None]

@@ -1,11 +1,13 @@
-"""Which segment a rater is asked about next: pure functions, so that a reload asks the same again.
+"""The order in which a rater is asked about segments.
 
-A *passage* is a part of a song. Its renditions are asked about one after another, so that the rater
-hears the same music several times before it changes. Within a passage renditions are drawn from all
-makers (checkpoint and variation) in turn, so that few answers span the whole range of quality. One
-answer in ten is asked for again.
+All functions are pure, so that a reload of the page asks the same question again.
 
-Which pairs are asked about: `rlhf.asking_pairs`.
+A *passage* is a part of a song. The rater is asked about its renditions one after another, and so
+hears the same music several times before it changes. Within a passage all makers (checkpoint and
+variation) take turns, so that a few answers span the whole range of quality. One question in ten
+is asked again.
+
+`rlhf.asking_pairs` decides which pairs a rater is asked about.
 """
 
 import collections
@@ -18,33 +20,34 @@ import numpy as np
 from rlhf.collection import PlannedSegment
 
 REPEAT_EVERY = 10
-"""After every so many answers one is asked for again."""
+"""Number of answers after which one question is asked again."""
 LEAST_ANSWERS_BETWEEN = 5
-"""Answers that lie between a question and its repetition, at least."""
+"""Minimum number of answers between a question and its repetition."""
 
 _Question = TypeVar("_Question", bound=Hashable)
 
 
 def seed_of(rater: str) -> int:
-    """The seed that gives each rater an order of their own."""
+    """Returns a seed that gives each rater an individual order."""
     return int.from_bytes(hashlib.sha256(rater.encode()).digest()[:8], "big")
 
 
 def next_segment(
     segments: Sequence[PlannedSegment], answered: Sequence[str], seed: int
 ) -> str | None:
-    """The segment to be rated next.
+    """Chooses the segment to be rated next.
 
-    The passage of the last answer is completed first; which one follows is drawn. Within a passage
-    checkpoints take turns, and within each its variations; what is still equal is drawn.
+    The passage of the last answer is completed first; the passage after it is drawn at random.
+    Within a passage checkpoints take turns, and within a checkpoint its variations take turns. Ties
+    are broken at random.
 
     Args:
-        segments: all that can be rated, always in the same order.
-        answered: names that this rater has rated or skipped, oldest first.
-        seed: of the draw.
+        segments: All segments that can be rated, always in the same order.
+        answered: Names of the segments that this rater has rated or skipped, oldest first.
+        seed: Random seed of the draw.
 
     Returns:
-        Its name; None when all have been answered.
+        The segment's name; None if all have been answered.
     """
     done = set(answered)
     left = [segment for segment in segments if segment.name not in done]
@@ -72,12 +75,15 @@ def next_segment(
 def next_repeat(
     answered: Sequence[_Question], repeated: Collection[_Question], seed: int
 ) -> _Question | None:
-    """The question to be asked again now, if any: one for every ten answers.
+    """Chooses the question to be asked again now, if any: one for every ten answers.
 
     Args:
-        answered: what has been answered, oldest first, without repetitions.
-        repeated: what has been asked again.
-        seed: of the draw.
+        answered: Questions that have been answered, oldest first, without repetitions.
+        repeated: Questions that have been asked again.
+        seed: Random seed of the draw.
+
+    Returns:
+        The question; None if none is to be asked again now.
     """
     number = sum(question in repeated for question in answered)
     if len(answered) // REPEAT_EVERY <= number:
@@ -87,7 +93,7 @@ def next_repeat(
 
 
 def repeats_in(total: int) -> int:
-    """How many repetitions a session of so many answers has."""
+    """Returns the number of repetitions in a session of `total` answers."""
     return total // REPEAT_EVERY
 
 
@@ -95,7 +101,7 @@ def repeats_in(total: int) -> int:
 
 
 def _parts(segment: PlannedSegment) -> tuple[Hashable, ...]:
-    """What shall be asked equally often within a passage, the most important first."""
+    """Returns keys whose counts are to be balanced within a passage, the most important first."""
     variation, passage = segment.variation, segment.passage
     return (
         (passage, segment.checkpoint),

@@ -1,17 +1,19 @@
-"""Which pair a rater is asked about next: pure functions, so that a reload asks the same again.
+"""The order in which a rater is asked about pairs of segments.
+
+All functions are pure, so that a reload of the page asks the same question again.
 
 Similar renditions are hard to tell apart, and answers about them are mostly noise (CLARIFY, arXiv
-2506.00388). Pairs are therefore of one passage and differ clearly: in people's mean scores by 5 to
-25 points where both have been rated, otherwise by what is heard, see `rlhf.difference`. Closer
-pairs are never asked; pairs further apart only when no others are left. Renditions by different
-makers (checkpoint and variation) come first.
+2506.00388). Both segments of a pair therefore belong to one passage and differ clearly. If both
+have been rated, people's mean scores differ by 5 to 25 points; otherwise the difference in sound
+decides, see `rlhf.difference`. Closer pairs are never asked; pairs further apart are asked only
+when no others are left. Renditions by different makers (checkpoint and variation) come first.
 
-A pair is not asked when its answer can be foretold: when the answers before it, fitted by the
-Bradley-Terry model, say with a probability of at least 0.8 which of the two is better. A passage is
-finished as soon as this holds for each of its pairs: further answers would hardly change the order.
-Simulated raters who do not err are asked 15 of the 21 pairs of 7 renditions, and their order is
-found whole; with raters who err (by half the deviation of the renditions) Kendall's tau to the true
-order is 0.73, and 0.76 from all 21.
+A pair is not asked if its answer is predictable: a Bradley-Terry fit of the earlier answers gives a
+probability of at least 0.8 that one of the two is better. A passage is finished as soon as all of
+its pairs are predictable, because further answers would hardly change the order. Simulated raters
+without errors are asked 15 of the 21 pairs of 7 renditions, and their order is recovered
+completely. For simulated raters with errors (of half the standard deviation of the renditions)
+Kendall's tau to the true order is 0.73; with all 21 pairs it is 0.76.
 """
 
 import collections
@@ -25,61 +27,62 @@ from rlhf.collection import PlannedSegment
 from rlhf.ratings import Comparison, Rating
 
 LEAST_GAP, GREATEST_GAP = 5.0, 25.0
-"""Points between the mean scores of two segments whose difference is clear, but not trivial."""
+"""Range of the gap between two mean scores, in points, that is clear but not trivial."""
 LEAST_DIFFERENCE = 0.02
-"""Difference between two renditions, see `rlhf.difference`, below which they sound alike."""
+"""Difference (see `rlhf.difference`) below which two renditions sound alike."""
 FORETOLD = 0.8
-"""Posterior probability of an answer from which it need not be asked for."""
+"""Posterior probability of an answer at which its pair is not asked any more."""
 PAIRS_A_SEGMENT = 3
-"""A rater is asked at most so many times as many pairs of a passage as it has renditions; this
-ends what never settles, as with a rater who answers at random."""
+"""Maximum number of pairs of a passage that a rater is asked, per rendition of the passage. It
+bounds the questions to a rater who answers at random, whose order never settles."""
 PAIRS_A_VISIT = 4
-"""So many pairs of one passage are asked in a row before another one has its turn."""
+"""Number of pairs of one passage that are asked in a row before another passage has its turn."""
 
 
 class Asked(NamedTuple):
-    """What is known about pairs."""
+    """The answers and measurements that decide which pair is asked next."""
 
     ratings: Sequence[Rating]
-    """That hold, of all whose scores count."""
+    """Ratings that hold, of all raters whose scores count."""
     comparisons: Sequence[Comparison]
-    """That hold, of this rater alone, oldest first."""
+    """Comparisons that hold, of this rater alone, oldest first."""
     difference: np.ndarray | None = None
-    """(N, N) float: how far two segments differ for a listener, see `rlhf.difference`; NaN, or
-    None for all, where that is unknown."""
+    """(N, N) float: how far two segments differ for a listener, see `rlhf.difference`. NaN marks an
+    unknown difference; None means that all are unknown."""
 
 
 class _Pairs(NamedTuple):
-    """P pairs that may be asked, all of one passage each."""
+    """P pairs that may be asked; both segments of a pair belong to the same passage."""
 
     first: np.ndarray
-    """(P,) int64, index of a segment."""
+    """(P,) int64: index of one segment."""
     second: np.ndarray
+    """(P,) int64: index of the other segment."""
     passage: np.ndarray
-    """(P,) int64, index of the passage."""
+    """(P,) int64: index of the passage."""
     group: np.ndarray
-    """(P,) int64: the lower, the more is learnt from an answer."""
+    """(P,) int64: the lower the group, the more an answer tells."""
     certainty: np.ndarray
-    """(P,) float64, 0 to 0.5: how far the answer can be foretold."""
+    """(P,) float64, 0 to 0.5: how predictable the answer is."""
 
 
 def next_pair(
     segments: Sequence[PlannedSegment], asked: Asked, seed: int
 ) -> tuple[str, str] | None:
-    """The two segments to be compared next.
+    """Chooses the two segments to be compared next.
 
-    After `PAIRS_A_VISIT` pairs of a passage, the one with the fewest answers has its turn. Among
-    the pairs of a passage of which equally much is to be learnt, those come first whose segments
-    have been compared least, then those whose answer is least certain; what is still equal is
-    drawn, and so is the order within the pair.
+    After `PAIRS_A_VISIT` pairs of a passage, the passage with the fewest answers has its turn.
+    Within a passage, pairs of the lowest group come first. Within a group, pairs whose segments
+    have been compared least come first, then pairs with the least certain answer. Ties are broken
+    at random; the order within the pair is random, too.
 
     Args:
-        segments: all that can be compared, always in the same order.
-        asked: what is known about them.
-        seed: of the draw.
+        segments: All segments that can be compared, always in the same order.
+        asked: Answers and measurements so far.
+        seed: Random seed of the draw.
 
     Returns:
-        Their names; None when the rest can be foretold, or no pair is left that can be told apart.
+        The names of the two; None if all remaining pairs are predictable or sound alike.
     """
     pairs = _open_pairs(segments, asked)
     if not len(pairs.first):
@@ -100,14 +103,15 @@ def next_pair(
     )
     i, j = pairs.first[order[0]], pairs.second[order[0]]
     first, second = segments[i].name, segments[j].name
-    # The lower triangle of the draw has not been used yet.
+    # The lower triangle of `draw` has not been used yet.
     return (first, second) if draw[j, i] < 0.5 else (second, first)
 
 
 def pairs_left(segments: Sequence[PlannedSegment], asked: Asked) -> int:
-    """How many pairs are still to be asked, by what is known now.
+    """Estimates how many pairs are still to be asked.
 
-    Answers can make others certain, and seldom uncertain again: this is an estimate.
+    It is an estimate because each answer can make other answers certain, and sometimes uncertain
+    again.
     """
     pairs, passages = _open_pairs(segments, asked), _passages(segments)
     left = _capacity(passages, _answers_of(segments, asked.comparisons))
@@ -116,7 +120,7 @@ def pairs_left(segments: Sequence[PlannedSegment], asked: Asked) -> int:
 
 
 def _passages(segments: Sequence[PlannedSegment]) -> np.ndarray:
-    """(N,) int64: the passage of each segment, numbered in the order of the music."""
+    """Returns (N,) int64: the passage of each segment, numbered in the order of the music."""
     of = [segment.passage for segment in segments]
     number = {passage: index for index, passage in enumerate(sorted(set(of)))}
     return np.array([number[passage] for passage in of], np.int64)
@@ -125,7 +129,7 @@ def _passages(segments: Sequence[PlannedSegment]) -> np.ndarray:
 def _answers_of(
     segments: Sequence[PlannedSegment], comparisons: Sequence[Comparison]
 ) -> list[tuple[int, int, Comparison]]:
-    """Answers about pairs of one passage, oldest first, with the indices of the two segments."""
+    """Returns answers within one passage, oldest first, with the indices of the two segments."""
     index = {segment.name: number for number, segment in enumerate(segments)}
     passages = _passages(segments)
     found = [
@@ -137,7 +141,7 @@ def _answers_of(
 
 
 def _capacity(passages: np.ndarray, answers: list[tuple[int, int, Comparison]]) -> np.ndarray:
-    """(passages,) int64: how many more pairs of each may be asked."""
+    """Returns (passages,) int64: the number of pairs of each that may still be asked."""
     given = np.bincount([passages[i] for i, _, _ in answers], minlength=_count(passages))
     return np.maximum(PAIRS_A_SEGMENT * np.bincount(passages) - given, 0)
 
@@ -149,16 +153,16 @@ def _count(passages: np.ndarray) -> int:
 def _turns(
     segments: Sequence[PlannedSegment], comparisons: Sequence[Comparison], seed: int
 ) -> np.ndarray:
-    """(passages,) float64: the lowest comes next."""
+    """Returns (passages,) float64: the passage with the lowest value comes next."""
     passages = _passages(segments)
     visited = [passages[i] for i, _, _ in _answers_of(segments, comparisons)]
     count = _count(passages)
-    # The whole part counts answers; the rest is drawn.
+    # The integer part counts answers; the fraction breaks ties at random.
     turn = np.bincount(visited, minlength=count) + np.random.default_rng((seed, 1)).random(count)
     if visited:
         recent = visited[-PAIRS_A_VISIT:]
         same = len(recent) == PAIRS_A_VISIT and len(set(recent)) == 1
-        # A whole visit makes a passage the last, a begun one the first.
+        # A passage comes last after a complete visit, and first during an incomplete one.
         turn[visited[-1]] = np.inf if same else -np.inf
     return turn
 
@@ -167,7 +171,7 @@ def _turns(
 
 
 def _open_pairs(segments: Sequence[PlannedSegment], asked: Asked) -> _Pairs:
-    """The pairs that may be told apart, have not been asked, and cannot be foretold."""
+    """Returns pairs that can be told apart, have not been asked, and are not predictable."""
     passages = _passages(segments)
     first, second = np.triu_indices(len(segments), k=1)
     within = passages[first] == passages[second]
@@ -188,7 +192,7 @@ def _open_pairs(segments: Sequence[PlannedSegment], asked: Asked) -> _Pairs:
 def _groups(
     segments: Sequence[PlannedSegment], asked: Asked, first: np.ndarray, second: np.ndarray
 ) -> np.ndarray:
-    """(P,) int64 of pairs of one passage: -1 for those that cannot be told apart."""
+    """Returns (P,) int64, the group of each pair: -1 for a pair that cannot be told apart."""
     index = {segment.name: number for number, segment in enumerate(segments)}
     scores = _mean_scores(index, asked.ratings)
     gap = np.abs(scores[first] - scores[second])
@@ -219,7 +223,7 @@ def _groups(
 
 
 def _certainty(passages: np.ndarray, answers: list[tuple[int, int, Comparison]]) -> np.ndarray:
-    """(N, N) float64: how far above or below 0.5 the probability is that row is better."""
+    """Returns (N, N) float64: the distance of P(row is better than column) from 0.5."""
     certainty = np.zeros((len(passages), len(passages)))
     wins = np.zeros_like(certainty)
     for i, j, answer in answers:
@@ -233,7 +237,7 @@ def _certainty(passages: np.ndarray, answers: list[tuple[int, int, Comparison]])
 
 
 def _mean_scores(index: dict[str, int], ratings: Sequence[Rating]) -> np.ndarray:
-    """(segments,) float64: means over raters, NaN where there is no rating."""
+    """Returns (segments,) float64: means over raters, NaN where there is no rating."""
     total, count = np.zeros(len(index)), np.zeros(len(index))
     for rating in ratings:
         if rating.segment in index:

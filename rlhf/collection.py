@@ -1,20 +1,20 @@
-"""A collection: segments of performances, recorded to be rated and to be learnt from.
+"""Collections: recorded segments of performances, to be rated and learned from.
 
     COLLECTION/
-        collection.json          what it is of, what was planned, what the columns mean
-        base/step_000012345/     the base policy: a checkpoint reduced to what plays
-        segments/0001/           one folder a segment, in an order that tells nothing
+        collection.json          run, settings, songs, planned segments, meaning of the columns
+        base/step_000012345/     the base policy: a checkpoint reduced to the policy's network
+        segments/0001/           one folder per segment, in random order
             trajectory.npz       the columns below
             performance.npz      keys due and played, see `piano.performance`
-            segment.json         what was played, and its metrics; written last
+            segment.json         the segment's plan and metrics; written last
             played.mid, video.mp4
         ratings.sqlite           see `rlhf.ratings`
 
-`Collection.open(path)` reads it; a collection can be carried to another machine as a folder.
+`Collection.open(path)` reads a collection. The folder can be copied to another machine.
 
-A *passage* is a song with a first and a last control step. All renditions of a passage begin
-from one simulator state, that of the base policy's deterministic performance at the start of the
-passage's lead-in. Collections of version 1 hold no base policy and no lead-ins.
+A *passage* is a range of control steps of a song. All renditions of a passage begin from the same
+simulator state: that of the base policy's deterministic performance at the start of the passage's
+lead-in. Collections of version 1 hold no base policy and no lead-ins.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ COLUMNS = {
     "simulator_state": "(T + 1, numbers) float64: MuJoCo's mjSTATE_INTEGRATION before each "
     "control step and after the last",
 }
-"""What is in trajectory.npz: T control steps, those of the passage, without its lead-in."""
+"""Columns of trajectory.npz. It holds the T control steps of the passage without its lead-in."""
 _FORMS: dict[str, tuple[type[np.generic], int]] = {
     "proprioception": (np.float32, 3),
     "row": (np.int32, 1),
@@ -62,55 +62,55 @@ _FORMS: dict[str, tuple[type[np.generic], int]] = {
     "reward": (np.float32, 1),
     "simulator_state": (np.float64, 2),
 }
-"""Type and number of axes of each column."""
+"""Dtype and number of axes of each column."""
 
 
 HOLDS_COLLECTION = (_MANIFEST, f"collections/*/{_MANIFEST}")
-"""Files that a collection's folder, or that of a run with one, holds."""
+"""File patterns that identify the folder of a collection, or of a run with a collection."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedSegment:
-    """One segment, before it is played."""
+    """The plan of one segment."""
 
     name: str
-    """Of its folder, four digits or more."""
+    """Name of the segment and of its folder: four digits or more."""
     checkpoint: str
     """Name of the checkpoint that plays, such as step_000012345."""
     parameter_version: int
     """Learner steps of that checkpoint."""
     seed: int
-    """Of all that the variation draws; from it the same actions come again."""
+    """Random seed of all draws of the variation; the same seed gives the same actions."""
     song: int
-    """Which of the collection's songs, from 0."""
+    """Index of the song in the collection, from 0."""
     first_step: int
-    """Control step of the song at which the passage begins: what is judged and learnt from."""
+    """Control step of the song at which the passage begins, which is judged and learned from."""
     last_step: int
-    """Control step before which it ends."""
+    """Control step of the song before which the passage ends."""
     lead_in: int = 0
-    """Control steps before `first_step` that are played and heard, but not judged and not learnt
-    from."""
+    """Number of control steps before `first_step` that are played and heard, but neither judged nor
+    learned from."""
     variation: Variation = Variation()
-    """How this rendition differs from the policy's deterministic play."""
+    """Difference of the rendition from the policy's deterministic play."""
 
     def __post_init__(self) -> None:
-        """Refuses steps that cannot be played.
+        """Rejects steps that cannot be played.
 
         Raises:
-            ValueError: naming them.
+            ValueError: The steps are out of order; the message names them.
         """
         if not 0 <= self.lead_in <= self.first_step < self.last_step:
             raise ValueError(f"steps {self.first_step} to {self.last_step}, lead-in {self.lead_in}")
 
     @property
     def passage(self) -> Passage:
-        """What is judged and learnt from: only renditions of one passage are compared."""
+        """The passage to judge and learn from; only renditions of one passage are compared."""
         return Passage(self.song, self.first_step, self.last_step)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-    """What happened in a segment of T control steps; see COLUMNS."""
+    """Record of a segment of T control steps; see `COLUMNS`."""
 
     proprioception: np.ndarray
     row: np.ndarray
@@ -121,11 +121,11 @@ class Trajectory:
 
     @property
     def observation(self) -> Observation:
-        """The observations at which the actions were taken, leading axis T."""
+        """The observations at which the actions were taken, with leading axis T."""
         return Observation(self.proprioception, self.row)
 
     def window(self, begin: int, end: int) -> "Trajectory":
-        """The control steps from `begin` up to `end`."""
+        """Returns the control steps from `begin` up to `end`, without `end` itself."""
         states = self.simulator_state[begin : end + 1]
         others = {name: getattr(self, name)[begin:end] for name in COLUMNS}
         return Trajectory(**others | {"simulator_state": states})
@@ -139,7 +139,7 @@ class Trajectory:
         """Reads what `save` wrote.
 
         Raises:
-            BadInput: it is missing or damaged.
+            BadInput: The file is missing or damaged.
         """
         trajectory = cls(**read_arrays(path, COLUMNS))
         for name, (dtype, axes) in _FORMS.items():
@@ -154,67 +154,67 @@ class Trajectory:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """One segment that was played."""
+    """One segment that has been recorded."""
 
     folder: pathlib.Path
     planned: PlannedSegment
     seconds: float
     metrics: dict[str, float | None]
-    """Of the passage alone, by name, see `piano.metrics`."""
+    """Metrics of the passage alone, by name; see `piano.metrics`."""
 
     @property
     def name(self) -> str:
-        """Its name, by which ratings refer to it."""
+        """Name of the segment, by which ratings refer to it."""
         return self.planned.name
 
     @property
     def video(self) -> pathlib.Path:
-        """With sound; absent where OpenGL did not work."""
+        """Path of the video with sound; the file is absent if OpenGL did not work."""
         return self.folder / "video.mp4"
 
     @property
     def midi(self) -> pathlib.Path:
-        """What was played."""
+        """Path of the MIDI file of the notes played."""
         return self.folder / "played.mid"
 
     @property
     def performance(self) -> pathlib.Path:
-        """Of lead-in and passage, for `piano.performance.Performance.load`."""
+        """Path of the performance of lead-in and passage, for `Performance.load`."""
         return self.folder / "performance.npz"
 
     def judged(self) -> "Performance":
-        """The performance of the passage alone, without the lead-in.
+        """Reads the performance of the passage alone, without the lead-in.
 
         Raises:
-            BadInput: the file is missing or damaged.
+            BadInput: The file is missing or damaged.
         """
         begin, length = self.planned.lead_in, self.planned.last_step - self.planned.first_step
         return Performance.load(self.performance).window(begin, begin + length)
 
     def trajectory(self) -> Trajectory:
-        """What happened.
+        """Reads the trajectory of the passage.
 
         Raises:
-            BadInput: the file is missing or damaged.
+            BadInput: The file is missing or damaged.
         """
         return Trajectory.load(self.folder / _TRAJECTORY)
 
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """A collection, complete or not."""
+    """A collection, complete or incomplete."""
 
     path: pathlib.Path
     manifest: dict[str, Any]
-    """run, created (Unix seconds), settings (of the command that recorded it), config (of the
-    training), songs, columns."""
+    """Manifest without its segments: run, created (Unix seconds), settings (of the command that
+    recorded the collection), config (of the training), songs, columns."""
     planned: tuple[PlannedSegment, ...]
 
     def songs(self) -> list["Song"]:
-        """The songs that are played.
+        """Reads the songs of the collection from the manifest.
 
         Raises:
-            BadInput: the manifest is damaged.
+            BadInput: The manifest is damaged.
         """
         values = self.manifest.get("songs")
         require(isinstance(values, list) and bool(values), f"{self.path / _MANIFEST} has no songs")
@@ -224,16 +224,16 @@ class Collection:
 
     @property
     def ratings(self) -> pathlib.Path:
-        """File of the ratings."""
+        """Path of the ratings file."""
         return self.path / "ratings.sqlite"
 
     @property
     def base(self) -> pathlib.Path | None:
-        """Checkpoint of the base policy, reduced to what plays; None in version 1."""
+        """Path of the base policy's checkpoint, without training state; None in version 1."""
         return next(iter(matching(self.path / _BASE, "step_*")), None)
 
     def base_variations(self) -> list[Variation | None]:
-        """How the base policy plays each of `segments`; None for what another policy plays."""
+        """Returns the base policy's variation in each of `segments`; None for other policies."""
         base = self.base
         return [
             segment.planned.variation
@@ -243,20 +243,20 @@ class Collection:
         ]
 
     def folder(self, segment: PlannedSegment) -> pathlib.Path:
-        """Where a segment is kept."""
+        """Returns the folder of a segment."""
         return self.path / "segments" / segment.name
 
     def missing(self) -> list[PlannedSegment]:
-        """Planned segments that have not been recorded yet."""
+        """Returns the planned segments that have not been recorded yet."""
         return [
             segment for segment in self.planned if not (self.folder(segment) / _SEGMENT).is_file()
         ]
 
     def segments(self) -> list[Segment]:
-        """The segments that are there, by name.
+        """Returns the recorded segments, in the order of the plan.
 
         Raises:
-            BadInput: there is none, or the description of one is damaged.
+            BadInput: No segment has been recorded, or the description of one is damaged.
         """
         found = []
         for planned in self.planned:
@@ -284,16 +284,16 @@ class Collection:
         planned: Sequence[PlannedSegment],
         base: PackedFolder | None = None,
     ) -> "Collection":
-        """Begins a collection, in a folder named by the time.
+        """Creates a collection in a folder that is named after the current time.
 
         Args:
-            parent: made if missing.
+            parent: Folder that holds the collection; created if missing.
             description: JSON values for the manifest.
-            planned: all segments.
-            base: checkpoint of the base policy.
+            planned: Plans of all segments.
+            base: Checkpoint of the base policy.
 
         Raises:
-            BadInput: the folder cannot be made.
+            BadInput: The folder cannot be created.
         """
         path = parent / time.strftime("%Y%m%d-%H%M%S")
         manifest = {
@@ -319,11 +319,12 @@ class Collection:
         """Reads a collection's manifest.
 
         Args:
-            path: of its folder, or of a run's, of which the newest collection is taken.
+            path: Folder of the collection, or folder of a run, which stands for its newest
+                collection.
 
         Raises:
-            BadInput: there is none, or the manifest is damaged.
-            PermissionError: it may not be read.
+            BadInput: There is no collection, or its manifest is damaged.
+            PermissionError: The folder is not readable for this user.
         """
         file = path / _MANIFEST
         if not matching(path, _MANIFEST):
@@ -348,7 +349,7 @@ class Collection:
         return cls(file.parent, manifest, planned)
 
     def add(self, segment: PackedFolder) -> None:
-        """Adds a segment, whose folder `write_segment` completed."""
+        """Adds a segment whose folder `write_segment` has completed."""
         segment.write(self.path / "segments")
 
 
@@ -359,7 +360,7 @@ def write_segment(
     seconds: float,
     metrics: dict[str, float | None],
 ) -> None:
-    """Completes the folder of a segment, to which everything else has been written already."""
+    """Completes the folder of a segment, which already holds all other files."""
     trajectory.save(folder / _TRAJECTORY)
     write_json(
         folder / _SEGMENT,
@@ -368,7 +369,7 @@ def write_segment(
 
 
 def _planned(values: dict[str, Any]) -> PlannedSegment:
-    """Checks types and name: a manifest is hostile input, and names become paths."""
+    """Checks types and name, because a manifest is untrusted input and names become paths."""
     if not _NAME.fullmatch(_checked(PlannedSegment, values)["name"]):
         raise ValueError(f"name is {values['name']!r}")
     variation = Variation(**_checked(Variation, values["variation"]))
@@ -376,7 +377,7 @@ def _planned(values: dict[str, Any]) -> PlannedSegment:
 
 
 def _planned_in_version_1(values: dict[str, Any]) -> PlannedSegment:
-    """Version 1 knew two variations, as fields of the segment, and no lead-in."""
+    """Reads version 1, which had two variations as fields of the segment and no lead-in."""
     values = dict(values)
     variation = {name: values.pop(name) for name in ("noise", "temperature")}
     defaults = dataclasses.asdict(Variation())
@@ -384,11 +385,11 @@ def _planned_in_version_1(values: dict[str, Any]) -> PlannedSegment:
 
 
 _READERS = {1: _planned_in_version_1, _VERSION: _planned}
-"""How each version of the manifest has its segments."""
+"""Functions that read a segment of each manifest version."""
 
 
 def _checked(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """The same values, if they are the fields of a dataclass; whole numbers become floats."""
+    """Checks that `values` are the fields of a dataclass; converts int to float where needed."""
     hints = {field.name: field.type for field in dataclasses.fields(kind)}
     if set(values) != set(hints):
         raise ValueError(f"expected {sorted(hints)}, got {sorted(values)}")

@@ -1,33 +1,33 @@
-"""Contrastive preference learning: a policy from preferences, without reward or critic.
+"""Contrastive preference learning: tunes a policy on preferences, without reward or critic.
 
-Hejna et al., Contrastive Preference Learning, arXiv 2310.13639. The segment log-probability
+Source: Hejna et al., Contrastive Preference Learning, arXiv 2310.13639. The segment log-probability
 
     S = sum_t gamma^t alpha log pi(a_t | s_t)
 
-stands for how good a segment is, and for a preferred segment + and a rejected one - the loss is
+measures how good a segment is. For a preferred segment + and a rejected segment - the loss is
 
     -log( exp S+ / (exp S+ + exp(b S-)) ) = softplus(b S- - S+)
 
-(equation 5, with the contrastive bias b of its equation 6, there called lambda). That is the
+(equation 5, with the contrastive bias b of equation 6, which the paper calls lambda). This is the
 method `cpl`. Its conservative term adds the mean squared distance of the network's outputs from
-those of the reference policy, which is the policy that is fine-tuned.
+those of the reference policy, which is the policy before the fine-tuning.
 
 The default, `relative-cpl`, scores a segment relative to a reference policy,
 
     S = sum_t gamma^t alpha (log pi(a_t | s_t) - log pi_reference(a_t | s_t)),
 
-with b = 1, and adds the mean KL divergence from the policy that is fine-tuned at a control step.
-The reference of a segment is the policy that its round began with: the base of its collection.
-In a first round that is the policy that is fine-tuned. Then every S is 0 at the start, so that no
-pair is settled by the log-density that the reference happens to give its segments. In a later
-round the margin S+ - S- of a pair of an earlier round is at the start what the rounds since then
-have gained on it: an answer that has been learnt does not pull the same way twice.
+with b = 1, and adds the KL divergence from the policy before the fine-tuning, as a mean over
+control steps. The reference of a segment is the policy that its round began with: the base of its
+collection. In a first round this is the policy before the fine-tuning. Every S is then 0 at the
+start, so the log-density that the reference happens to give a segment decides no pair. In a later
+round, the initial margin S+ - S- of a pair from an earlier round is the gain of the rounds since
+then. An answer that the policy has already learned therefore does not pull the same way twice.
 
-Several members are tuned, each on a random part of the segments, and their weights are averaged:
-this keeps what the answers agree on.
+Several members are tuned, each on a random part of the segments, and their weights are averaged.
+The average keeps the changes that the answers agree on.
 
-Two baselines are included: behavior cloning of the segments that were rated best, and CPL with a
-behavior cloning term.
+Two baselines are included: behavior cloning of the best rated segments, and CPL with a behavior
+cloning term.
 """
 
 import dataclasses
@@ -57,47 +57,47 @@ class CPLConfig:
     """Settings of contrastive preference learning."""
 
     method: Method = "relative-cpl"
-    """`relative-cpl` scores segments relative to the policy that their round began with, and
-    averages several members. `cpl` is the formula of arXiv 2310.13639. `behavior-cloning` imitates
-    the best rated segments alone. `cpl-behavior-cloning` adds the imitation of preferred segments
-    to `cpl`."""
+    """Method of fine-tuning. `relative-cpl` scores segments relative to the policy that their round
+    began with, and averages several members. `cpl` is the formula of arXiv 2310.13639.
+    `behavior-cloning` only imitates the best rated segments. `cpl-behavior-cloning` adds imitation
+    of the preferred segments to `cpl`."""
     alpha: float = 0.1
     """Temperature of the segment log-probability."""
     discount: float = 1.0
     """Discount per control step within a segment."""
     contrastive_bias: float | None = None
-    """Weight of the rejected segment; by default 1 for `relative-cpl`, otherwise 0.5. In `cpl`
-    a bias of 1 makes rejected actions improbable whatever it costs, and a piece can be unlearnt;
-    below 1, actions of the data keep their probability."""
+    """Weight of the rejected segment; by default 1 for `relative-cpl`, otherwise 0.5. In `cpl` a
+    bias of 1 makes rejected actions improbable at any cost, and the policy can unlearn the piece; a
+    bias below 1 keeps actions of the data probable."""
     preference_weight: float = 0.5
     """Weight of the CPL loss."""
     kl_weight: float = 0.003
-    """`relative-cpl`: weight of the KL divergence from the policy that is fine-tuned, in nats per
-    control step."""
+    """Weight of the KL divergence from the policy before the fine-tuning, in nats per control step
+    (`relative-cpl` only)."""
     members: int = 6
-    """`relative-cpl`: policies that are tuned, whose weights are averaged."""
+    """Number of policies that are tuned and whose weights are averaged (`relative-cpl` only)."""
     member_fraction: float = 0.67
-    """`relative-cpl`: random share of the segments that each member learns from."""
+    """Random share of the segments that each member learns from (`relative-cpl` only)."""
     conservative_weight: float = 0.01
-    """Weight of the squared distance from the outputs of the policy that is fine-tuned; not in
-    `relative-cpl`."""
+    """Weight of the squared distance from the outputs of the policy before the fine-tuning (all
+    methods except `relative-cpl`)."""
     behavior_cloning_weight: float = 1.0
-    """Weight of the behavior cloning loss, in the methods that have it."""
+    """Weight of the behavior cloning loss (`behavior-cloning` and `cpl-behavior-cloning` only)."""
     best_fraction: float = 0.2
-    """Share of the segments that behavior cloning takes for the best."""
+    """Share of the segments, the best rated ones, that `behavior-cloning` imitates."""
     learning_rate: float = 1e-4
-    """Of Adam."""
+    """Learning rate of Adam."""
     max_gradient_norm: float = 1.0
-    """The gradient is shortened to this norm."""
+    """Maximum norm of the gradient; longer gradients are clipped."""
     batch_size: int = 8
-    """Segments in a step: pairs are drawn, and all preferences between their segments are used
-    (up to 28 among 8)."""
+    """Number of segments per step. Pairs of segments are drawn, and all preferences among the drawn
+    segments are used (up to 28 among 8)."""
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Rejects values out of range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range; the message names the flag, its value and the range.
         """
         for name in ("alpha", "learning_rate", "max_gradient_norm"):
             value = getattr(self, name)
@@ -145,68 +145,68 @@ class Segments(NamedTuple):
     """N segments on the device, padded to T control steps."""
 
     observation: Observation
-    """Leading axes (N, T)."""
+    """Observations with leading axes (N, T)."""
     action: jax.Array
-    """(N, T, action dimension) float32."""
+    """(N, T, action dimension) float32: actions that were taken."""
     mask: jax.Array
-    """(N, T) float32: 1 up to the segment's end, then 0."""
+    """(N, T) float32: 1 up to the end of the segment, then 0."""
 
     def take(self, index: jax.Array) -> "Segments":
-        """Those with the numbers `index`, (M,) int."""
+        """Returns the segments with the indices `index`, (M,) int."""
         return jax.tree.map(lambda array: array[index], self)
 
 
 class Problem(NamedTuple):
-    """What is learnt from: arrays that do not change."""
+    """Training data: arrays that do not change."""
 
     segments: Segments
     start: TanhGaussian
-    """The outputs of the policy that is fine-tuned, leading axes (N, T)."""
+    """Outputs of the policy before the fine-tuning, with leading axes (N, T)."""
     reference: TanhGaussian
-    """The outputs of the policy that each segment is scored relative to, leading axes (N, T)."""
+    """Outputs of each segment's reference policy, with leading axes (N, T)."""
     table: jax.Array
-    """(rows, features) uint8, see `learner.observation.assemble`."""
+    """(rows, features) uint8: table of goals, see `learner.observation.assemble`."""
     pairs: jax.Array
-    """(P, 2) int32: what batches are drawn from; the preferred segment first."""
+    """(P, 2) int32: pairs of segments from which batches are drawn, the preferred segment first."""
     weight: jax.Array
-    """(N, N) float32: how often row was preferred over column."""
+    """(N, N) float32: number of times that row was preferred over column."""
 
 
 class Base(NamedTuple):
-    """The policy that a round began with, relative to which the round's segments are scored."""
+    """The policy that a round began with: the reference of the round's segments."""
 
     parameters: Parameters
     agent_config: SACConfig
-    """Settings of its network."""
+    """Settings of the policy's network."""
     segments: Sequence[int]
-    """Numbers of the round's segments."""
+    """Indices of the round's segments."""
 
 
 class State(NamedTuple):
-    """What a step changes."""
+    """Values that a step changes."""
 
     parameters: Parameters
-    """Of the policy."""
+    """Parameters of the policy."""
     optimizer: Any
     key: jax.Array
-    """(2,) uint32, the random state."""
+    """(2,) uint32: random key."""
     included: jax.Array
-    """(N,) float32: 1 for the segments that are learnt from, otherwise 0."""
+    """(N,) float32: 1 for segments that are learned from, otherwise 0."""
 
 
 class StepReport(NamedTuple):
-    """Of one step, or with a leading axis of several."""
+    """Report of one step, or of several steps with a leading axis of steps."""
 
     metrics: dict[str, jax.Array]
-    """By name; () float32 each."""
+    """Metrics by name, () float32 each."""
     batch: jax.Array
-    """(batch size,) int32, the segments that it learnt from."""
+    """(batch size,) int32: indices of the segments that the step learned from."""
     finite: jax.Array
-    """() bool: whether loss and gradient were."""
+    """() bool: whether loss and gradient were finite."""
 
 
 def pad(trajectories: Sequence[Trajectory]) -> Segments:
-    """Brings segments to one length with zeros."""
+    """Pads segments with zeros to the length of the longest."""
     longest = max(len(trajectory.row) for trajectory in trajectories)
 
     def stack(name: str) -> jax.Array:
@@ -233,14 +233,14 @@ def outputs(
     agent_config: SACConfig,
     layout: ObservationLayout,
 ) -> TanhGaussian:
-    """Distributions of actions at every control step, leading axes (N, T)."""
+    """Computes distributions of actions at every control step, with leading axes (N, T)."""
     return policy(agent_config, parameters, assemble(layout, table, segments.observation))
 
 
 def segment_log_probability(
     distribution: TanhGaussian, segments: Segments, alpha: float, discount: float
 ) -> jax.Array:
-    """S of each segment, (N,) (arXiv 2310.13639, equation 5)."""
+    """Computes S of each segment, (N,), as in arXiv 2310.13639, equation 5."""
     log_probability = distribution.log_probability(segments.action)
     discounts = discount ** jnp.arange(segments.mask.shape[1])
     return alpha * jnp.sum(discounts * segments.mask * log_probability, axis=1)
@@ -249,7 +249,7 @@ def segment_log_probability(
 def segment_score(
     distribution: TanhGaussian, reference: TanhGaussian, segments: Segments, config: CPLConfig
 ) -> jax.Array:
-    """S of each segment, (N,), as the method has it; see the top of this file."""
+    """Computes S of each segment, (N,), as the method defines it; see the top of this file."""
     settings = (segments, config.alpha, config.discount)
     score = segment_log_probability(distribution, *settings)
     return score - segment_log_probability(reference, *settings) if config.is_relative else score
@@ -258,9 +258,9 @@ def segment_score(
 def kl_divergence(
     distribution: TanhGaussian, reference: TanhGaussian, mask: jax.Array
 ) -> jax.Array:
-    """KL(policy || reference) at a control step, in nats, mean over steps; () float32.
+    """Computes KL(policy || reference) in nats, as a mean over control steps; () float32.
 
-    The tanh is the same for both, so that it is the divergence of the Gaussians before it.
+    The tanh is the same for both, so this is the divergence of the Gaussians before the tanh.
     """
     log_ratio = distribution.log_std - reference.log_std
     distance = (distribution.mean - reference.mean) * jnp.exp(-reference.log_std)
@@ -271,15 +271,15 @@ def kl_divergence(
 def preference_loss(
     score: jax.Array, weight: jax.Array, contrastive_bias: float
 ) -> tuple[jax.Array, jax.Array]:
-    """CPL's loss, and the share of preferences that the policy agrees with.
+    """Computes the loss of CPL and the share of preferences that the policy agrees with.
 
     Args:
         score: (N,) segment log-probabilities S.
-        weight: (N, N), how often row was preferred over column.
-        contrastive_bias: b.
+        weight: (N, N) number of times that row was preferred over column.
+        contrastive_bias: Contrastive bias b.
 
     Returns:
-        Means over preferences, 0 where there is none: softplus(b S- - S+), and S+ > S-.
+        Means of softplus(b S- - S+) and of S+ > S- over preferences; 0 if there are none.
     """
     losses = jax.nn.softplus(contrastive_bias * score[None, :] - score[:, None])
     total = jnp.maximum(jnp.sum(weight), 1e-9)
@@ -290,7 +290,7 @@ def preference_loss(
 def behavior_cloning_loss(
     distribution: TanhGaussian, segments: Segments, weight: jax.Array
 ) -> jax.Array:
-    """Minus the mean log-probability of the actions of segments weighted by `weight`, (N,)."""
+    """Computes the negative mean log-probability of actions, with segment weights (N,)."""
     log_probability = distribution.log_probability(segments.action)
     weight = weight[:, None] * segments.mask
     return -jnp.sum(weight * log_probability) / jnp.maximum(jnp.sum(weight), 1e-9)
@@ -299,7 +299,7 @@ def behavior_cloning_loss(
 def conservative_loss(
     distribution: TanhGaussian, reference: TanhGaussian, mask: jax.Array
 ) -> jax.Array:
-    """Mean squared difference of the network's outputs, over control steps and numbers."""
+    """Computes the mean squared difference of the network's outputs from the reference's."""
     squares = jnp.stack(
         [
             jnp.mean((here - there) ** 2, axis=-1)
@@ -317,7 +317,7 @@ def loss(
     agent_config: SACConfig,
     layout: ObservationLayout,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The whole loss on the segments `batch`, (M,) int32, and its parts by name."""
+    """Computes the total loss on the segments `batch`, (M,) int32, and its parts by name."""
     segments = problem.segments.take(batch)
     distribution = outputs(parameters, segments, problem.table, agent_config, layout)
     weight = problem.weight[batch][:, batch]
@@ -331,7 +331,7 @@ def loss(
     if config.method == "behavior-cloning":
         imitated = jnp.ones(len(batch))
     else:
-        imitated = jnp.sum(weight, axis=1)  # As often as a segment was preferred.
+        imitated = jnp.sum(weight, axis=1)  # How often each segment was preferred.
         score = segment_score(distribution, reference, segments, config)
         metrics["preference_loss"], metrics["preference_accuracy"] = preference_loss(
             score, weight, config.bias
@@ -344,7 +344,7 @@ def loss(
 
 
 def optimizer(config: CPLConfig) -> optax.GradientTransformation:
-    """Adam on a gradient of limited norm."""
+    """Returns Adam with gradient clipping."""
     return optax.chain(
         optax.clip_by_global_norm(config.max_gradient_norm), optax.adam(config.learning_rate)
     )
@@ -353,13 +353,13 @@ def optimizer(config: CPLConfig) -> optax.GradientTransformation:
 def initial_state(
     parameters: Parameters, config: CPLConfig, seed: int, included: np.ndarray
 ) -> State:
-    """The state before the first step.
+    """Returns the state before the first step.
 
     Args:
-        parameters: Parameters of the policy that is fine-tuned.
+        parameters: Parameters of the policy before the fine-tuning.
         config: Settings of the method.
-        seed: Seed of the batches.
-        included: (N,) bool, the segments that are learnt from.
+        seed: Random seed of the batches.
+        included: (N,) bool mask of the segments to learn from.
     """
     return State(
         parameters,
@@ -381,20 +381,20 @@ def update(
     """Takes several steps in one dispatch.
 
     Args:
-        state: before.
-        problem: what is learnt from.
-        steps: how many.
-        config: of the method.
-        agent_config: of the network.
-        layout: of the observations.
+        state: State before the steps.
+        problem: Training data.
+        steps: Number of steps.
+        config: Settings of the method.
+        agent_config: Settings of the network.
+        layout: Layout of the observations.
 
     Returns:
-        The state after, and the steps' reports, leading axis `steps`.
+        The state after the steps, and their reports with leading axis `steps`.
     """
 
     def step(state: State, _: None) -> tuple[State, StepReport]:
         key, batch_key = jax.random.split(state.key)
-        # The logarithm of 0 or 1: pairs of segments that are left out have no chance.
+        # Logarithm of 0 or 1: a pair with an excluded segment is never drawn.
         chances = jnp.log(jnp.prod(state.included[problem.pairs], axis=1))
         drawn = jax.random.categorical(batch_key, chances, shape=(config.batch_size // 2,))
         batch = problem.pairs[drawn].reshape(-1)
@@ -425,7 +425,7 @@ def update_members(
     agent_config: SACConfig,
     layout: ObservationLayout,
 ) -> tuple[State, StepReport]:
-    """`update` of several members: all arrays of states and reports have a leading axis of them."""
+    """Updates several members: all arrays of states and reports have a leading axis of members."""
 
     def one(state: State) -> tuple[State, StepReport]:
         return update(state, problem, steps, config, agent_config, layout)
@@ -441,14 +441,14 @@ def segment_scores(
     agent_config: SACConfig,
     layout: ObservationLayout,
 ) -> jax.Array:
-    """S of all segments under the policy, (N,)."""
+    """Computes S of all segments under the policy, (N,)."""
 
     def one(segment_and_reference: tuple[Segments, TanhGaussian]) -> jax.Array:
         alone, reference = jax.tree.map(lambda array: array[None], segment_and_reference)
         distribution = outputs(parameters, alone, problem.table, agent_config, layout)
         return segment_score(distribution, reference, alone, config)[0]
 
-    # One after the other: the observations of all at once would take a gigabyte for thousands.
+    # One by one: the observations of thousands of segments at once would take a gigabyte.
     return jax.lax.map(one, (problem.segments, problem.reference))
 
 
@@ -462,18 +462,18 @@ def make_problem(
     layout: ObservationLayout,
     bases: Sequence[Base] = (),
 ) -> Problem:
-    """Brings everything to the device.
+    """Moves the training data to the device and computes the outputs of the reference policies.
 
     Args:
-        trajectories: of the N segments.
-        weight: (N, N) float32, preferences to be learnt from.
-        table: (rows, features) uint8.
-        parameters: of the policy that is fine-tuned.
-        config: of the method.
-        agent_config: of the network.
-        layout: of the observations.
-        bases: Policies that the rounds began with. A segment of none of them is scored relative
-            to the policy that is fine-tuned.
+        trajectories: Trajectories of the N segments.
+        weight: (N, N) float32 preferences to learn from.
+        table: (rows, features) uint8 table, see `learner.observation.assemble`.
+        parameters: Parameters of the policy before the fine-tuning.
+        config: Settings of the method.
+        agent_config: Settings of the network.
+        layout: Layout of the observations.
+        bases: Policies that the rounds began with. A segment that belongs to none of these rounds
+            is scored relative to the policy before the fine-tuning.
     """
     segments = pad(trajectories)
     if config.method == "behavior-cloning":
@@ -510,7 +510,7 @@ def _outputs_one_by_one(
     agent_config: SACConfig,
     layout: ObservationLayout,
 ) -> TanhGaussian:
-    """What `outputs` gives, in the memory of one segment's observations."""
+    """Computes `outputs` with the observations of only one segment in memory at a time."""
     apply = jax.jit(outputs, static_argnames=("agent_config", "layout"))
 
     def one(segment: Segments) -> TanhGaussian:

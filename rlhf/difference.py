@@ -1,4 +1,4 @@
-"""How far two renditions of a passage differ for a listener."""
+"""Audible differences between renditions of a passage."""
 
 from collections.abc import Sequence
 
@@ -8,23 +8,25 @@ import scipy.spatial.distance
 from piano.performance import Performance
 
 _BIN_SECONDS = 0.02
-"""About the time by which two onsets must differ to be heard in their order (Hirsh 1959)."""
+"""Width of a bin. About this time between two onsets lets a listener hear which one comes first
+(Hirsh 1959)."""
 
 
 def differences(performances: Sequence[Performance]) -> np.ndarray:
-    """The Bray-Curtis dissimilarity of the renditions' piano rolls.
+    """Computes the Bray-Curtis dissimilarity of the renditions' piano rolls.
 
         d(a, b) = Σ |a - b| / Σ (a + b)
 
-    summed over keys and bins of 20 ms. A roll is the share of the bin for which the key is down,
-    times the velocity of the note, 0 to 127: what was played, when, how long, and how loud.
+    The sums run over keys and bins of 20 ms. A roll holds, for each key and bin, the share of the
+    bin for which the key is down, times the velocity of the note (0 to 127). It thus captures
+    pitch, time, length and loudness.
 
     Args:
-        performances: N, of one passage.
+        performances: N performances of one passage.
 
     Returns:
-        (N, N) float64 from 0, for equal renditions, to 1, for those that have nothing in common;
-        two silent ones are equal.
+        (N, N) float64 from 0, for equal renditions, to 1, for renditions that have nothing in
+        common. Two silent renditions are equal.
     """
     seconds = max((one.seconds for one in performances), default=0.0)
     bins = max(1, int(np.ceil(seconds / _BIN_SECONDS)))
@@ -41,6 +43,6 @@ def differences(performances: Sequence[Performance]) -> np.ndarray:
 
 
 def _covered(bins: int, onset: float, offset: float) -> np.ndarray:
-    """(bins,) float64: the share of each bin that lies between two times in seconds."""
+    """Returns (bins,) float64: the share of each bin between two times in seconds."""
     edges = np.clip(np.arange(bins + 1) * _BIN_SECONDS, onset, offset)
     return np.diff(edges) / _BIN_SECONDS

@@ -1,4 +1,4 @@
-"""The rounds that a fine-tuning learns from, and the chain of fine-tunings that led to it."""
+"""Loading of the rounds that a fine-tuning learns from, and of the fine-tunings before it."""
 
 import dataclasses
 import pathlib
@@ -18,15 +18,15 @@ from training.trained_policy import TrainedPolicy
 
 
 def open_collections(names: Sequence[str], root_dir: str) -> list[Collection]:
-    """Opens the collections that a person names.
+    """Opens the collections that the user names.
 
     Args:
-        names: At least one: folders or URLs of collections or runs, or names of runs in
-            `root_dir`; of a run the newest collection is taken.
+        names: One or more folders or URLs of collections or runs, or names of runs in `root_dir`.
+            A run stands for its newest collection.
         root_dir: Folder or URL that holds the runs.
 
     Raises:
-        BadInput: There is none of that name, one is damaged, or one is named twice.
+        BadInput: A collection does not exist, is damaged, or is named twice.
     """
     found = [
         Collection.open(storage.find(name, root_dir, "collection", *HOLDS_COLLECTION).fetch())
@@ -45,15 +45,15 @@ def open_collections(names: Sequence[str], root_dir: str) -> list[Collection]:
 
 
 def require_same(collection: Collection, base: TrainedPolicy, songs: Sequence[Song]) -> None:
-    """Refuses a checkpoint that does not see and do what the collection holds.
+    """Checks that a checkpoint has the songs and environment of a collection.
 
     Args:
-        collection: To be learnt from.
-        base: The checkpoint.
-        songs: Its songs.
+        collection: Collection to learn from.
+        base: Checkpoint to fine-tune.
+        songs: Songs of the checkpoint.
 
     Raises:
-        BadInput: They differ in songs or environment; the message names both.
+        BadInput: Collection and checkpoint differ in songs or environment; the message names both.
     """
     where = f"the collection {collection.path}"
     require(
@@ -76,9 +76,9 @@ def _recorded(collection: Collection) -> TrainConfig:
 
 
 def load_rounds(collections: Sequence[Collection]) -> list[Round]:
-    """Reads the segments of collections, and the policies that their rounds began with.
+    """Reads the segments of collections and the policies that their rounds began with.
 
-    Says so of a collection without such a policy.
+    A message on standard error names each collection without such a policy.
 
     Raises:
         BadInput: A file is missing or damaged.
@@ -107,15 +107,16 @@ def load_rounds(collections: Sequence[Collection]) -> list[Round]:
 
 
 def chain(start: TrainedPolicy) -> list[dict[str, Any]]:
-    """The fine-tunings that led to a checkpoint, oldest first, as `rlhf.fine_tune` tells them.
+    """Reads the fine-tunings that led to a checkpoint, oldest first.
 
-    Says so where an earlier one cannot be read.
+    A message on standard error says if they cannot be read.
 
     Args:
-        start: Its checkpoint is within its run's folder, if that is there.
+        start: Policy whose checkpoint lies in the folder of its run, if that folder still exists.
 
     Returns:
-        "rounds" in the comparison of the checkpoint's run; empty if no fine-tuning made it.
+        "rounds" in the comparison that `rlhf.fine_tune` wrote for the checkpoint's run; empty if no
+        fine-tuning made the checkpoint or if the comparison cannot be read.
     """
     if "fine_tuned_from" not in start.description:
         return []

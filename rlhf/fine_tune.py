@@ -1,4 +1,4 @@
-"""Fine-tuning a policy on preferences: a Ray job."""
+"""Fine-tuning of a policy on preferences, as a Ray job."""
 
 import contextlib
 import dataclasses
@@ -43,7 +43,7 @@ _SLICE_STEPS = 10
 _SLICE_SECONDS = 3600.0
 _EVALUATION_SECONDS = 3600.0
 _PLAYERS = 2
-# A style is learnt from so many control steps of demonstrations, and at least two performances.
+# Minimum control steps and minimum performances of the demonstrations that teach a style.
 _DEMONSTRATED_STEPS, _FEWEST_DEMONSTRATIONS = 2500, 2
 
 
@@ -55,54 +55,57 @@ class FineTuneConfig:
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="COLLECTION [COLLECTION ...]", help_behavior_hint="(required)"),
     ]
-    """The rated collections, of one round or several: each its folder or URL, or a run's, or a
-    run's name in the folder of the runs; of a run the newest is taken. Each pair is scored
-    relative to the policy that its round began with."""
+    """Rated collections of one or more rounds. Each is a folder or URL of a collection or of a run,
+    or a run's name in the folder of the runs; a run stands for its newest collection. Each pair is
+    scored relative to the policy that its round began with."""
     load_checkpoint: str
-    """The policy to begin with: a checkpoint's folder or URL, or a run's, or a run's name in
-    the folder of the runs; of a run the newest is taken."""
+    """Policy to begin with: folder or URL of a checkpoint or of a run, or a run's name in the
+    folder of the runs; a run stands for its newest checkpoint."""
     root_dir: str = "runs"
-    """Folder or URL that holds the runs. In a job that was submitted to a cluster relative ones
-    are below the home folder."""
+    """Folder or URL that holds the runs. In a job on a cluster, a relative folder is relative to
+    the home folder."""
     name: str = ""
-    """Name of the run and of its folder; made up from song, seed and time if not given."""
+    """Name of the run and of its folder; by default built from song, seed and time."""
     seed: int = 42
-    """Seed of everything random."""
+    """Random seed of the fine-tuning."""
     max_steps: int = 50
-    """Steps at most. The result is of the step at which the loss on held-out pairs was least. More
-    steps learn the answers by heart, which costs notes."""
+    """Maximum number of fine-tuning steps. The result comes from the step with the lowest loss on
+    held-out pairs. More steps memorize the answers, at the cost of correct notes."""
     eval_interval: int = 250
-    """Steps between evaluations; each is of a checkpoint saved for it."""
+    """Steps between evaluations; each evaluation also saves a checkpoint."""
     eval_episodes: int = 24
-    """Performances of the start and of the result that are compared in the end, lightly varied and
-    with seeds that took no part in any choice."""
+    """Number of lightly varied performances by which start and result are compared at the end.
+    Their seeds are not used for any earlier choice."""
     guard_performances: int = 12
-    """Performances by which each candidate is judged: the result is the one furthest from the
-    start whose mean note-event F1 is at most 0.01 lower. 0 takes the result as it is."""
+    """Number of performances by which each candidate is judged. The result is the candidate
+    furthest from the start whose mean note-event F1 is at most 0.01 lower. With 0 the tuned policy
+    is returned unjudged."""
     raters: tuple[str, ...] = ()
-    """Whose ratings count; by default those of all people. Simulated raters have to be named."""
+    """Names of the raters whose answers count; by default all people. Simulated raters count only
+    if they are named."""
     attribute: str = ""
-    """Answers about this attribute count, see --attribute of `pianist rate`; by default those about
-    quality as a whole."""
+    """Attribute whose answers count, see --attribute of `pianist rate`; by default quality as a
+    whole."""
     style: bool = True
     """Whether `relative-cpl` first looks for a style that the answers favor: strength and
-    smoothness of movement, keys held longer or shorter, attacks later. If there is one, and the
-    notes hold in it, the policy learns to play so, and that is the result; otherwise the answers
-    tune the whole network."""
+    smoothness of movement, length of keys held, timing of attacks. If a style is favored and keeps
+    the notes, the policy learns it, and that is the result. Otherwise the answers tune the whole
+    network."""
     validation_fraction: float = 0.2
-    """Share of the passages that is held out, to choose the step by; with 0, and where that leaves
-    fewer than ten held-out pairs, the last step counts."""
+    """Share of the passages that is held out to choose the best step. The last step counts if fewer
+    than ten pairs are held out, for example with 0."""
     platform: Platform = "auto"
-    """What learns: an NVIDIA GPU, Apple's Metal, or processors; `auto` takes the first there is."""
+    """Device that learns: an NVIDIA GPU, Apple's Metal, or the CPU; `auto` takes the first that is
+    available."""
     cpl: Annotated[CPLConfig, tyro.conf.arg(name="")] = CPLConfig()
     wandb: Annotated[WandbConfig, tyro.conf.arg(name="")] = WandbConfig()
     recording: Annotated[RecordingConfig, tyro.conf.arg(name="")] = RecordingConfig()
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Rejects values out of range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range; the message names the flag, its value and the range.
         """
         require(bool(self.collections), "COLLECTION is missing: name a rated one, or several")
         require_range(self, "max_steps", "eval_interval", least=1)
@@ -117,20 +120,20 @@ class FineTuneConfig:
 def fine_tune(
     config: FineTuneConfig, write_report: Callable[[pathlib.Path], pathlib.Path]
 ) -> dict[str, Any]:
-    """Fine-tunes, and compares before with after.
+    """Fine-tunes a policy and compares it before and after.
 
     Args:
         config: Settings of the run.
-        write_report: Takes a run's folder, and returns the file with its report.
+        write_report: Function that writes the report of a run's folder and returns its path.
 
     Returns:
-        The run's name and folder, the new checkpoint, and before and after: metrics and
-        simulated ratings of the central performance, and means of those drawn.
+        The run's name and folder, the new checkpoint, and the values before and after: metrics and
+        simulated ratings of the deterministic performance, and means of the varied performances.
 
     Raises:
-        BadInput: collection, ratings and checkpoint cannot be used together; nothing has been
-            started or written, unless a file of them turns out to be damaged.
-        RuntimeError: the fine-tuning broke down; see `rlhf.fine_tuner.NotFinite`.
+        BadInput: Collections, ratings and checkpoint cannot be used together. Nothing has then been
+            started or written, unless one of their files turns out to be damaged.
+        RuntimeError: The fine-tuning failed; see `rlhf.fine_tuner.NotFinite`.
     """
     run.require_usable(storage.Place.of(config.root_dir), config.wandb)
     collections = earlier_rounds.open_collections(config.collections, config.root_dir)
@@ -168,7 +171,7 @@ def fine_tune(
 
 
 class _FineTuning:
-    """One run: its parts, and the loop that keeps them at work."""
+    """One run: its parts and the loop that drives them."""
 
     def __init__(
         self,
@@ -360,7 +363,7 @@ class _FineTuning:
         self._write({f"cpl/{name}": value for name, value in measured.items()} | dict(values))
 
     def _stop(self, weights: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Returns to the step at which the held-out loss was least, and tells what was learnt."""
+        """Returns to the step with the lowest held-out loss, and reports what was learned."""
         best = get_result(
             self._tuner.stop.remote(), "FineTuner", "the fine-tuner died", _SLICE_SECONDS
         )
@@ -401,7 +404,11 @@ class _FineTuning:
     # --- Evaluation -------------------------------------------------------------------------
 
     def _evaluate(self, saved: pathlib.Path) -> dict[str, Any]:
-        """Plays the central performance, and has it recorded: checkpoint, folder and metrics."""
+        """Plays and records the deterministic performance.
+
+        Returns:
+            Paths of checkpoint and evaluation, and metrics.
+        """
         with said_if_long("an evaluation"):
             evaluation: Evaluation = get_result(
                 self._evaluator.evaluate.remote(PackedFolder.pack(saved)),
@@ -415,12 +422,12 @@ class _FineTuning:
         self._recordings.begin(self._evaluator, evaluation, folder)
         return {"checkpoint": str(saved), "evaluation": str(folder), "metrics": values}
 
-    # --- What may be returned ---------------------------------------------------------------
+    # --- Choice of the result ---------------------------------------------------------------
 
     def _follow(
         self, favored: style.Style, start: PackedFolder, heard: dict[str, Any]
     ) -> Settled | None:
-        """The policy in the style that the answers favor, if the notes hold in it."""
+        """Returns a policy in the favored style, if it keeps the notes."""
         print(f"the answers favor {favored.variation(1.0).describe()}", file=sys.stderr)
 
         def candidate(share: float) -> tuple[PackedFolder, Variation]:
@@ -431,7 +438,7 @@ class _FineTuning:
         return self._guard.settle(start, heard, line)
 
     def _imitate(self, start: PackedFolder, favored: style.Style, share: float) -> PackedFolder:
-        """A policy that plays by itself as the start does in a style."""
+        """Trains a policy that plays without variation as the start does in the style."""
         shared, variation = ray.put(start), favored.variation(share)
         count = math.ceil(_DEMONSTRATED_STEPS / sum(self._episode_lengths))
         with said_if_long("the style to be learnt"):
@@ -460,7 +467,7 @@ class _FineTuning:
         return given
 
     def _line(self) -> Line:
-        """From the start to the average of the tuned policies, and beyond."""
+        """Returns the candidates between the start and the average of the tuned policies."""
 
         def candidate(share: float) -> tuple[PackedFolder, Variation]:
             return self._packed(share), judge.JUDGED
@@ -482,7 +489,7 @@ class _FineTuning:
 
 
 def _describe(favored: style.Style) -> dict[str, Any]:
-    """For the comparison."""
+    """Returns the style as JSON values for the comparison."""
     return {
         "knobs": {
             name: {**knob._asdict(), "kept": knob.kept} for name, knob in favored.knobs.items()

@@ -1,4 +1,4 @@
-"""The fine-tuner: a policy and preferences in, a better policy out."""
+"""The fine-tuner: the Ray actor that tunes a policy on preferences."""
 
 import time
 from collections.abc import Sequence
@@ -16,60 +16,61 @@ from learner.observation import ObservationLayout
 from rlhf import cpl, imitation, preferences
 from rlhf.rounds import Round
 
-# Long enough to hide the dispatch, short enough for a display that moves.
+# Enough steps to hide the dispatch time, few enough to keep the progress bar moving.
 _STEPS_AT_ONCE = 20
-# Random parts of the segments that are tried, to find those with a pair in them.
+# Number of random parts of the segments to try; a part is usable if it contains a pair.
 _DRAWS = 1000
 
 
 FEWEST_HELD_OUT = 10
-"""Held-out pairs from which on they decide at which step the fine-tuning stops."""
+"""Minimum number of held-out pairs for choosing the step by their loss."""
 
 
 class NotFinite(RuntimeError):
-    """A loss or gradient was not a finite number."""
+    """Raised when a loss or gradient is not a finite number."""
 
 
 class Loaded(NamedTuple):
-    """What a fine-tuner begins with."""
+    """Report of a fine-tuner that is ready to begin."""
 
     device: str
-    """What learns, for people."""
+    """Human-readable name of the device that learns."""
     members: int
-    """Policies that are tuned: 1 where the preferences are too few for several."""
+    """Number of policies that are tuned; 1 if the preferences are too few for several."""
 
 
 class TuneReport(NamedTuple):
-    """What one call of `FineTuner.tune` did."""
+    """Report of one call of `FineTuner.tune`."""
 
     step: int
-    """Steps so far."""
+    """Total number of steps so far."""
     steps_per_second: float
     metrics: dict[str, float]
-    """Means over the steps of this call."""
+    """Metrics by name: means over the steps of this call."""
 
 
 class _Best(NamedTuple):
-    """The members of the step, of those measured, at which the held-out loss was least."""
+    """The members at the measured step with the lowest held-out loss."""
 
     loss: float
     step: int
     parameters: Parameters | None
-    """Of all members, with a leading axis of them; None before the first step."""
+    """Parameters of all members, with a leading axis of members; None before the first step."""
 
 
 class FineTuner:
-    """Owns the policy that is fine-tuned (a Ray actor, on a GPU where there is one).
+    """Owns the policy that is fine-tuned (a Ray actor, on a GPU if there is one).
 
     Args:
-        rounds: Whose segments are learnt from; N in all.
-        saved: the checkpoint of the policy to begin with.
-        weights: preferences (N, N) by name, "training" and "validation", in the same order.
-        config: of the method.
-        learner_config: of the checkpoint.
-        layout: of the observations.
-        table: (rows, features) uint8, what of them is a function of time.
-        seed: of the batches.
+        rounds: Rounds to learn from, with N segments in all.
+        saved: Checkpoint of the policy to begin with.
+        weights: Preferences (N, N) by name, "training" and "validation", in the order of the
+            segments.
+        config: Settings of the method.
+        learner_config: Learner settings of the checkpoint.
+        layout: Layout of the observations.
+        table: (rows, features) uint8 table of the observations' part that depends on time alone.
+        seed: Random seed of the batches.
     """
 
     def __init__(
@@ -96,14 +97,17 @@ class FineTuner:
         self._last_good = "the one that it began with"
 
     def load(self) -> Loaded:
-        """Brings everything to the device; comes before everything else.
+        """Moves all data to the device; must be called first.
 
-        It is no part of the constructor, of whose errors Ray passes on the text alone.
+        It is separate from the constructor because Ray passes on only the text of a constructor's
+        errors.
+
+        Returns:
+            The device and the number of members.
 
         Raises:
-            BadInput: the checkpoint, or the base of a round, is damaged, checkpoint and
-                trajectories do not belong together, or there is no device of the platform that
-                was asked for.
+            BadInput: The checkpoint or the base of a round is damaged, checkpoint and trajectories
+                do not match, or the requested platform has no device.
         """
         device = device_name()
         config, _, layout = self._static
@@ -140,9 +144,10 @@ class FineTuner:
         return Loaded(device, len(members))
 
     def _draw_members(self, segments: int) -> np.ndarray:
-        """The segments that each member learns from, (members, N) bool; each has a pair.
+        """Draws the segments that each member learns from, (members, N) bool.
 
-        Where the preferences are too few for that, one member learns from all.
+        The segments of each member contain at least one pair. If the preferences are too few for
+        that, a single member learns from all segments.
         """
         config, weight = self._static[0], self._weights["training"]
         everything = np.ones((1, segments), bool)
@@ -154,7 +159,7 @@ class FineTuner:
         return np.array(usable) if len(usable) == config.members else everything
 
     def _parameters(self, share: float = 1.0) -> Parameters:
-        """The policy at a share of the way from the start to the members' average."""
+        """Returns the policy at a share of the way from the start to the members' average."""
         return jax.tree.map(
             lambda start, members: start + share * (jax.numpy.mean(members, axis=0) - start),
             self._start,
@@ -165,7 +170,8 @@ class FineTuner:
         """Takes `steps` steps.
 
         Raises:
-            NotFinite: naming the step, the segments and the last good checkpoint.
+            NotFinite: A loss or gradient is not finite; the message names the step, the segments
+                and the last good checkpoint.
         """
         started, reports = time.monotonic(), []
         for done in range(0, steps, _STEPS_AT_ONCE):
@@ -201,12 +207,12 @@ class FineTuner:
             )
 
     def measure(self) -> dict[str, float]:
-        """Preference loss and accuracy on training and held-out pairs; what has no pair is absent.
+        """Measures preference loss and accuracy on training pairs and on held-out pairs.
 
-        The members are kept if their held-out loss is the least so far: see `stop`.
+        The members are kept if their held-out loss is the lowest so far; see `stop`.
 
         Returns:
-            By name, such as "validation/preference_accuracy".
+            Values by name, such as "validation/preference_accuracy". A set without pairs is absent.
         """
         config = self._static[0]
         scores = cpl.segment_scores(self._parameters(), self._problem, *self._static)
@@ -217,18 +223,18 @@ class FineTuner:
                 values[f"{name}/preference_loss"] = float(loss)
                 values[f"{name}/preference_accuracy"] = float(accuracy)
         held_out = values.get("validation/preference_loss")
-        # Not the start: one pair that is missed by far outweighs many that are met, so that the
-        # loss can be above the start's where most answers are. To return the start is the guard's.
+        # The start is excluded: a single badly missed pair outweighs many correct ones, so the loss
+        # can exceed the start's even if most answers are met. Only the guard may return the start.
         if self._step and held_out is not None and held_out < self._best.loss:
             self._best = _Best(held_out, self._step, self._state.parameters)
         return values
 
     def stop(self) -> int | None:
-        """Returns to the members of the step at which the measured held-out loss was least.
+        """Restores the members of the step with the lowest measured held-out loss.
 
         Returns:
-            That step; None where fewer than `FEWEST_HELD_OUT` pairs are held out, or nothing has
-            been measured since the first step: then the members stay as they are.
+            That step. None if fewer than `FEWEST_HELD_OUT` pairs are held out, or if nothing has
+            been measured since the first step; the members then stay as they are.
         """
         if len(preferences.pairs(self._weights["validation"])) < FEWEST_HELD_OUT:
             return None
@@ -240,19 +246,20 @@ class FineTuner:
     def imitate(
         self, demonstrations: Sequence[imitation.Demonstration], description: dict[str, Any]
     ) -> tuple[PackedFolder, list[float]]:
-        """A checkpoint of the policy that it began with after it has learnt from demonstrations.
+        """Trains the initial policy on demonstrations, and returns the result as a checkpoint.
 
-        What is tuned by preferences stays as it is.
+        The members that are tuned on preferences stay as they are.
 
         Args:
-            demonstrations: of that policy's own variation.
-            description: see `learner.checkpoint.pack`; the number of steps is added.
+            demonstrations: Performances of the initial policy with a variation.
+            description: Description of the checkpoint, see `learner.checkpoint.pack`; the number of
+                steps is added.
 
         Returns:
-            The checkpoint; the loss of the first and of the last step.
+            The checkpoint, and the losses of the first and of the last step.
 
         Raises:
-            NotFinite: the loss was not a finite number.
+            NotFinite: The loss is not a finite number.
         """
         _, agent_config, layout = self._static
         learnt = imitation.imitate(
@@ -269,12 +276,13 @@ class FineTuner:
         return packed, [float(learnt.loss[0]), float(learnt.loss[-1])]
 
     def checkpoint(self, description: dict[str, Any], share: float = 1.0) -> PackedFolder:
-        """A checkpoint: the policy as it is now, all else as it was.
+        """Packs a checkpoint with the current policy; everything else is as in the initial one.
 
         Args:
-            description: see `learner.checkpoint.pack`; the number of steps and the share are added.
-            share: Share of the way from the policy that is fine-tuned to the members' average;
-                0 is the former, above 1 goes beyond the latter.
+            description: Description of the checkpoint, see `learner.checkpoint.pack`; the number of
+                steps and the share are added.
+            share: Share of the way from the initial policy to the members' average. 0 gives the
+                initial policy; above 1 goes beyond the average.
         """
         packed = checkpoint.with_actor(
             self._checkpoint,

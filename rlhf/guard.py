@@ -1,6 +1,6 @@
-"""The guard of a fine-tuning at work: it has candidates played, and settles which one is returned.
+"""The guard of a fine-tuning: it has candidates play, and chooses the one that is returned.
 
-See `rlhf.judge` for the rule.
+`rlhf.judge` defines the rule.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from rlhf.player import Audition
 from rlhf.variation import Variation
 
 _SECONDS = 3600.0
-# Of the performances by which candidates are chosen, and of those that have the last word.
+# Seeds of the performances that choose candidates, and of the fresh ones that confirm them.
 _GUARD_SEED, _LAST_SEED = 1_000_000, 2_000_000
 
 
@@ -28,25 +28,25 @@ class Line(NamedTuple):
     """Candidates on a line that begins at the start."""
 
     name: str
-    """"style" or "cpl"."""
+    """Name of the line: "style" or "cpl"."""
     shares: Sequence[float]
-    """How far along the line each lies; increasing, the start at 0."""
+    """Positions of the candidates along the line, increasing; the start is at 0."""
     candidate: Callable[[float], tuple[PackedFolder, Variation]]
-    """By share: a checkpoint, and how it plays as that candidate."""
+    """Function from a share to a checkpoint and the variation with which it plays as candidate."""
     result: Callable[[float], PackedFolder]
-    """By share: the candidate as a checkpoint."""
+    """Function from a share to the candidate as a checkpoint."""
 
 
 class Settled(NamedTuple):
-    """What is returned."""
+    """The candidate that is returned."""
 
     line: str
-    """On which it lies; empty for the start."""
+    """Name of the line on which the candidate lies; empty for the start."""
     share: float
-    """How far along; 0 for the start."""
+    """Position of the candidate along the line; 0 for the start."""
     packed: PackedFolder
     heard: dict[str, Any]
-    """What fresh performances of it are like, see `Guard.hear`."""
+    """Summary of fresh performances of the candidate, see `Guard.hear`."""
 
 
 class Guard:
@@ -54,9 +54,9 @@ class Guard:
 
     Args:
         players: Ray actors of `rlhf.player.Player`.
-        raters: What simulated raters listen for, to tell what performances are like.
-        fresh: Number of fresh performances, which have the last word.
-        performances: Number by which each candidate is judged; 0 judges none.
+        raters: Qualities by which simulated raters score performances.
+        fresh: Number of fresh performances that confirm a candidate.
+        performances: Number of performances by which each candidate is judged; 0 judges none.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class Guard:
         self._last_words: list[dict[str, Any]] = []
 
     def hear(self, packed: PackedFolder) -> dict[str, Any]:
-        """Ratings of the deterministic performance, and means over lightly varied ones.
+        """Rates the deterministic performance, and averages over lightly varied performances.
 
-        The latter have seeds that take no part in any choice.
+        The varied performances have seeds that candidates are not judged by.
         """
         shared = ray.put(packed)
         futures = [self._players[0].audition.remote(shared, Variation(), 0, self._raters)] + [
@@ -100,18 +100,18 @@ class Guard:
         }
 
     def settle(self, start: PackedFolder, heard: dict[str, Any], line: Line) -> Settled | None:
-        """The candidate furthest along a line that holds the notes, as do those before it.
+        """Chooses the furthest candidate on a line that keeps the notes, as all before it do.
 
-        Candidates are judged by few performances, and the furthest that holds by many fresh ones;
-        if these refuse it, the one before it is heard, and so on.
+        A few performances judge each candidate, and many fresh ones confirm the furthest that keeps
+        the notes. If the fresh ones reject it, the candidate before it is tried, and so on.
 
         Args:
-            start: The policy that is fine-tuned.
-            heard: What fresh performances of it are like.
-            line: The candidates.
+            start: Policy before the fine-tuning.
+            heard: Summary of fresh performances of the start.
+            line: Candidates.
 
         Returns:
-            None if no candidate holds the notes.
+            The chosen candidate; None if no candidate keeps the notes.
         """
         if not self._performances:
             packed = line.result(1.0)
@@ -125,7 +125,7 @@ class Guard:
         for share in shares:
             candidate = self._judge(line.name, share, *line.candidate(share))
             if not judge.holds_notes(self._begun, candidate):
-                # Once more, half way to it.
+                # Try once more, halfway to this candidate.
                 middle = (share + (held[-1].share if held else 0.0)) / 2
                 candidate = self._judge(line.name, middle, *line.candidate(middle))
                 if judge.holds_notes(self._begun, candidate):
@@ -149,7 +149,7 @@ class Guard:
         return None
 
     def told(self) -> dict[str, Any] | None:
-        """All that was judged, in the order in which it was; None without a guard."""
+        """Returns all judgments in chronological order; None without a guard."""
         if not self._performances:
             return None
         return {
@@ -187,12 +187,12 @@ class Guard:
 
 
 def judged(variation: Variation) -> Variation:
-    """A variation as it is played to be judged."""
+    """Returns a variation as it is played when it is judged."""
     return dataclasses.replace(variation, temperature=judge.JUDGED.temperature)
 
 
 def _holds(start: dict[str, Any], result: dict[str, Any]) -> bool:
-    """Whether the notes hold in performances that took no part in the choice."""
+    """Returns whether the fresh performances keep the notes."""
     if start["drawn"] is None:
         return True
     before, after = (heard["drawn"]["note_f1"]["mean"] for heard in (start, result))
@@ -200,7 +200,7 @@ def _holds(start: dict[str, Any], result: dict[str, Any]) -> bool:
 
 
 def _summary(performances: Sequence[Audition]) -> dict[str, Any]:
-    """Means over performances, with intervals."""
+    """Computes means over performances, with intervals."""
     return {
         "performances": len(performances),
         **{
@@ -215,7 +215,7 @@ def _summary(performances: Sequence[Audition]) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[float | None]) -> dict[str, float | None]:
-    """Mean and, from three values on, the half width of its 95% interval (Student's t)."""
+    """Computes the mean and, from three values on, half of its 95% interval (Student's t)."""
     numbers = np.array([value for value in values if value is not None], np.float64)
     if not len(numbers):  # A silent performance has no velocities.
         return {"mean": None}

@@ -1,13 +1,13 @@
-"""Imitation: a policy learns to play by itself what it was made to play.
+"""Imitation: a policy learns to play as one of its variations does.
 
-A variation of a policy can be played, but it is no policy: it reads the action before, or the goals
-of a moment ago. The policy's own network learns it from demonstrations, by the mean over control
-steps of
+A variation of a policy can be played, but it is not a policy itself, because it reads the previous
+action or the goals of an earlier moment. The policy's own network learns it from demonstrations.
+The loss is the mean over control steps of
 
     sum_i ((mean_i - arctanh(intended_i)) / std_i)^2 + (log std_i - log std'_i)^2,
 
-with the standard deviations std of the policy as it was, std' as it becomes: twice the KL
-divergence between the two, to second order.
+where std is the standard deviation of the policy before, and std' that of the policy after. To
+second order this is twice the KL divergence between the two.
 """
 
 import functools
@@ -25,30 +25,30 @@ from learner.observation import ObservationLayout, assemble
 from replay.transition import Observation
 
 STEPS = 300
-"""Of Adam, whose learning rate falls to 0."""
+"""Number of Adam steps; the learning rate decays to 0."""
 _LEARNING_RATE = 3e-4
 _BATCH_SIZE = 256
-_EDGE = 5e-4  # As far as intended actions are kept from -1 and 1, before the tanh is undone.
+_EDGE = 5e-4  # Distance that is kept from -1 and 1 before the tanh is inverted.
 
 
 class Demonstration(NamedTuple):
-    """T control steps of a performance."""
+    """Demonstration of T control steps."""
 
     proprioception: np.ndarray
-    """(T, frames, numbers) float32."""
+    """(T, frames, numbers) float32: the simulated part of the observations."""
     row: np.ndarray
-    """(T,) int32, see `replay.transition.Observation`."""
+    """(T,) int32: rows of the table, see `replay.transition.Observation`."""
     intended: np.ndarray
-    """(T, action dimension) float32: the actions to be learnt, in [-1, 1]."""
+    """(T, action dimension) float32: actions to be learned, in [-1, 1]."""
 
 
 class Imitated(NamedTuple):
-    """What was learnt."""
+    """Result of an imitation."""
 
     parameters: Parameters
-    """Of the policy."""
+    """Parameters of the policy."""
     loss: np.ndarray
-    """(`STEPS`,) float32, of each step: see the top of this file."""
+    """(`STEPS`,) float32: loss of each step, see the top of this file."""
 
 
 def imitate(
@@ -59,15 +59,15 @@ def imitate(
     layout: ObservationLayout,
     seed: int,
 ) -> Imitated:
-    """Learns the intended actions.
+    """Trains a policy on the intended actions of demonstrations.
 
     Args:
-        parameters: of the policy that was made to play.
-        demonstrations: At least one.
-        table: (rows, features) uint8, see `learner.observation.assemble`.
-        agent_config: of the network.
-        layout: of the observations.
-        seed: of the batches.
+        parameters: Parameters of the policy whose variation was demonstrated.
+        demonstrations: One or more demonstrations.
+        table: (rows, features) uint8 table, see `learner.observation.assemble`.
+        agent_config: Settings of the network.
+        layout: Layout of the observations.
+        seed: Random seed of the batches.
     """
     whole = Demonstration(*(np.concatenate(arrays) for arrays in zip(*demonstrations, strict=True)))
     learnt, loss = _imitate(

@@ -1,4 +1,4 @@
-"""Passages: which stretches of the songs are recorded, and which of them first."""
+"""Passages: the parts of the songs that are recorded, and their order."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,16 +11,16 @@ from piano.metrics import note_metrics
 from piano.performance import Performance
 
 LEAST_PASSAGES, MOST_PASSAGES = 7, 14
-"""Least and greatest default number of passages in all."""
+"""Minimum and maximum of the default total number of passages."""
 
 
 class Passage(NamedTuple):
-    """A stretch of a song, in control steps."""
+    """A part of a song, in control steps."""
 
     song: int
     first_step: int
     last_step: int
-    """The one after its last."""
+    """Control step before which the passage ends."""
 
 
 def choose(
@@ -30,26 +30,26 @@ def choose(
     begin: int = 0,
     end: int | None = None,
 ) -> list[Passage]:
-    """Passages of `size` control steps, spread evenly.
+    """Chooses passages of `size` control steps that are spread evenly.
 
-    Songs get as many passages as they are long, each at least one. Passages of a song begin a
-    quarter of their size apart at least, and may overlap. A passage moves by up to an eighth of
-    its size, so that it neither begins nor ends where a note is due: those notes, played a little
-    early or late, would belong to the neighbor.
+    The number of passages of a song is proportional to its length, but at least one. Passages of a
+    song begin at least a quarter of their size apart, and may overlap. A passage moves by up to an
+    eighth of its size, so that it neither begins nor ends where a note is due. Such a note, played
+    a little early or late, would fall outside its passage.
 
     Args:
-        due_keys: of each song, (T, 88) bool.
-        size: of a passage; a shorter song is one passage.
-        count: in all; by default one for every two sizes, but no fewer than `LEAST_PASSAGES`,
-            as far as there is room, and no more than `MOST_PASSAGES`.
-        begin: control step from which passages are taken.
-        end: control step up to which they are taken; by default the end of the song.
+        due_keys: Keys due in each song, (T, 88) bool.
+        size: Length of a passage in control steps; a shorter song is one passage.
+        count: Total number of passages. By default one per two sizes, but at least
+            `LEAST_PASSAGES`, as far as there is space, and at most `MOST_PASSAGES`.
+        begin: Control step at which the first passage may begin.
+        end: Control step at which the last passage must end; by default the end of the song.
 
     Returns:
-        By song, then by control step.
+        The passages, by song and then by control step.
 
     Raises:
-        BadInput: there is no room for any, or for as many as `count` says.
+        BadInput: The songs have no space for any passage, or for `count` of them.
     """
     ends = [len(due) if end is None else min(end, len(due)) for due in due_keys]
     lengths = [max(0, last - begin) for last in ends]
@@ -75,11 +75,11 @@ def choose(
 def worst_first(
     passages: Iterable[Passage], performances: Mapping[int, Performance]
 ) -> list[Passage]:
-    """The passages by how many of their notes are missed or wrong, most mistakes first.
+    """Sorts passages by their number of missed and wrong notes, most mistakes first.
 
     Args:
-        passages: each is taken once; of those with as many mistakes the earlier comes first.
-        performances: of the whole songs, by song.
+        passages: Passages; duplicates are removed, and ties keep the order of the music.
+        performances: Performances of the whole songs, by song.
     """
 
     def mistakes(passage: Passage) -> float:
@@ -91,7 +91,7 @@ def worst_first(
 
 
 def _between_notes(due: np.ndarray, place: int, size: int, begin: int, end: int) -> int:
-    """The first step, near `place`, whose edges are furthest from a note's beginning."""
+    """Returns the first step near `place` whose passage has its edges furthest from note onsets."""
     onsets = np.flatnonzero((due & ~np.vstack([np.zeros_like(due[:1]), due[:-1]])).any(axis=1)) + 1
     nearby = range(max(begin, place - size // 8), min(end - size, place + size // 8) + 1)
 
@@ -104,4 +104,4 @@ def _between_notes(due: np.ndarray, place: int, size: int, begin: int, end: int)
 
 
 _CLEAR = 3
-"""Control steps between an edge and a note's beginning beyond which more makes no difference."""
+"""Distance of an edge from a note onset, in control steps, at which more makes no difference."""

@@ -1,4 +1,4 @@
-"""The player: performs renditions by checkpoints, to be recorded or to be judged."""
+"""The player: performs renditions by checkpoints, which are recorded or judged."""
 
 import functools
 import itertools
@@ -29,28 +29,28 @@ from rlhf.varied_policy import VariedPolicy
 
 
 class Audition(NamedTuple):
-    """What one performance is worth."""
+    """Metrics and ratings of one performance."""
 
     metrics: dict[str, float | None]
-    """By name, see `piano.metrics`."""
+    """Metrics by name, see `piano.metrics`."""
     ratings: dict[str, int]
-    """1 to 100, by what simulated raters listen for; without their noise."""
+    """Scores of simulated raters without noise, 1 to 100, by the quality they listen for."""
 
 
 class Rehearsal(NamedTuple):
-    """A deterministic performance, and where renditions can begin."""
+    """A deterministic performance, and the states in which renditions can begin."""
 
     performance: Performance
     snapshots: dict[int, Snapshot]
-    """By the control step before which they were taken."""
+    """Snapshots by the control step before which they were taken."""
 
 
 class Player:
-    """Plays what a collection is of (a Ray actor, on CPU).
+    """Plays the songs of a collection (a Ray actor, on the CPU).
 
     Args:
-        repertoire: the songs of the collection.
-        agent_config: of the policies' network.
+        repertoire: Songs of the collection.
+        agent_config: Settings of the policies' network.
     """
 
     def __init__(self, repertoire: Repertoire, agent_config: SACConfig):
@@ -62,15 +62,15 @@ class Player:
         self._held_table = functools.cache(repertoire.held_table)
 
     def rehearse(self, saved: PackedFolder, song: int, steps: Collection[int]) -> Rehearsal:
-        """Plays a song deterministically, and keeps where renditions can begin.
+        """Plays a song deterministically, and keeps the states in which renditions can begin.
 
         Args:
-            saved: the checkpoint whose policy plays: a collection's base.
-            song: its number in the repertoire.
-            steps: control steps before which renditions begin.
+            saved: Checkpoint whose policy plays: the base of a collection.
+            song: Index of the song in the repertoire.
+            steps: Control steps before which renditions begin.
 
         Raises:
-            BadInput: the checkpoint is damaged, or of another network.
+            BadInput: The checkpoint is damaged, or has another network.
         """
         environment = self._environment(song)
         policy = self._policy(saved, environment)
@@ -93,20 +93,20 @@ class Player:
         recording: RecordingConfig,
         video: bool = True,
     ) -> PackedFolder:
-        """Plays a segment, and records it.
+        """Plays a segment and records it.
 
         Args:
-            saved: the checkpoint whose policy plays.
-            planned: the segment.
-            start: where its lead-in begins.
-            recording: camera, size, quality and sound.
-            video: whether to make one.
+            saved: Checkpoint whose policy plays.
+            planned: Plan of the segment.
+            start: State in which the segment's lead-in begins.
+            recording: Camera, size, quality and sound.
+            video: Whether a video is rendered.
 
         Returns:
             The segment, to be added to the collection.
 
         Raises:
-            BadInput: the checkpoint is damaged, or of another network.
+            BadInput: The checkpoint is damaged, or has another network.
         """
         environment = self._environment(planned.song)
         policy = self._varied(saved, environment, planned.variation, planned.seed)
@@ -134,16 +134,17 @@ class Player:
         seed: int,
         raters: Sequence[str] = tuple(QUALITIES),
     ) -> list[Audition]:
-        """Plays every song once, as a whole, and judges it.
+        """Plays every song once, completely, and judges the performances.
 
         Args:
-            saved: the checkpoint whose policy plays.
-            variation: of the policy's deterministic play.
-            seed: of all that the variation draws.
-            raters: what the simulated ones listen for, see `rlhf.simulated_raters.parse_quality`.
+            saved: Checkpoint whose policy plays.
+            variation: Variation of the policy's deterministic play.
+            seed: Random seed of all draws of the variation.
+            raters: Qualities that simulated raters listen for, see
+                `rlhf.simulated_raters.parse_quality`.
 
         Raises:
-            BadInput: the checkpoint is damaged, or of another network.
+            BadInput: The checkpoint is damaged, or has another network.
         """
         auditions = []
         for environment, policy in self._varied_songs(saved, variation, seed):
@@ -157,16 +158,16 @@ class Player:
     def demonstrate(
         self, saved: PackedFolder, variation: Variation, seed: int
     ) -> list[imitation.Demonstration]:
-        """Plays every song once, as a whole, for the actions that are intended on the way.
+        """Plays every song once, completely, and keeps the intended actions.
 
         Args:
-            saved: the checkpoint whose policy plays.
-            variation: of the policy's deterministic play; `temperature` and `noise` lead to
-                situations beside the way, and are not in the intended actions.
-            seed: of all that the variation draws.
+            saved: Checkpoint whose policy plays.
+            variation: Variation of the policy's deterministic play. `temperature` and `noise` lead
+                to additional situations, but are not part of the intended actions.
+            seed: Random seed of all draws of the variation.
 
         Raises:
-            BadInput: the checkpoint is damaged, or of another network.
+            BadInput: The checkpoint is damaged, or has another network.
         """
         demonstrations = []
         for environment, policy in self._varied_songs(saved, variation, seed):
@@ -197,7 +198,7 @@ class Player:
     def _varied_songs(
         self, saved: PackedFolder, variation: Variation, seed: int
     ) -> Iterator[tuple[PianoEnvironment, VariedPolicy]]:
-        """Every song's environment, and the policy that is to play it as a whole."""
+        """Yields every song's environment with the policy that plays the complete song."""
         for song in range(len(self._repertoire.songs)):
             environment = self._environment(song)
             yield environment, self._varied(saved, environment, variation, seed)
@@ -230,7 +231,7 @@ def perform(
     start: Snapshot | None = None,
     steps: int | None = None,
 ) -> tuple[Performance, Trajectory]:
-    """Plays a rendition, of a whole episode or of a stretch of it: see `piano.episode.play`."""
+    """Plays a rendition of an episode or of a part of it, see `piano.episode.play`."""
     observations: list[Observation] = []
     played: list[Perturbed] = []
     states = []

@@ -1,4 +1,4 @@
-"""From ratings to preferences: which segment is better than which."""
+"""Preferences between segments, derived from ratings and comparisons."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from common.errors import require
 from rlhf.ratings import Comparison, Rating
 
 _FEWEST_PASSAGES = 3
-"""Passages from which on whole ones are held out."""
+"""Minimum number of passages for holding out whole passages."""
 
 
 def preferences(
@@ -17,30 +17,31 @@ def preferences(
     comparisons: Sequence[Comparison] = (),
     passages: Sequence[object] | None = None,
 ) -> np.ndarray:
-    """All preferences that ratings and comparisons hold.
+    """Derives all preferences from ratings and comparisons.
 
-    Each rater's scores are brought to mean 0 and standard deviation 1, and averaged over raters;
-    who has given all segments the same score says nothing. n segments rated so then give all
-    ordered pairs of different scores: n (n - 1) / 2 less ties. Each answer to a direct
-    comparison adds its own.
+    The scores of each rater are standardized to mean 0 and standard deviation 1, and then averaged
+    over raters. A rater with the same score for all segments is ignored. n rated segments give one
+    preference per pair with different mean scores: n (n - 1) / 2 minus ties. Each direct comparison
+    other than a tie adds one preference.
 
     Args:
-        names: of the N segments, in the order of the rows; what is said of others is left out.
-        ratings: of one or several raters, at most one of each for a segment.
-        comparisons: likewise.
-        passages: The passage of each segment; pairs are formed within a passage only. By default
-            all segments are of one.
+        names: Names of the N segments, in the order of the rows; answers about other segments are
+            ignored.
+        ratings: Ratings of one or more raters, at most one per rater and segment.
+        comparisons: Comparisons of one or more raters, at most one per rater and pair.
+        passages: Passage of each segment; pairs are formed only within a passage. By default all
+            segments belong to one passage.
 
     Returns:
-        (N, N) float32: how often row is preferred over column; 0 where no one says so.
+        (N, N) float32 number of times that row is preferred over column.
 
     Raises:
-        BadInput: there is no pair.
+        BadInput: There is no pair with a preference.
     """
     number = {name: i for i, name in enumerate(names)}
     ratings = [rating for rating in ratings if rating.segment in number]
     comparisons = [c for c in comparisons if c.first in number and c.second in number]
-    # NaN is neither above nor below anything; rounding makes equal what was rated equal.
+    # Comparisons with NaN are false. Rounding makes equally rated segments exactly equal.
     score = np.round(_mean_scores(number, ratings), 9)
     weight = (score[:, None] > score[None, :]).astype(np.float32)
     for comparison in comparisons:
@@ -70,23 +71,23 @@ def _mean_scores(number: dict[str, int], ratings: Sequence[Rating]) -> np.ndarra
     for rating in ratings:
         scores[raters.index(rating.rater), number[rating.segment]] = rating.score
     spread = np.nanstd(scores, axis=1, keepdims=True)
-    # Without those who say nothing: their zeros would draw what they rated towards the middle.
+    # Raters without spread become NaN: zeros would pull the segments they rated to the middle.
     scores = (scores - np.nanmean(scores, axis=1, keepdims=True)) / np.where(spread, spread, np.nan)
     count = np.isfinite(scores).sum(axis=0)
     return np.where(count > 0, np.nansum(scores, axis=0) / np.maximum(count, 1), np.nan)
 
 
 def pairs(weight: np.ndarray) -> np.ndarray:
-    """(P, 2) int: all ordered pairs of preferences (N, N), the preferred segment first."""
+    """Returns (P, 2) int: all pairs with a preference in (N, N), the preferred segment first."""
     return np.argwhere(weight > 0)
 
 
 def best(weight: np.ndarray, fraction: float) -> np.ndarray:
-    """The segments that are preferred most often, (M,) int, best first.
+    """Returns the segments that are preferred most often, (M,) int, best first.
 
     Args:
-        weight: preferences (N, N).
-        fraction: of the segments that are in any pair; at least one is taken.
+        weight: Preferences (N, N).
+        fraction: Share of the segments with a preference that is returned; at least one segment.
     """
     wins, losses = weight.sum(axis=1), weight.sum(axis=0)
     seen = np.flatnonzero(wins + losses)
@@ -100,24 +101,25 @@ def split(
     seed: int,
     passages: Sequence[object] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits into preferences for training and for validation, which share no segment.
+    """Splits preferences into a training part and a validation part that share no segment.
 
-    Whole passages are held out, so that no pair is lost. Of fewer than three passages single
-    segments are; pairs of a training and a validation segment then belong to neither.
+    Whole passages are held out, so that no pair is lost. With fewer than three passages, single
+    segments are held out; a pair of a training and a validation segment then belongs to no part.
 
     Args:
-        weight: all preferences (N, N).
-        validation_fraction: of the passages, or segments, that are in any pair; 0 keeps all for
-            training.
-        seed: of the draw.
-        passages: The passage of each segment, as in `preferences`; by default all are of one.
+        weight: All preferences (N, N).
+        validation_fraction: Share of the passages, or segments, with a preference that is held out;
+            0 keeps all for training.
+        seed: Random seed of the draw.
+        passages: Passage of each segment, as in `preferences`; by default all segments belong to
+            one passage.
 
     Returns:
-        Preferences (N, N) for training, and for validation (without any, where there are too
-        few).
+        Preferences (N, N) for training and for validation; the latter are all 0 if there are too
+        few.
 
     Raises:
-        BadInput: no pair is left for training.
+        BadInput: No pair is left for training.
     """
     random, among = np.random.default_rng(seed), np.unique(pairs(weight))
     groups: dict[object, list[int]] = {}
@@ -126,7 +128,7 @@ def split(
     whole = len(groups) >= _FEWEST_PASSAGES
     units = list(groups.values()) if whole else [[segment] for segment in among]
     count = round(validation_fraction * len(units))
-    if count == 1 and not whole:  # A single segment makes no pair, and would only be lost.
+    if count == 1 and not whole:  # A single segment makes no pair.
         count = 0
     drawn = [units[number] for number in random.permutation(len(units))]
     training, validation = (

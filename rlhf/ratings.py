@@ -1,12 +1,12 @@
-"""Ratings and comparisons, kept in SQLite with the rater's name.
+"""Ratings and comparisons, stored in SQLite with the rater's name.
 
 People and simulated raters both use `Ratings`. Nothing is ever removed: an answer that is corrected
-or taken back stays in the file, marked as such.
+or taken back stays in the file and is marked.
 
-Every answer is about an attribute, such as "even"; the empty one is quality as a whole. Answers
-about different attributes are never mixed: each query is for one. Every answer is either the first
-to its question, or a repetition: an answer to a question that was asked again to see whether the
-rater is consistent. Queries leave repetitions out unless they are asked for.
+Every answer is about an attribute, such as "even"; the empty attribute is quality as a whole. Each
+query is for one attribute, so answers about different attributes are never mixed. Every answer is
+either the first one to its question or a repetition. A repetition answers a question that was asked
+again to measure the rater's consistency. Queries exclude repetitions by default.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ from rlhf.ratings_file import open_ratings
 LOWEST_SCORE, HIGHEST_SCORE = 1, 100
 LONGEST_NAME, LONGEST_ATTRIBUTE, _LONGEST_COMMENT = 60, 40, 2_000
 
-# Of each rater, attribute and question the last answer that has not been taken back.
+# Selects the last answer to each rater's question about an attribute that is not taken back.
 _HOLDING = """
 SELECT MAX(id) FROM answers WHERE NOT withdrawn
 GROUP BY rater, attribute, repetition, second IS NULL,
@@ -34,41 +34,41 @@ State = Literal["holds", "replaced", "taken back"]
 
 
 class Rater(NamedTuple):
-    """Who gives ratings."""
+    """A person or simulated rater who gives answers."""
 
     name: str
     kind: Kind
 
 
 class Rating(NamedTuple):
-    """How good a segment is, as a whole or in one attribute."""
+    """Score of a segment, for quality as a whole or for one attribute."""
 
     rater: Rater
     segment: str
     score: int
-    """1 to 100."""
+    """Score from 1 to 100."""
     comment: str
     time: float
-    """Unix seconds."""
+    """Time of the answer, in Unix seconds."""
 
 
 class Comparison(NamedTuple):
-    """Which of two segments is better, as a whole or in one attribute."""
+    """Comparison of two segments, in quality as a whole or in one attribute."""
 
     rater: Rater
     first: str
     second: str
     preferred: Preferred
-    """"neither" where the rater cannot tell: a tie."""
+    """Preferred segment; "neither" is a tie: the rater cannot tell."""
     time: float
-    """Unix seconds."""
+    """Time of the answer, in Unix seconds."""
 
 
 class Answer(NamedTuple):
-    """One answer as it was given, whether it still holds or not."""
+    """One answer as it was given; `state` says whether it still holds."""
 
     time: float
-    """Unix seconds."""
+    """Time of the answer, in Unix seconds."""
     rater: Rater
     kind: Literal["rating", "comparison", "skip"]
     attribute: str
@@ -76,7 +76,7 @@ class Answer(NamedTuple):
     """Whether the question was asked again."""
     state: State
     first: str
-    """The segment; of a comparison the first of two."""
+    """Name of the segment; in a comparison, name of the first segment."""
     second: str | None
     score: int | None
     preferred: Preferred | None
@@ -84,23 +84,23 @@ class Answer(NamedTuple):
 
 
 class TakenBack(NamedTuple):
-    """What an answer was about that has been taken back."""
+    """Question whose answer has been taken back."""
 
     segments: tuple[str, ...]
     repetition: bool
 
 
 class Ratings:
-    """The ratings of a collection, safe on the disk as soon as a call returns.
+    """The ratings of a collection; each answer is safe on the disk when the call returns.
 
-    May be used from several threads, and the file from several processes.
+    Several threads may share an instance, and several processes may share the file.
 
     Args:
-        path: of the SQLite file; made if missing.
-        segments: names that can be rated.
+        path: Path of the SQLite file; created if missing.
+        segments: Names of the segments that can be rated.
 
     Raises:
-        BadInput: the file is not of ratings.
+        BadInput: The file is not a ratings file.
     """
 
     def __init__(self, path: pathlib.Path, segments: Sequence[str]):
@@ -124,19 +124,20 @@ class Ratings:
         attribute: str = "",
         repetition: bool = False,
     ) -> None:
-        """Keeps a score; it replaces an earlier one for this segment and attribute.
+        """Stores a score, which replaces an earlier one for the same segment and attribute.
 
         Args:
-            rater: who gives it.
-            segment: its name.
-            score: 1 to 100.
-            comment: at most 2,000 characters.
-            attribute: what the score is of; empty for quality as a whole.
-            repetition: whether the question was asked again. The first score then stays as it is.
+            rater: Rater who gives the score.
+            segment: Name of the segment.
+            score: Score from 1 to 100.
+            comment: Comment of at most 2,000 characters.
+            attribute: Attribute that is scored; empty for quality as a whole.
+            repetition: Whether the question was asked again. The first score then stays as it is.
 
         Raises:
-            BadInput: the score is not a whole number from 1 to 100, there is no such segment, the
-                name is taken by a rater of the other kind, or there is no answer to repeat.
+            BadInput: The score is not a whole number from 1 to 100, the segment does not exist, the
+                name or comment or attribute has a wrong length, a rater of the other kind has the
+                same name, or there is no answer to repeat.
         """
         require(
             type(score) is int and LOWEST_SCORE <= score <= HIGHEST_SCORE,
@@ -160,18 +161,19 @@ class Ratings:
         attribute: str = "",
         repetition: bool = False,
     ) -> None:
-        """Keeps which of two is better; it replaces an earlier answer on the same two.
+        """Stores a comparison, which replaces an earlier one of the same two segments.
 
         Args:
-            rater: who says so.
-            first: name of one segment.
-            second: of another.
-            preferred: "neither" where the rater cannot tell.
-            attribute: as in `rate`.
-            repetition: likewise.
+            rater: Rater who compares.
+            first: Name of the first segment.
+            second: Name of the second segment.
+            preferred: Preferred segment; "neither" if the rater cannot tell.
+            attribute: Attribute that is compared; empty for quality as a whole.
+            repetition: Whether the question was asked again. The first answer then stays as it is.
 
         Raises:
-            BadInput: as `rate` does, or both are the same segment.
+            BadInput: Both are the same segment, or `rate` would reject segment, rater, attribute or
+                repetition.
         """
         require(first != second, "a segment cannot be compared with itself")
         require(
@@ -185,10 +187,10 @@ class Ratings:
     def skip(
         self, rater: Rater, segment: str, attribute: str = "", repetition: bool = False
     ) -> None:
-        """Keeps that a rater would rather not rate a segment; a rating later overrides it.
+        """Stores that a rater skips a segment; a later rating overrides it.
 
         Raises:
-            BadInput: as `rate` does.
+            BadInput: `rate` would reject segment, rater, attribute or repetition.
         """
         self._add(_Entry(rater, "skip", segment, None, None, None), attribute, repetition)
 
@@ -196,7 +198,7 @@ class Ratings:
         """Takes back a rater's last answer about an attribute.
 
         Returns:
-            What it was about; None if there was no answer.
+            The question; None if there was no answer.
         """
         with self._lock, self._database:
             last = self._database.execute(
@@ -253,25 +255,25 @@ class Ratings:
         ).fetchone()
         require(found is not None, "there is no answer of yours that this could repeat")
 
-    # --- What has been answered -------------------------------------------------------------
+    # --- Queries ----------------------------------------------------------------------------
 
     def raters(self) -> list[Rater]:
-        """All who have answered, by name."""
+        """Returns all raters who have answered, by name."""
         return [Rater(*row) for row in self._rows("SELECT name, kind FROM raters ORDER BY name")]
 
     def attributes(self) -> list[str]:
-        """All attributes about which there are answers that hold; the empty one comes first."""
+        """Returns all attributes with answers that hold; the empty attribute comes first."""
         query = "SELECT DISTINCT attribute FROM answers WHERE NOT withdrawn ORDER BY attribute"
         return [row[0] for row in self._rows(query)]
 
     def ratings(self, attribute: str = "", repetition: bool = False) -> list[Rating]:
-        """The ratings that hold, oldest first: of each rater and segment the last one.
+        """Returns the ratings that hold, oldest first: the last one per rater and segment.
 
-        A segment skipped after it was rated counts as not rated.
+        A segment that was skipped after its rating counts as not rated.
 
         Args:
-            attribute: what they are of; empty for quality as a whole.
-            repetition: gives the answers to questions that were asked again instead.
+            attribute: Attribute of the ratings; empty for quality as a whole.
+            repetition: Whether answers to repeated questions are returned instead.
         """
         return [
             Rating(one.rater, one.first, one.score, one.comment, one.time)
@@ -280,9 +282,9 @@ class Ratings:
         ]
 
     def comparisons(self, attribute: str = "", repetition: bool = False) -> list[Comparison]:
-        """The comparisons that hold, oldest first: of each rater and pair the last one.
+        """Returns the comparisons that hold, oldest first: the last one per rater and pair.
 
-        Ties are among them; arguments as for `ratings`.
+        Ties are included. The arguments are those of `ratings`.
         """
         return [
             Comparison(one.rater, one.first, one.second, one.preferred, one.time)
@@ -291,7 +293,7 @@ class Ratings:
         ]
 
     def answered(self, rater: str, attribute: str = "", repetition: bool = False) -> list[str]:
-        """Segments that a rater has rated or skipped, in the order of the answers."""
+        """Returns the segments that a rater has rated or skipped, in the order of the answers."""
         return [
             one.first
             for one in self._holding(attribute, repetition)
@@ -299,7 +301,7 @@ class Ratings:
         ]
 
     def answers(self) -> list[Answer]:
-        """All answers that were ever given, about all attributes, oldest first."""
+        """Returns all answers ever given, about all attributes, oldest first."""
         return self._answers("")
 
     def _holding(self, attribute: str, repetition: bool) -> list[Answer]:
@@ -327,7 +329,7 @@ class Ratings:
 
 
 class _Entry(NamedTuple):
-    """One answer, to be kept."""
+    """One answer to be stored."""
 
     rater: Rater
     kind: str

@@ -1,4 +1,4 @@
-"""The SQLite file of ratings: its tables, also where an earlier version made it."""
+"""The SQLite file of ratings: its tables, and upgrades of files from earlier versions."""
 
 import pathlib
 import sqlite3
@@ -33,21 +33,21 @@ _ADDED = {
     "attribute": "TEXT NOT NULL DEFAULT ''",
     "repetition": "INTEGER NOT NULL DEFAULT 0",
 }
-"""Columns that files of earlier versions do not have."""
+"""Columns that files from earlier versions lack."""
 
 _LOCK_SECONDS = 30.0
 _PAUSE_SECONDS = 0.02
 
 
 def open_ratings(path: pathlib.Path) -> sqlite3.Connection:
-    """Opens the file, which is made if missing; several processes may do so at once.
+    """Opens the file, or creates it if missing; several processes may do so at the same time.
 
     Raises:
-        BadInput: the file is not of ratings.
+        BadInput: The file is not a ratings file.
     """
     try:
         database = sqlite3.connect(path, timeout=_LOCK_SECONDS, check_same_thread=False)
-        # Every commit is on the disk before it returns, whatever happens to the process.
+        # Every commit is on the disk before it returns, so a crash loses no answer.
         _write_ahead(database)
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA foreign_keys = ON")
@@ -61,7 +61,7 @@ def open_ratings(path: pathlib.Path) -> sqlite3.Connection:
 
 
 def _write_ahead(database: sqlite3.Connection) -> None:
-    """Switches to the write-ahead log; for the lock that this takes SQLite itself does not wait."""
+    """Switches to the write-ahead log, and waits for its lock, which SQLite itself does not."""
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
@@ -81,7 +81,7 @@ def _missing(database: sqlite3.Connection) -> list[str]:
 
 def _add_columns(database: sqlite3.Connection) -> None:
     with database:
-        # Another process may be adding them, too: look again once the lock is held.
+        # Another process may be adding the columns: check again once the lock is held.
         database.execute("BEGIN IMMEDIATE")
         for name in _missing(database):
             database.execute(f"ALTER TABLE answers ADD COLUMN {name} {_ADDED[name]}")

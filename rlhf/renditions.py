@@ -1,4 +1,4 @@
-"""Renditions: who plays each passage, and how."""
+"""Renditions: the checkpoints that play each passage, and their variations."""
 
 import dataclasses
 import itertools
@@ -12,35 +12,35 @@ from rlhf.passages import Passage
 from rlhf.variation import Variation, draw
 
 DEFAULT = 7
-"""Default number of renditions of a passage."""
+"""Default number of renditions per passage."""
 _STYLES_IN_TURN = 4
 _KINDS = [
     kind
     for other in ("offset", "weights", "sampling")
     for kind in (*["style"] * _STYLES_IN_TURN, other)
 ]
-"""Kinds of variation, in turn: style most often, since it teaches most (`rlhf.style`)."""
+"""Cycle of the kinds of variation: style comes most often, since it teaches most (`rlhf.style`)."""
 _OTHERS_SHARE = 5
-"""Of so many renditions one is by a checkpoint other than the newest."""
+"""One in this many renditions is by a checkpoint other than the newest."""
 
 _Rendition = tuple[str, Variation]
-"""Name of the checkpoint that plays, and how."""
+"""Name of the checkpoint that plays, and its variation."""
 
 
 def lasting(
     checkpoints: Sequence[str], passages: int, count: int, seed: int
 ) -> list[list[_Rendition]]:
-    """Renditions that differ throughout, mostly by the newest checkpoint.
+    """Draws renditions with lasting differences, mostly by the newest checkpoint.
 
-    The first is the newest checkpoint's as it plays. One in five is another checkpoint's, in
-    turn, as it plays. The rest are variations of the newest: four of five in style, the others
-    by offset, weights and sampling in turn.
+    The first rendition is by the newest checkpoint without variation. One in five is by another
+    checkpoint without variation; the other checkpoints take turns. The rest are variations of the
+    newest: four of five in style, the others by offset, weights and sampling in turn.
 
     Args:
-        checkpoints: names of those that play, the newest last.
-        passages: how many.
-        count: of renditions of each.
-        seed: of the draws.
+        checkpoints: Names of the checkpoints that play, the newest last.
+        passages: Number of passages.
+        count: Number of renditions per passage.
+        seed: Random seed of the draws.
 
     Returns:
         The renditions of each passage.
@@ -65,17 +65,20 @@ def independent(
     noise: Sequence[float],
     temperature: Sequence[float],
 ) -> list[_Rendition]:
-    """Renditions of a passage by each checkpoint at each noise level and temperature.
+    """Combines each checkpoint with each noise level and temperature.
 
     Args:
-        checkpoints: names of those that play.
-        count: of renditions; None takes each combination once. Where there are more, those with
-            something random in them come again in turn.
-        noise: see `Variation`.
-        temperature: likewise.
+        checkpoints: Names of the checkpoints that play.
+        count: Number of renditions; None takes each combination once. Combinations with a random
+            part are repeated in turn to fill a larger number.
+        noise: Noise levels, see `Variation`.
+        temperature: Temperatures, see `Variation`.
+
+    Returns:
+        The renditions of a passage.
 
     Raises:
-        BadInput: there are more combinations than renditions.
+        BadInput: There are more combinations than renditions.
     """
     once = [
         (checkpoint, Variation(noise=level, temperature=factor))
@@ -97,13 +100,13 @@ def plan(
     lead_in: int,
     seed: int,
 ) -> list[PlannedSegment]:
-    """All segments, passage by passage; their names are in an order that tells nothing.
+    """Plans all segments, passage by passage; their names are in random order.
 
     Args:
-        passages: to be played.
-        renditions: of each passage.
-        lead_in: control steps before each passage, as far as the song has them.
-        seed: of names and of the renditions' seeds, each of which is another.
+        passages: Passages to be played.
+        renditions: Renditions of each passage.
+        lead_in: Number of control steps before each passage, as far as the song has them.
+        seed: Random seed of the names and of the renditions' seeds, which all differ.
     """
     random = np.random.default_rng((seed, 1))
     planned = [

@@ -1,9 +1,9 @@
-"""Rounds of preferences: rated collections that are learnt from together.
+"""Rounds of preferences: rated collections that a fine-tuning learns from together.
 
 A round begins with a policy. `pianist segments` records it, raters answer, and `pianist cpl`
-fine-tunes a policy on the answers. Collections of several rounds can be given together: pairs are
-of one passage of one collection, and each is scored relative to the policy that its round began
-with.
+fine-tunes a policy on the answers. A fine-tuning can use the collections of several rounds. Each
+pair belongs to one passage of one collection, and is scored relative to the policy that its round
+began with.
 """
 
 import contextlib
@@ -22,39 +22,39 @@ from rlhf.ratings import Ratings
 
 
 class Round(NamedTuple):
-    """What a fine-tuner needs of a round, beside the preferences."""
+    """Data of a round that a fine-tuner needs in addition to the preferences."""
 
     trajectories: Mapping[str, Trajectory]
-    """By the segments' names, which no other round has."""
+    """Trajectories by names of segments that are unique among all rounds."""
     base: PackedFolder | None
-    """Checkpoint of the policy that the round began with; without one, segments are scored
-    relative to the policy that is fine-tuned."""
+    """Checkpoint of the policy that the round began with. If None, segments are scored relative to
+    the policy before the fine-tuning."""
     agent_config: SACConfig
     """Settings of the base's network."""
 
 
 class Rated(NamedTuple):
-    """What is known of the N segments of several collections, one collection after another."""
+    """Answers to the N segments of several collections, one collection after another."""
 
     weight: np.ndarray
-    """(N, N) float32, preferences: see `rlhf.preferences.preferences`."""
+    """(N, N) float32 preferences, see `rlhf.preferences.preferences`."""
     passages: list[Passage]
-    """(N,)."""
+    """(N,) passages, one per segment."""
     answers: dict[str, int]
-    """Number of `ratings`, `comparisons` and `ties` that count; ties are not among the
-    comparisons."""
+    """Numbers of `ratings`, `comparisons` and `ties` that count; `comparisons` excludes ties."""
 
 
 def read_rated(collections: Sequence[Collection], raters: Sequence[str], attribute: str) -> Rated:
     """Reads the answers to all collections.
 
     Args:
-        collections: At least one.
-        raters: Names of those whose answers count, in each collection; if empty, all people.
-        attribute: What the answers are about; empty for quality as a whole.
+        collections: One or more collections.
+        raters: Names of the raters whose answers count, in each collection; empty for all people.
+        attribute: Attribute of the answers; empty for quality as a whole.
 
     Raises:
-        BadInput: A collection is empty, or gives no pair; the message names it.
+        BadInput: A collection is empty, was not rated by these raters, or gives no preference; the
+            message names it.
     """
     found = [_read_rated(collection, raters, attribute) for collection in collections]
     ends = np.cumsum([len(one.passages) for one in found])

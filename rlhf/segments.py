@@ -1,4 +1,4 @@
-"""Recording renditions by a run's checkpoints, to be rated: a Ray job."""
+"""Recording of renditions by a run's checkpoints for rating, as a Ray job."""
 
 import dataclasses
 import math
@@ -35,67 +35,70 @@ from training.trained_policy import TrainedPolicy
 
 _SECONDS = 3600.0
 _LOOK_SECONDS = 1.0
-# Ray begins a player anew that has died, and gives it its segment again.
+# Ray restarts a player that has died, and retries its segment.
 _RESTARTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentsConfig:
-    """Records renditions of passages by a run's checkpoints, to be rated.
+    """Records renditions of passages by a run's checkpoints for rating.
 
-    All renditions of a passage begin from the same moment of the newest checkpoint's deterministic
-    performance. By default the first of them goes on as that checkpoint plays, one in five is by
-    an older checkpoint, and the rest vary throughout: four of five in style (two of: strength and
-    smoothness changed by up to 25%, attacks up to a quarter of a control step later, keys held up
-    to half a control step longer or shorter), the others by an offset, by other last-layer
-    weights or by the policy's own sampling (0.3 to 0.6 of its standard deviation).
+    All renditions of a passage begin at the same moment of the newest checkpoint's deterministic
+    performance. By default the first rendition continues that performance, and one in five is by
+    an older checkpoint. The rest vary the newest checkpoint throughout. Four of five vary in
+    style, by two of: strength (up to 15%), smoothness (up to 35% of the previous action), timing
+    of attacks (up to a quarter of a control step), and length of keys held (up to half a control
+    step). The others vary by an offset, by other last-layer weights or by the policy's own
+    sampling (0.3 to 0.6 of its standard deviation).
 
     With --noise or --temperature each checkpoint plays with independent noise instead.
 
-    The passages in which most notes are missed or wrong are recorded first, and can be rated as
-    soon as they are there. A collection that was interrupted is completed by the same command.
+    Passages with the most missed or wrong notes are recorded first, and can be rated as soon as
+    they are recorded. The same command completes a collection that was interrupted.
     """
 
     run: tyro.conf.Positional[str]
-    """The run: its folder or URL, or its name below --root-dir."""
+    """Run whose checkpoints play: its folder or URL, or its name in --root-dir."""
     root_dir: str = "runs"
     """Folder or URL that holds the runs."""
     checkpoints: tuple[int, ...] = ()
-    """Learner steps of the checkpoints that play; by default all that the run has kept."""
+    """Learner steps of the checkpoints that play; by default all checkpoints of the run."""
     passages: int | None = None
-    """Passages in all, spread evenly over the songs; by default one for every two windows' time,
-    but 7 to 14 of them, as far as there is room."""
+    """Total number of passages, spread evenly over the songs; by default one per two windows, but
+    7 to 14 as far as the songs have space."""
     renditions: int | None = None
-    """Segments of each passage: 7 by default; with --noise or --temperature one of each
+    """Number of segments per passage. The default is 7; with --noise or --temperature it is one per
     combination of checkpoint, noise and temperature."""
     window_seconds: float = 2.0
-    """Length of a passage, which is judged and learnt from."""
+    """Length in seconds of a passage, which is judged and learned from."""
     lead_in_seconds: float = 1.0
-    """What is heard before each passage, but neither judged nor learnt from."""
+    """Length in seconds of the lead-in, which is heard before each passage but neither judged nor
+    learned from."""
     from_seconds: Annotated[float, tyro.conf.arg(name="from")] = 0.0
-    """Take passages from here on, in seconds of the song."""
+    """Time in the song, in seconds, from which passages are taken."""
     to_seconds: Annotated[float | None, tyro.conf.arg(name="to")] = None
-    """Take passages up to here, in seconds; by default up to the song's end."""
+    """Time in the song, in seconds, up to which passages are taken; by default the end."""
     whole_pieces: bool = False
-    """Record whole songs instead of passages."""
+    """Whether to record whole songs instead of passages."""
     noise: tuple[float, ...] = ()
-    """Standard deviations of independent noise added to the actions, which go from -1 to 1."""
+    """Standard deviations of independent noise that is added to the actions (range -1 to 1)."""
     temperature: tuple[float, ...] = ()
-    """Factors on the policy's own standard deviation, for independent samples: 0 plays its most
-    central actions, 1 plays as in training."""
+    """Factors on the policy's own standard deviation for independent samples: 0 plays
+    deterministically, 1 plays as in training."""
     seed: int = 0
-    """Seed of everything random."""
+    """Random seed of the collection."""
     video: bool = True
-    """Render a video of each segment; without one, raters see the notes and hear the sound."""
+    """Whether to render a video of each segment; without it, raters see the notes and hear the
+    sound."""
     actors: int | Literal["auto"] = "auto"
-    """Processes that play and record; `auto` takes one for each core of the cluster."""
+    """Number of processes that play and record; `auto` takes one per core of the cluster."""
     recording: Annotated[RecordingConfig, tyro.conf.arg(name="")] = RecordingConfig()
 
     def __post_init__(self) -> None:
-        """Refuses values out of range.
+        """Rejects values out of range.
 
         Raises:
-            BadInput: naming the flag, its value and the range.
+            BadInput: A value is out of range; the message names the flag, its value and the range.
         """
         for name, most in (("noise", 2.0), ("temperature", 10.0)):
             values = getattr(self, name)
@@ -127,16 +130,17 @@ def segments(config: SegmentsConfig) -> dict[str, Any]:
     """Records a collection, or completes one.
 
     Returns:
-        The collection's path, and how many segments it has.
+        The collection's path and its number of segments.
 
     Raises:
-        BadInput: there is no such run or checkpoint, or nothing is to be done.
+        BadInput: The run or a checkpoint does not exist, the songs do not fit the settings, or the
+            collection is damaged.
     """
     folder = run.find(config.run, config.root_dir)
     checkpoints = _choose_checkpoints(folder, config.checkpoints)
-    # Of the checkpoint, as the settings of a fine-tuned run are not those of the training.
+    # The checkpoint knows the training settings; a fine-tuned run's own settings are different.
     base = TrainedPolicy.open(checkpoints[-1])
-    # The segment goes on after a wrong key: raters are to hear all of it.
+    # A segment continues after a wrong key, so that raters hear all of it.
     environment = dataclasses.replace(base.config.environment, wrong_press_termination=False)
     trained = dataclasses.replace(base.config, environment=environment)
     repertoire = Repertoire(base.songs, environment)
@@ -174,13 +178,13 @@ def segments(config: SegmentsConfig) -> dict[str, Any]:
 
 
 def _rehearse(collection: Collection, players: list[Any]) -> list[tuple[PlannedSegment, Snapshot]]:
-    """Has the base policy play deterministically: that decides where and in what order to begin.
+    """Has the base policy play deterministically to find starts and order of the segments.
 
     Returns:
-        The missing segments and their starts, passage by passage, those with most mistakes first.
+        The missing segments and their starts, passage by passage, most mistakes first.
 
     Raises:
-        BadInput: base or starts of the collection are damaged.
+        BadInput: Base or starts of the collection are damaged.
     """
     steps: dict[int, set[int]] = {}
     for segment in collection.planned:
@@ -200,7 +204,7 @@ def _rehearse(collection: Collection, players: list[Any]) -> list[tuple[PlannedS
             )
             for song, future in futures.items()
         }
-    # Once they are kept, they hold: another machine would play a little differently.
+    # Starts that were saved are kept: another machine would play slightly differently.
     if not (collection.path / starts.FILE).is_file():
         starts.write(
             collection.path,
@@ -239,7 +243,7 @@ def _record(
             lambda player, task: player.record.remote(*task, config.recording, config.video),
             (packed[segment.checkpoint], segment, start),
         )
-    # Otherwise it has been said.
+    # If pictures cannot be made here, a message has already said so.
     pictures = config.video and graphics.why_no_pictures() is None
     with tqdm.tqdm(total=len(planned), unit="segment", dynamic_ncols=True) as bar:
         while pool.has_next():
@@ -256,11 +260,11 @@ def _record(
 
 
 def _next_recorded(pool: ray.util.ActorPool) -> PackedFolder:
-    """The segment that is recorded next.
+    """Waits for the next recorded segment.
 
     Raises:
-        PartFailed: a player died again and again, or none moves.
-        BadInput: raised by a player.
+        PartFailed: A player died repeatedly, or no player makes progress.
+        BadInput: A player raised it.
     """
     patience = Patience("Player", "no segment was recorded", _SECONDS, _SECONDS)
     while True:
@@ -293,17 +297,17 @@ def _choose_checkpoints(folder: run.RunFolder, steps: Sequence[int]) -> list[pat
 
 
 def _settings(config: SegmentsConfig) -> dict[str, Any]:
-    """What decides the segments; where and how fast they are recorded does not."""
+    """Returns the settings that determine the segments, without place and speed of recording."""
     settings = to_json(config)
     return {name: settings[name] for name in settings if name not in ("run", "root_dir", "actors")}
 
 
 def _unfinished(folder: run.RunFolder, config: SegmentsConfig) -> Collection | None:
-    """The run's newest collection of these settings, if it is not complete."""
+    """Returns the run's newest collection with these settings, if it is incomplete."""
     for path in reversed(matching(folder.path / "collections", "*")):
         try:
             collection = Collection.open(path)
-        except BadInput:  # Broken off before it had a manifest.
+        except BadInput:  # Interrupted before it had a manifest.
             continue
         if collection.manifest.get("settings") == _settings(config):
             return collection if collection.missing() else None
@@ -336,17 +340,16 @@ def plan(
     step_seconds: float,
     checkpoints: Sequence[str],
 ) -> list[PlannedSegment]:
-    """All segments of a collection, passage by passage.
+    """Plans all segments of a collection, passage by passage.
 
     Args:
-        config: decides which.
-        due_keys: of each song, (T, 88) bool.
-        step_seconds: of a control step.
-        checkpoints: names of those that play, the newest last.
+        config: Settings of the collection.
+        due_keys: Keys due in each song, (T, 88) bool.
+        step_seconds: Seconds per control step.
+        checkpoints: Names of the checkpoints that play, the newest last.
 
     Raises:
-        BadInput: the songs have no room for the passages, or the passages have not enough
-            renditions.
+        BadInput: The songs have no space for the passages, or there are too few renditions.
     """
 
     def steps(seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""Raters that are formulas, for studies and tests; their answers are kept as people's are."""
+"""Simulated raters, which are formulas, for studies and tests."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,26 +13,26 @@ from rlhf.collection import Segment, Trajectory
 from rlhf.ratings import HIGHEST_SCORE, LONGEST_NAME, LOWEST_SCORE, Rater, Ratings
 
 Quality = Callable[[Performance, Trajectory], float]
-"""What a simulated rater hears in a passage: a number from 0 to 1.
+"""Function that rates a passage from 0 to 1.
 
-The first line of its docstring is the formula, as `--help` shows it.
+The first line of its docstring is the formula that `--help` shows.
 """
 
 _HIGHEST_VELOCITY = 127
-# The spread of MIDI velocities at which evenness is 1 / e.
+# Standard deviation of MIDI velocities at which evenness is 1 / e.
 _UNEVEN = 16.0
-# Onsets that are closer than this make a chord.
+# Onsets that are closer together than this form a chord.
 _CHORD_SECONDS = 0.05
 _DOUBLE_SECONDS = 0.2
-# The onset error beyond which a note is no hit, see `piano.metrics`.
+# Onset error beyond which a note does not count as a hit, see `piano.metrics`.
 _LATEST_SECONDS = 0.05
-# The mean change of an action from one control step to the next at which smoothness is 1 / e.
+# Mean change of an action between control steps at which smoothness is 1 / e.
 _ROUGH = 0.25
 
 _SIMULATED = "simulated "
 
 
-# --- What they listen for ---------------------------------------------------------------
+# --- Qualities --------------------------------------------------------------------------
 
 
 def note_f1(performance: Performance, _trajectory: Trajectory) -> float:
@@ -41,12 +41,12 @@ def note_f1(performance: Performance, _trajectory: Trajectory) -> float:
 
 
 def velocity_f1(performance: Performance, _trajectory: Trajectory) -> float:
-    """The same, where a hit also fits the dynamics of the score (mir_eval).
+    """Note-event F1 where a hit also fits the dynamics of the score (mir_eval).
 
     See `piano.metrics.velocity_f1`.
 
     Raises:
-        BadInput: the performance does not say at which velocities its notes were due.
+        BadInput: The performance lacks the velocities of the score.
     """
     require(
         bool(np.isfinite(performance.due_velocities).all()),
@@ -65,9 +65,9 @@ def evenness(performance: Performance, _trajectory: Trajectory) -> float:
 def legato(performance: Performance, _trajectory: Trajectory) -> float:
     """Mean of 1 + key overlap / time to the next onset, each from 0 to 1.
 
-    The key overlap is the time from the next onset, that of the first note that begins more than
-    50 ms later, to the release; it is negative where the key is up before. The notes that no other
-    follows do not count; if none counts, nothing is connected, and legato is 0.
+    The next onset is that of the first note that begins more than 50 ms later. The key overlap is
+    the time from the next onset to the release; it is negative if the key is released earlier.
+    Notes without a next onset do not count. If no note counts, legato is 0.
     """
     onsets, offsets = performance.played_notes[:, 0], performance.played_notes[:, 1]
     following = np.searchsorted(onsets, onsets + _CHORD_SECONDS, side="right")
@@ -135,12 +135,12 @@ QUALITIES: dict[str, Quality] = {
     "smoothness": smoothness,
     "notes-and-softness": notes_and_softness,
 }
-"""By name. Where no note is played, there is no touch to hear: all but the F1s, the onset
-precision and the smoothness are 0."""
+"""Qualities by name. If no note is played, all except the two F1 scores, the onset precision and
+the smoothness are 0, since there is no touch to hear."""
 
 
 def describe_qualities() -> str:
-    """All qualities and their formulas, one a line."""
+    """Returns all qualities and their formulas, one per line."""
     return "\n".join(
         f"{name}: {(quality.__doc__ or '').partition(chr(10))[0]}"
         for name, quality in QUALITIES.items()
@@ -148,14 +148,15 @@ def describe_qualities() -> str:
 
 
 def parse_quality(text: str) -> Quality:
-    """What a rater listens for.
+    """Parses the quality that a rater listens for.
 
     Args:
-        text: a name in `QUALITIES`, or a weighted mean of several, such as
-            "note-f1:0.5,softness:0.5"; weights are above 0, and divided by their sum.
+        text: Name in `QUALITIES`, or weighted mean of several, such as "note-f1:0.5,softness:0.5".
+            Weights are above 0, and are divided by their sum.
 
     Raises:
-        BadInput: there is no such quality, one comes twice, or a weight is not a number above 0.
+        BadInput: A quality does not exist or occurs twice, a weight is missing or is not a number
+            above 0, or the text is too long for a rater's name.
     """
     weights = _weights(text)
     total = sum(weights.values())
@@ -201,7 +202,7 @@ def _weights(text: str) -> dict[str, float]:
 
 
 def listened_for(rater: str) -> str | None:
-    """What the simulated rater of this name listens for; None where the name says none."""
+    """Returns the quality in a simulated rater's name; None if the name contains none."""
     if not rater.startswith(_SIMULATED):
         return None
     text, _, number = rater.removeprefix(_SIMULATED).rpartition(" ")
@@ -214,11 +215,11 @@ def listened_for(rater: str) -> str | None:
     return text
 
 
-# --- Their answers ----------------------------------------------------------------------
+# --- Answers ----------------------------------------------------------------------------
 
 
 def score(quality: float) -> int:
-    """The score that goes with a quality: 1 for 0 and 100 for 1."""
+    """Converts a quality into a score: 0 becomes 1, and 1 becomes 100."""
     return _whole(_points(quality))
 
 
@@ -234,21 +235,20 @@ def rate(
     """Has simulated raters rate every segment.
 
     Args:
-        segments: to be rated.
-        ratings: where the scores go.
-        listens_for: see `parse_quality`.
-        raters: how many.
-        noise: standard deviation, in points, of what a rater's score varies by from one segment
-            to the next.
-        disagreement: how far raters differ from one another throughout: the standard deviation,
-            in points, of each one's own offset, and in per cent, of each one's own spread.
-        seed: of all of that.
+        segments: Segments to be rated.
+        ratings: Ratings that receive the scores.
+        listens_for: Quality that the raters listen for, see `parse_quality`.
+        raters: Number of raters.
+        noise: Standard deviation, in points, of the noise of each score.
+        disagreement: Constant difference between raters: standard deviation of each rater's offset,
+            in points, and of each rater's spread, in percent.
+        seed: Random seed of noise and disagreement.
 
     Returns:
-        The raters, named after what they listen for.
+        The raters, whose names contain the quality.
 
     Raises:
-        BadInput: they cannot listen for that, a segment's files are damaged, or a person has the
+        BadInput: The quality cannot be parsed, a segment's files are damaged, or a person has the
             same name.
     """
     quality = parse_quality(listens_for)

@@ -1,4 +1,4 @@
-"""Starts: the moments at which renditions begin, kept with their collection."""
+"""Starts: the simulator states from which renditions begin, stored with their collection."""
 
 import io
 import pathlib
@@ -14,19 +14,19 @@ from rlhf.collection import PlannedSegment
 FILE = "starts.npz"
 
 Start = tuple[int, int]
-"""Song, and the control step of it before which a rendition begins."""
+"""Index of the song, and the control step of the song before which a rendition begins."""
 
 
 def start_of(segment: PlannedSegment) -> Start:
-    """Where a segment begins, with its lead-in."""
+    """Returns the start of a segment, at the beginning of its lead-in."""
     return segment.song, segment.first_step - segment.lead_in
 
 
 def write(folder: pathlib.Path, starts: Mapping[Start, Snapshot]) -> None:
-    """Writes starts.npz into a collection's folder, whole or not at all.
+    """Writes starts.npz into a collection's folder atomically.
 
-    It has an array for each field of `Snapshot`, and song; the leading axis is that of the
-    starts.
+    The file has one array per field of `Snapshot`, and the array "song". The leading axis is that
+    of the starts.
     """
     columns = {
         name: np.array([getattr(snapshot, name) for snapshot in starts.values()])
@@ -41,7 +41,7 @@ def read(folder: pathlib.Path) -> dict[Start, Snapshot]:
     """Reads what `write` wrote.
 
     Raises:
-        BadInput: it is missing or damaged.
+        BadInput: The file is missing or damaged.
     """
     arrays = read_arrays(folder / FILE, ["song", *Snapshot._fields])
     songs = arrays.pop("song").tolist()

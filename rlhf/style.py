@@ -1,15 +1,15 @@
-"""Style: what the answers say about how the policy as a whole should play.
+"""Style: a few knobs of the whole policy that the answers favor.
 
-Renditions that differ in style knobs alone (`rlhf.variation`) tell more than their actions do: what
-is better about them is shared by all passages. With x the knobs of a rendition, in units of the
-range that they are drawn from, its worth is taken to be
+Renditions that differ only in style knobs (`rlhf.variation`) tell more than their actions do,
+because the effect of a knob is shared by all passages. Let x be the knobs of a rendition, in units
+of the range that they are drawn from. Its worth is modeled as
 
     u(x) = b . x - c |x|^2 / 2,
 
-and a pair to be answered as in Bradley and Terry's model, with probability
-1 / (1 + exp(u(x-) - u(x+))). Contrastive preference learning has the same loss, with the segment's
-log-probability in place of u (arXiv 2310.13639, equation 5): here four numbers are learnt instead
-of a network's weights, so that fifty answers are many.
+and answers follow the model of Bradley and Terry: + is preferred over - with probability
+1 / (1 + exp(u(x-) - u(x+))). Contrastive preference learning has the same loss, with the segment
+log-probability in place of u (arXiv 2310.13639, equation 5). Here b and c are learned, five numbers
+instead of the weights of a network, so that fifty answers are many.
 """
 
 import math
@@ -22,27 +22,27 @@ from rlhf import preferences
 from rlhf.variation import STYLE_RANGES, Variation
 
 _FEWEST_PAIRS = 10
-_RIDGE = 1.0  # A prior: coefficients of a standard deviation of 1.
+_RIDGE = 1.0  # Prior: the coefficients have a standard deviation of 1.
 _NEWTON_STEPS = 50
-_CHANCE = 0.1  # How likely it may be that answers without any style seem to favor one.
+_CHANCE = 0.1  # Accepted probability that answers without any style seem to favor one.
 _TURNED = 999
 _UNIT = 0.5
 _PLAIN = Variation().knobs
-# What each knob is divided by: the reach of its range.
+# Unit of each knob: the greatest distance of its range from plain play.
 _REACH = {name: max(abs(end - _PLAIN[name]) for end in ends) for name, ends in STYLE_RANGES.items()}
 
 
 class Knob(NamedTuple):
-    """What the answers say about one style knob."""
+    """Estimate for one style knob from the answers."""
 
     coefficient: float
-    """b of this knob; positive if more of it is better."""
+    """Coefficient b of the knob; positive if more of it is better."""
     standard_error: float
-    """By the jackknife over renditions."""
+    """Standard error of the coefficient, from the jackknife over renditions."""
 
     @property
     def kept(self) -> float:
-        """The coefficient, shrunk by its uncertainty; 0 within a standard error."""
+        """The coefficient, shrunk by its uncertainty; 0 if it is within one standard error of 0."""
         if abs(self.coefficient) <= self.standard_error:
             return 0.0
         return self.coefficient * (1 - (self.standard_error / self.coefficient) ** 2)
@@ -52,29 +52,30 @@ class Style(NamedTuple):
     """The style that the answers favor."""
 
     knobs: dict[str, Knob]
-    """By name, see `rlhf.variation.Variation.knobs`."""
+    """Estimates by knob, see `rlhf.variation.Variation.knobs`."""
     curvature: float
-    """c: how fast it gets worse the further a rendition goes, whichever way; negative if better."""
+    """Curvature c: how fast renditions get worse with distance from plain play, in any direction;
+    negative if they get better."""
     pairs: int
-    """Pairs of renditions that it was learnt from."""
+    """Number of pairs of renditions that the style was fitted to."""
     accuracy: float
-    """Share of these pairs that it agrees with."""
+    """Share of these pairs that the style agrees with."""
     chance: float
-    """How likely answers that are explained as well would be if it did not matter which way the
-    knobs are turned: the share of random turns that are (R. A. Fisher, The Design of Experiments,
-    1935, section 21)."""
+    """Probability of an equally good fit if the direction of the knobs did not matter: the share of
+    random sign changes of the knobs with such a fit (R. A. Fisher, The Design of Experiments, 1935,
+    section 21)."""
 
     @property
     def furthest_share(self) -> float:
-        """The share from which on further is worse; infinite if the answers show no such end."""
+        """The share beyond which renditions get worse; infinite unless curvature is positive."""
         length = float(np.linalg.norm([knob.kept for knob in self.knobs.values()]))
         return length / (_UNIT * self.curvature) if self.curvature > 0 else math.inf
 
     def variation(self, share: float) -> Variation:
-        """How a rendition of this style is played.
+        """Returns the variation that plays in this style.
 
         Args:
-            share: How far to go: at 1, half of what renditions vary by.
+            share: Distance from plain play; 1 is half of the range of the renditions.
         """
         kept = np.array([knob.kept for knob in self.knobs.values()])
         length = max(float(np.linalg.norm(kept)), 1e-9)
@@ -86,15 +87,15 @@ class Style(NamedTuple):
 
 
 def fit(variations: Sequence[Variation | None], weight: np.ndarray) -> Style | None:
-    """The style that preferences favor.
+    """Fits the style that preferences favor.
 
     Args:
-        variations: Of the N segments; None for one that another policy plays. Those that vary in
-            something else than style are left out.
+        variations: Variations of the N segments; None for a segment that another policy plays.
+            Segments that vary in something other than style are ignored.
         weight: (N, N) preferences, see `rlhf.preferences.preferences`.
 
     Returns:
-        None where the answers favor no style: they are too few, or contradict each other.
+        The style; None if the answers are too few, or favor no style clearly.
     """
     knobs = np.array(
         [
@@ -106,7 +107,7 @@ def fit(variations: Sequence[Variation | None], weight: np.ndarray) -> Style | N
     ).reshape(len(variations), len(_REACH))
     pairs = preferences.pairs(weight)
     pairs = pairs[np.isfinite(knobs[pairs]).all(axis=(1, 2))]
-    # Two renditions of the same knobs say nothing about them.
+    # Two renditions with the same knobs carry no information about them.
     pairs = pairs[(knobs[pairs[:, 0]] != knobs[pairs[:, 1]]).any(axis=1)]
     if len(pairs) < _FEWEST_PAIRS:
         return None
@@ -115,7 +116,7 @@ def fit(variations: Sequence[Variation | None], weight: np.ndarray) -> Style | N
     without = np.array(
         [_fit(differences[(pairs != left_out).all(axis=1)]) for left_out in np.unique(pairs)]
     )
-    # Jackknife: B. Efron and C. Stein, The Jackknife Estimate of Variance, 1981, equation 1.2.
+    # Source: B. Efron and C. Stein, The Jackknife Estimate of Variance, 1981, equation 1.2.
     spread = np.sum((without - without.mean(axis=0)) ** 2, axis=0)
     errors = np.sqrt((len(without) - 1) / len(without) * spread)
     style = Style(
@@ -132,7 +133,7 @@ def fit(variations: Sequence[Variation | None], weight: np.ndarray) -> Style | N
 
 
 def _chance(knobs: np.ndarray, pairs: np.ndarray) -> float:
-    """See `Style.chance`."""
+    """Computes `Style.chance`."""
     random = np.random.default_rng(0)
     reached, as_well = _likelihood(_differences(knobs, pairs)), 0
     for _ in range(_TURNED):
@@ -142,23 +143,23 @@ def _chance(knobs: np.ndarray, pairs: np.ndarray) -> float:
 
 
 def _differences(knobs: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Features (P, K + 1) of the preferred less those of the rejected."""
+    """Returns (P, K + 1): features of the preferred rendition minus those of the rejected one."""
     features = np.column_stack([knobs, -0.5 * np.sum(knobs**2, axis=1)])
     return features[pairs[:, 0]] - features[pairs[:, 1]]
 
 
 def _likelihood(differences: np.ndarray) -> float:
-    """The logarithm of the likelihood at its fit, with the prior."""
+    """Computes the maximum of the log-likelihood, including the prior."""
     found = _fit(differences)
     loss = np.logaddexp(0, -differences @ found).sum()
     return float(-loss - 0.5 * _RIDGE * found @ found)
 
 
 def _fit(differences: np.ndarray) -> np.ndarray:
-    """Coefficients b, and c last, (K + 1,), of least logistic loss with a ridge.
+    """Fits the coefficients b, with c last, (K + 1,), by logistic regression with a ridge.
 
     Args:
-        differences: (P, K + 1) features of the preferred less those of the rejected.
+        differences: (P, K + 1) features of the preferred minus those of the rejected renditions.
     """
     coefficients = np.zeros(differences.shape[1])
     ridge = _RIDGE * np.eye(len(coefficients))

@@ -1,4 +1,4 @@
-"""How a variation becomes actions: a policy that plays one rendition."""
+"""A policy that plays one rendition with its variation."""
 
 import math
 from collections.abc import Callable
@@ -12,19 +12,18 @@ from rlhf.variation import Variation
 
 
 class VariedPolicy:
-    """Plays one rendition of a song; from the same variation and seed the same actions come again.
+    """Plays one rendition of a song; the same variation and seed give the same actions.
 
-    `hold` and `delay` change the goals that the network sees: its outputs for notes that end a
-    whole number of control steps later or earlier, and for the goals of earlier or later control
-    steps, are mixed by the fractions. All are computed in one batch.
+    `hold` and `delay` change the goals that the network sees. A fractional value mixes the outputs
+    for the two whole numbers of control steps around it. All outputs are computed in one batch.
 
     Args:
-        policy: of the checkpoint that plays.
-        variation: of the rendition.
-        seed: of all that it draws.
-        rows: first and last one of the song, in the table of goals.
-        held_table: gives the table of goals if each note ends so many control steps later; 0
-            gives the policy's own.
+        policy: Policy of the checkpoint that plays.
+        variation: Variation of the rendition.
+        seed: Random seed of all draws of the variation.
+        rows: First and last row of the song in the table of goals.
+        held_table: Function from a number of control steps to the table of goals in which each note
+            ends that much later; 0 gives the policy's own table.
     """
 
     def __init__(
@@ -39,8 +38,8 @@ class VariedPolicy:
         self._variation = variation
         offset_key, weights_key, self._key = jax.random.split(jax.random.PRNGKey(seed), 3)
         hidden, actions = policy.last_layer
-        # For each of the network's outputs: which table of goals, how long ago, what share. The
-        # first is for the goals as they are, which decide deviation and log-probability.
+        # Table of goals, delay and share of each network output. The first output is for the
+        # unchanged goals, which determine deviation and log-probability.
         tables, outputs = [held_table(0)], [(0, 0, 1.0)]
         if variation.hold or variation.delay:
             holds, delays = _shares(variation.hold), _shares(variation.delay)
@@ -66,12 +65,13 @@ class VariedPolicy:
         self._before = np.zeros(actions, np.float32)
 
     def act(self, observation: Observation) -> Perturbed:
-        """The next action of the rendition.
+        """Computes the next action of the rendition.
 
         Args:
-            observation: one, without a batch axis.
+            observation: Observation without a batch axis.
 
-        The log-density is under the policy as it is, without any variation.
+        Returns:
+            The action, and its log-density under the policy without any variation.
         """
         rows = np.clip(observation.row - self._delays, *self._song_rows) + self._blocks
         proprioception = np.broadcast_to(
@@ -80,13 +80,13 @@ class VariedPolicy:
         perturbed, self._key = self._policy.perturbed(
             Observation(proprioception, rows.astype(np.int32)), self._before, self._key, self._how
         )
-        # The first action of a rendition has none before it.
+        # The first action of a rendition is not smoothed: it has no previous action.
         self._how = self._how._replace(smoothing=self._variation.smoothing)
         self._before = np.asarray(perturbed.action)
         return perturbed
 
 
 def _shares(steps: float) -> dict[int, float]:
-    """The two whole numbers around a fractional one, and how much of each is in it."""
+    """Returns the two whole numbers around a fractional one, with their shares."""
     below = math.floor(steps)
     return {below: 1 - (steps - below), below + 1: steps - below}

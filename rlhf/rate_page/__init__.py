@@ -1,1 +1,1 @@
-"""The page on which people rate performances, and the server behind it."""
+"""The page on which people rate performances, and its server."""

@@ -1,4 +1,4 @@
-"""Serves the page on which people rate the performances of a collection."""
+"""The command that serves the rating page of a collection."""
 
 import asyncio
 import contextlib
@@ -42,39 +42,44 @@ _SIMULATE = (
 class RateConfig:
     """Serves the page on which people rate a collection's performances; Ctrl-C ends it.
 
-    Raters are not told which checkpoint played. Every answer is kept as soon as it is given, so
-    that the page and this command can be ended and begun again at any time.
+    Raters do not see which checkpoint played. Every answer is saved immediately, so the page and
+    this command can be closed and started again at any time.
     """
 
     collection: tyro.conf.Positional[str]
-    """The collection: its folder or URL, or a run's, or a run's name below --root-dir; of a run
-    the newest is taken."""
+    """Collection to rate: folder or URL of a collection or of a run, or a run's name in --root-dir;
+    a run stands for its newest collection."""
     root_dir: str = "runs"
     """Folder or URL that holds the runs."""
     rater: str = ""
-    """Name of the person who rates; if empty the page asks."""
+    """Name of the person who rates; if empty, the page asks for it."""
     attribute: str = ""
-    """What to ask for instead of quality as a whole, an adjective: "even" asks which is more even.
-    Answers about different attributes are kept apart."""
+    """Adjective to ask about instead of quality as a whole: "even" asks which performance is more
+    even. Answers about different attributes are stored separately."""
     export: str = ""
-    """Instead of serving the page, write all answers that were ever given to this CSV file."""
+    """Path of a CSV file that receives all answers ever given, instead of serving the page."""
     host: str = "127.0.0.1"
-    """Address to serve at. 0.0.0.0 lets other machines in, which then need the token."""
+    """Address to serve at. 0.0.0.0 admits other machines, which then need the token."""
     port: int = 8765
-    """0 takes any that is free."""
+    """Port to serve at; 0 takes any free port."""
     token: str = ""
-    """8 letters, digits, - or _ or more. If empty, one is made up where it is needed."""
+    """Access token of at least 8 letters, digits, hyphens or underscores. If empty, a token is
+    generated where one is needed."""
     simulate: Annotated[str, tyro.conf.arg(help=_SIMULATE, metavar="RATER")] = ""
     simulated_raters: int = 1
-    """How many of them."""
+    """Number of simulated raters."""
     simulated_noise: float = 0.0
-    """Standard deviation, in points, of what their scores vary by from segment to segment."""
+    """Standard deviation, in points, of the noise of each simulated score."""
     simulated_disagreement: float = 0.0
-    """How far they differ from one another throughout: the standard deviation of their offsets,
-    in points, and of their spread, in per cent."""
+    """Constant difference between simulated raters: standard deviation of their offsets, in points,
+    and of their spread, in percent."""
 
     def __post_init__(self) -> None:
-        """Raises BadInput where a value is out of its range."""
+        """Rejects values out of range.
+
+        Raises:
+            BadInput: A value is out of range, or options exclude each other.
+        """
         if self.simulate:
             simulated_raters.parse_quality(self.simulate)
         require_range(self, "simulated_raters", least=1, most=100)
@@ -115,12 +120,12 @@ def rate(config: RateConfig) -> dict[str, Any]:
     """Serves the page until SIGINT or SIGTERM, has simulated raters rate, or exports answers.
 
     Returns:
-        With --simulate, collection (its folder) and raters (their names). With --export,
-        collection, export (the file) and answers (how many are in it). Otherwise collection,
-        attribute, and what `rlhf.rate_page.summary.summary` gives.
+        With --simulate, "collection" (its folder) and "raters" (their names). With --export,
+        "collection", "export" (the file) and "answers" (their number). Otherwise "collection",
+        "attribute" and the values of `rlhf.rate_page.summary.summary`.
 
     Raises:
-        BadInput: there is no collection, it is empty, or the address cannot be had.
+        BadInput: The collection does not exist or is empty, or the address is not available.
     """
     place = storage.find(config.collection, config.root_dir, "collection", *HOLDS_COLLECTION)
     collection = Collection.open(place.fetch())
@@ -198,7 +203,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _addresses(host: str, port: int, token: str) -> Iterator[str]:
-    """Under which the page can be opened."""
+    """Yields the addresses at which the page can be opened."""
     hosts = [host]
     if host in ("0.0.0.0", "::"):
         hosts = [
@@ -213,10 +218,10 @@ def _addresses(host: str, port: int, token: str) -> Iterator[str]:
 
 
 def next_command(config: RateConfig, collection: Collection) -> str:
-    """The command that learns from the answers, to be copied into a shell."""
+    """Returns the command that learns from the answers, ready to be copied into a shell."""
     run, within, _ = config.collection.rstrip("/").rpartition("/collections/")
     if not within:
-        # Either the run itself was named, or the collection has been carried elsewhere.
+        # Either the run itself was named, or the collection has been copied elsewhere.
         within_run = collection.path.parent.name == "collections"
         run = config.collection if within_run else f"runs/{collection.manifest.get('run', 'RUN')}"
     words = ["pianist", "cpl", config.collection, "--load-checkpoint", run]

@@ -1,4 +1,4 @@
-"""Two renditions that show a rater how the scale is meant."""
+"""Two example renditions that show a rater the meaning of the scale."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,35 +9,35 @@ from rlhf.collection import Segment
 from rlhf.ratings import Rating
 
 LEAST_RATED = 5
-"""Segments that people must have rated before their scores choose the examples."""
+"""Minimum number of rated segments for choosing the examples by people's scores."""
 _METRIC = "note_f1"
 
 
 class Examples(NamedTuple):
-    """Of one passage, so that the same music is heard twice."""
+    """Two segments of one passage, so that the rater hears the same music twice."""
 
     low: str
     """Name of a segment that stands for a score of about 20 in this collection."""
     high: str
-    """Likewise, of about 80."""
+    """Name of a segment that stands for a score of about 80 in this collection."""
 
 
 def examples(
     segments: Sequence[Segment], ratings: Sequence[Rating], attribute: str
 ) -> Examples | None:
-    """The renditions a fifth from below and a fifth from above, in the passage that differs most.
+    """Chooses the renditions at the 20% and 80% ranks of the passage that differs most.
 
-    They are ranked by people's mean scores for the attribute as soon as five segments have some.
-    Before, quality as a whole is ranked by the note-event F1; of other attributes there are no
-    examples then.
+    People's mean scores for the attribute rank the renditions as soon as five segments have scores.
+    Before that, the note-event F1 ranks them for quality as a whole, and other attributes have no
+    examples.
 
     Args:
-        segments: of the collection.
-        ratings: of people, for the attribute.
-        attribute: empty for quality as a whole.
+        segments: Segments of the collection.
+        ratings: Ratings by people for the attribute.
+        attribute: Attribute to be rated; empty for quality as a whole.
 
     Returns:
-        None if nothing is known, or nothing is better than anything else.
+        The examples; None if the renditions cannot be ranked or are all equal.
     """
     scores: dict[str, list[int]] = {segment.name: [] for segment in segments}
     for rating in ratings:

@@ -1,4 +1,4 @@
-"""Who may ask the rating server for what: checked before any request is answered."""
+"""Access control of the rating server, which checks every request first."""
 
 import asyncio
 import dataclasses
@@ -20,17 +20,17 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # Another collection may be served here tomorrow, with segments of the same names.
+    # Another collection with the same segment names may be served at this address later.
     "Cache-Control": "no-store",
 }
-# When and in what order segments were recorded would tell something of them.
+# Time and order of the recordings would reveal something about the segments.
 _TELLING_HEADERS = ("Last-Modified", "ETag")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Returns whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -39,26 +39,26 @@ def is_loopback(host: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Guard:
-    """Refuses requests of strangers, and turns every failure into one line of JSON.
+    """Rejects unauthorized requests, and turns every failure into one line of JSON.
 
-    On a loopback address a web site could point its own name at this machine, and so read and
-    write here (DNS rebinding): the name by which the server is asked must be the machine's own.
-    Anywhere else, a token is asked for.
+    On a loopback address, a website could point its own name at this machine and then read and
+    write here (DNS rebinding). The Host header must therefore be a name of this machine. On other
+    addresses a token is required.
     """
 
     host: str = "127.0.0.1"
     """Address that the server is bound to."""
     token: str = ""
-    """Asked for with every request; empty for none."""
+    """Token that every request must carry; empty for none."""
 
     @property
     def cookie(self) -> str:
-        """Name of the token's cookie. Cookies do not tell ports apart, so the name does."""
+        """Name of the token's cookie; it depends on the token because cookies ignore ports."""
         return f"rating_{hashlib.sha256(self.token.encode()).hexdigest()[:8]}"
 
     @web.middleware
     async def protect(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answers as `handler` does, or with an error."""
+        """Returns the response of `handler`, or an error."""
         try:
             self._check(request)
             return await handler(request)
@@ -100,7 +100,7 @@ class Guard:
         ]
         if request.path == "/":
             offered.append(request.query.get("token", ""))
-        # As bytes, since strings that are not ASCII cannot be compared in constant time.
+        # Compare bytes: `compare_digest` does not accept strings with non-ASCII characters.
         return any(
             hmac.compare_digest(token.encode("utf-8", "replace"), self.token.encode())
             for token in offered
@@ -108,14 +108,14 @@ class Guard:
 
 
 async def set_headers(_: web.Request, response: web.StreamResponse) -> None:
-    """Adds what keeps browsers safe, and takes away what tells too much."""
+    """Adds security headers, and removes headers that reveal too much."""
     response.headers.update(_HEADERS)
     for name in _TELLING_HEADERS:
         response.headers.popall(name, None)
 
 
 def _name(address: str) -> str | None:
-    """Of a Host header, without the port."""
+    """Returns the host name in a Host header, without the port."""
     try:
         return urllib.parse.urlsplit(f"//{address}").hostname
     except ValueError:

@@ -1,4 +1,4 @@
-"""What raters see and hear of a segment, and nothing else of it."""
+"""Pictures, sound and notes of segments, the only data that raters get."""
 
 import asyncio
 import pathlib
@@ -14,7 +14,7 @@ from rlhf.collection import Segment
 from rlhf.difference import differences
 
 _SOUND_SECONDS = 60.0
-_MARGIN = 2  # Keys shown above the highest and below the lowest note.
+_MARGIN = 2  # Number of keys shown above the highest and below the lowest note.
 _LEAST_KEYS = 14
 
 
@@ -22,8 +22,8 @@ class Material:
     """Pictures, sound and notes of segments, by their names.
 
     Args:
-        collection: folder out of which no file is read.
-        sounds: folder for sounds of segments that have no video.
+        collection: Folder of the collection; files outside of it are never read.
+        sounds: Folder for the sounds of segments without video.
     """
 
     def __init__(self, collection: pathlib.Path, sounds: pathlib.Path):
@@ -34,19 +34,19 @@ class Material:
         self._differences: tuple[Sequence[Segment], np.ndarray] | None = None
 
     def take(self, segments: Sequence[Segment]) -> None:
-        """Lets these segments be asked for."""
+        """Makes these segments available."""
         self._segments = {segment.name: segment for segment in segments}
 
     async def describe(self, name: str) -> dict[str, Any]:
-        """The notes of a segment, and where its pictures and sound are.
+        """Describes the notes of a segment and the addresses of its media.
 
         Returns:
-            seconds; lead_in: seconds after which the part to be judged begins; due and played:
-            lists of [onset s, offset s, key 0 to 87]; keys: lowest and highest to be drawn;
-            media: address of a video or a sound, or None; reason: why there is none.
+            "seconds": length; "lead_in": seconds until the part to be judged begins; "due" and
+            "played": lists of [onset s, offset s, key 0 to 87]; "keys": lowest and highest key to
+            be drawn; "media": address of a video or a sound, or None; "reason": reason for None.
 
         Raises:
-            web.HTTPException: there is no such segment, or it cannot be read.
+            web.HTTPException: The segment does not exist or cannot be read.
         """
         notes = await asyncio.to_thread(self._notes, name)
         if self._segment(name).video.is_file():
@@ -58,14 +58,14 @@ class Material:
         return notes | {"media": f"/media/{name}.wav", "reason": ""}
 
     def differences(self, segments: Sequence[Segment]) -> np.ndarray:
-        """How far segments differ for a listener; asked for the same ones, it is quick.
+        """Computes how far segments differ for a listener; the last result is cached.
 
         Returns:
-            (N, N) float64, see `rlhf.difference`, in the order of the segments; NaN between those
-            of different passages.
+            (N, N) float64 in the order of the segments, see `rlhf.difference`; NaN for segments of
+            different passages.
 
         Raises:
-            web.HTTPException: a performance cannot be read.
+            web.HTTPException: A performance cannot be read.
         """
         known = self._differences
         if known is None or known[0] is not segments:
@@ -79,18 +79,18 @@ class Material:
         return known[1]
 
     def video(self, name: str) -> pathlib.Path:
-        """The file of a segment's video.
+        """Returns the path of a segment's video.
 
         Raises:
-            web.HTTPException: there is none, or it lies outside the collection.
+            web.HTTPException: The video does not exist, or lies outside the collection.
         """
         return self._inside(self._segment(name).video)
 
     async def sound(self, name: str) -> pathlib.Path:
-        """The file of a segment's sound, which is made if it is not there.
+        """Returns the path of a segment's sound, which is synthesized if missing.
 
         Raises:
-            web.HTTPException: there is no such segment, or sound cannot be made here.
+            web.HTTPException: The segment does not exist, or sound cannot be made here.
         """
         segment = self._segment(name)
         file = self._sounds / f"{name}.wav"
@@ -109,7 +109,7 @@ class Material:
         return self._segments[name]
 
     def _inside(self, file: pathlib.Path) -> pathlib.Path:
-        """Follows symbolic links, but not out of the collection."""
+        """Resolves symbolic links, and rejects files outside the collection."""
         resolved = file.resolve()
         if not resolved.is_relative_to(self._collection):
             raise web.HTTPForbidden(reason="this file is not of the collection")
@@ -118,7 +118,7 @@ class Material:
         return resolved
 
     def _performance(self, segment: Segment, judged: bool = False) -> Performance:
-        """Of lead-in and passage, or of what is judged, the passage alone."""
+        """Reads the performance of lead-in and passage, or of the judged passage alone."""
         file = self._inside(segment.performance)
         try:
             return segment.judged() if judged else Performance.load(file)
@@ -159,7 +159,7 @@ def _no_sound(why: str) -> web.HTTPException:
 
 
 def _shown_keys(keys: np.ndarray) -> tuple[int, int]:
-    """Lowest and highest key of a drawing, so that it is neither crowded nor a single line."""
+    """Returns the lowest and highest key of a drawing with a margin and a minimum height."""
     low, high = (int(keys.min()), int(keys.max())) if len(keys) else (39, 39)
     spare = max(0, _LEAST_KEYS - (high - low + 1 + 2 * _MARGIN))
     low, high = low - _MARGIN - spare // 2, high + _MARGIN + (spare + 1) // 2

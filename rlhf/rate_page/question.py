@@ -1,4 +1,4 @@
-"""What a rater is shown: segments, what was answered about them, how far the rater is."""
+"""Questions to a rater: segments, earlier answers about them, and progress."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -11,20 +11,20 @@ from rlhf.collection import PlannedSegment
 from rlhf.ratings import Comparison, Rater, Rating, Ratings
 
 Mode = Literal["single", "pairs"]
-_LEAST_GAPS = 2  # Times between answers from which the time left is estimated.
+_LEAST_GAPS = 2  # Minimum number of gaps between answers for an estimate of the time left.
 
 Segments = tuple[str, ...]
 
 
 class Place(NamedTuple):
-    """Where a question stands among those that a rater has answered, repetitions left out."""
+    """Place of a question among a rater's answered questions, without repetitions."""
 
     answered: bool
-    """Whether it is one of them, to be corrected."""
+    """Whether the question has been answered and can be corrected."""
     earlier: Segments
-    """What was answered before it; empty if nothing was."""
+    """Segments of the question answered before this one; empty if there is none."""
     later: Segments
-    """What was answered after it; empty if the next new question comes after it."""
+    """Segments of the question answered after this one; empty if a new question follows."""
 
 
 class Question(NamedTuple):
@@ -32,58 +32,58 @@ class Question(NamedTuple):
 
     mode: Mode
     attribute: str
-    """What is asked for; empty for quality as a whole."""
+    """Attribute that is asked about; empty for quality as a whole."""
     segments: Segments
-    """Names: one, or the two of a pair; empty when there is nothing left to ask."""
+    """Names of one segment, or of the two of a pair; empty if nothing is left to ask."""
     repetition: bool
-    """Whether the rater has answered it before, and is asked again to see how consistent the
-    answers are. The page does not show it."""
+    """Whether the rater is asked again, to measure the consistency of the answers. The page does
+    not show it."""
     place: Place
     score: int | None
-    """What the rater has answered."""
+    """Score that the rater has given; None if there is none."""
     comment: str
     preferred: str | None
     passage: int
-    """Which passage it is about, from 1, in the order of the music; 0 if nothing is asked."""
+    """Number of the passage, from 1, in the order of the music; 0 if nothing is asked."""
     passages: int
-    """How many there are."""
+    """Number of passages in the collection."""
     done: int
-    """Questions that this rater has answered."""
+    """Number of questions that this rater has answered."""
     total: int
-    """That and what is still to be asked; of pairs about so many."""
+    """Number of answered and open questions; an estimate for pairs."""
     seconds_left: float | None
-    """By this rater's median time an answer; None as long as that is unknown."""
+    """Estimated time left from this rater's median time per answer; None if unknown."""
 
 
 class Subject(NamedTuple):
-    """What a session asks about."""
+    """The segments and the attribute that a session asks about."""
 
     segments: Sequence[PlannedSegment]
-    """Always in the same order."""
+    """Segments, always in the same order."""
     attribute: str
     difference: Callable[[], np.ndarray]
-    """Gives the differences between segments that `rlhf.asking_pairs.Asked` describes."""
+    """Function that returns the differences between segments, see `rlhf.asking_pairs.Asked`."""
 
     def passage(self, show: Segments) -> int:
-        """The number of a question's passage, from 1; 0 if there is none."""
+        """Returns the number of a question's passage, from 1; 0 if there is none."""
         of = {segment.name: segment.passage for segment in self.segments}
         return sorted(set(of.values())).index(of[show[0]]) + 1 if show else 0
 
     @property
     def passages(self) -> int:
-        """How many there are."""
+        """Number of passages."""
         return len({segment.passage for segment in self.segments})
 
 
 def ask(subject: Subject, ratings: Ratings, rater: Rater, mode: Mode, show: Segments) -> Question:
-    """The question that a rater is to be shown.
+    """Returns the question that a rater is shown.
 
     Args:
-        subject: what is asked about.
-        ratings: of the collection.
-        rater: who is asked.
-        mode: what to ask.
-        show: what to ask about, to be corrected; empty for what is to be asked next.
+        subject: Segments and attribute of the session.
+        ratings: Ratings of the collection.
+        rater: Rater who is asked.
+        mode: Kind of the question.
+        show: Segments of an answered question to be corrected; empty for the next question.
     """
     if mode == "pairs":
         return _ask_pair(subject, ratings, rater, show)
@@ -91,7 +91,7 @@ def ask(subject: Subject, ratings: Ratings, rater: Rater, mode: Mode, show: Segm
 
 
 def of_people(ratings: Sequence[Rating]) -> list[Rating]:
-    """Without those of simulated raters."""
+    """Returns the ratings by people, without those by simulated raters."""
     return [rating for rating in ratings if rating.rater.kind == "person"]
 
 
@@ -145,7 +145,7 @@ def _ask_pair(subject: Subject, ratings: Ratings, rater: Rater, show: Segments) 
 
     answers, repetitions = of_rater(False), of_rater(True)
     own = {(one.first, one.second): one for one in answers}
-    # The two change places when they come again.
+    # The two segments swap places when their pair is repeated.
     repeated = {frozenset((one.first, one.second)) for one in repetitions}
     asked = Asked(of_people(ratings.ratings(attribute)), answers, subject.difference())
     again = None
@@ -176,7 +176,7 @@ def _ask_pair(subject: Subject, ratings: Ratings, rater: Rater, show: Segments) 
 
 
 def _find(answered: Sequence[Segments], show: Segments) -> Place:
-    """Where a question stands among those answered, oldest first."""
+    """Returns the place of a question among those answered, oldest first."""
     around: list[Segments] = [(), *answered, ()]
     if show and show in answered:
         index = around.index(show, 1)
@@ -185,6 +185,6 @@ def _find(answered: Sequence[Segments], show: Segments) -> Place:
 
 
 def _seconds_left(times: Sequence[float], left: int) -> float | None:
-    """The median is not moved by breaks."""
+    """Estimates the time left by the median gap, which breaks hardly affect."""
     gaps = np.diff(sorted(times))
     return left * float(np.median(gaps)) if len(gaps) >= _LEAST_GAPS else None

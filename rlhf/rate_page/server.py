@@ -1,22 +1,22 @@
 """The server of the rating page: an aiohttp application over a collection and its ratings.
 
     GET  /, /page.css, /page.js and its modules           the page
-    GET  /api/start                                       what the command was given
+    GET  /api/start                                       rater and attribute of the command line
     GET  /api/examples                                    two segments that show the scale, or null
     GET  /api/question?rater=&mode=&show=                 a `Question`
-    GET  /api/segments/NAME                               notes, and where the media are
-    GET  /media/NAME.mp4, /media/NAME.wav                 pictures with sound; sound alone
-    POST /api/rate      {segment, score, comment, ...}    each answers with the next `Question`,
+    GET  /api/segments/NAME                               notes and addresses of the media
+    GET  /media/NAME.mp4, /media/NAME.wav                 video with sound; sound alone
+    POST /api/rate      {segment, score, comment, ...}    each returns the next `Question`
     POST /api/compare   {first, second, preferred, ...}   once the answer is safe on the disk
     POST /api/skip      {segment, ...}
-    POST /api/undo      {mode, ...}                       with the `Question` taken back
-    GET  /api/summary?rater=                              how far raters agree, and what comes next
+    POST /api/undo      {mode, ...}                       the `Question` taken back
+    GET  /api/summary?rater=                              agreement of raters, and the next command
 
-Every POST also has the rater and the attribute that the page asks for; the first three also have
-repetition: whether the question was asked again.
+Every POST also has the fields rater and attribute. The first three also have repetition, which
+says whether the question was asked again.
 
-The study is blind: nothing here tells which checkpoint played, how, or how well, but for the two
-examples. Whatever cannot be done is answered with {"error": "one line"}.
+The study is blind: apart from the two examples, no response reveals which checkpoint played,
+with which variation, or how well. Every failure is answered with {"error": "one line"}.
 """
 
 import asyncio
@@ -46,22 +46,22 @@ _MODULES = (
     "requests.js", "roll.js", "score.js",
 )  # fmt: skip
 _ASSETS = (_PAGE, "page.css", *_MODULES)
-# Seen for a moment by who follows a link with a token in it. An HTTP redirect would not do: where
-# the link is in another site's page, say a mail, SameSite=Strict keeps the cookie from it.
+# Shown briefly to a user who follows a link with a token. An HTTP redirect would not work: if the
+# link is on another site, such as a mail page, SameSite=Strict withholds the cookie from it.
 _GO_ON = '<!DOCTYPE html><meta http-equiv="refresh" content="0;url={0}"><a href="{0}">Go on</a>'
 
 Result = TypeVar("Result")
 
 
 class Session(NamedTuple):
-    """What the command was given."""
+    """Settings of the command that the page needs."""
 
     rater: str = ""
-    """Name that the page begins with; if empty it asks."""
+    """Name of the rater with which the page begins; if empty, the page asks for it."""
     attribute: str = ""
-    """What is asked for, such as "even"; empty for quality as a whole."""
+    """Attribute that is asked about, such as "even"; empty for quality as a whole."""
     next_command: str = ""
-    """What learns from the answers, shown at the end."""
+    """Command that learns from the answers, which the page shows at the end."""
 
 
 def make_app(
@@ -71,17 +71,17 @@ def make_app(
     guard: Guard,
     session: Session,
 ) -> web.Application:
-    """The application; segments that are recorded meanwhile are taken up as well.
+    """Makes the application; it also includes segments that are recorded while it runs.
 
     Args:
-        collection: whose segments are rated.
-        ratings: where answers go.
-        sounds: folder for sounds of segments that have no video.
-        guard: who may ask.
-        session: what the command was given.
+        collection: Collection to be rated.
+        ratings: Ratings that receive the answers.
+        sounds: Folder for the sounds of segments without video.
+        guard: Access control.
+        session: Settings of the command.
 
     Raises:
-        BadInput: nothing has been recorded.
+        BadInput: No segment has been recorded.
     """
     desk = _Desk(collection, ratings, sounds, guard, session)
     app = web.Application(middlewares=[guard.protect], client_max_size=_LARGEST_BODY)
@@ -108,7 +108,7 @@ def make_app(
 
 
 class _Desk:
-    """Answers the requests; see the top of this file."""
+    """Handles the requests; see the top of this file."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class _Desk:
         self._take_up_segments()
 
     def _take_up_segments(self) -> None:
-        """Those that have been recorded since, too."""
+        """Adds segments that have been recorded since the last call."""
         planned, missing = self._collection.planned, self._collection.missing()
         if self._segments and len(planned) - len(missing) == len(self._segments):
             return
@@ -143,7 +143,7 @@ class _Desk:
     # --- The page ---------------------------------------------------------------------------
 
     async def page(self, request: web.Request) -> web.Response:
-        """The page; what carries the token as an address is turned into a cookie first."""
+        """Serves the page; a token in the address is first turned into a cookie."""
         if not (self._guard.token and "token" in request.query):
             return self._asset(_PAGE)
         clean = "/?mode=pairs" if request.query.get("mode") == "pairs" else "/"
@@ -154,7 +154,7 @@ class _Desk:
         return response
 
     async def asset(self, request: web.Request) -> web.Response:
-        """What belongs to the page."""
+        """Serves a style sheet or module of the page."""
         return self._asset(request.match_info["asset"])
 
     def _asset(self, name: str) -> web.Response:
@@ -162,43 +162,43 @@ class _Desk:
         return web.Response(text=self._assets[name], content_type=kind, charset="utf-8")
 
     async def no_icon(self, _: web.Request) -> web.Response:
-        """Browsers ask for one."""
+        """Answers browsers that ask for an icon, since there is none."""
         return web.Response(status=204)
 
-    # --- What is shown ----------------------------------------------------------------------
+    # --- Data for the page ------------------------------------------------------------------
 
     async def start(self, _: web.Request) -> web.Response:
-        """The name and the attribute that the command was given."""
+        """Returns rater and attribute of the command line."""
         return web.json_response(
             {"rater": self._session.rater, "attribute": self._session.attribute}
         )
 
     async def examples(self, _: web.Request) -> web.Response:
-        """Two segments that show how the scale is meant."""
+        """Returns two segments that show the meaning of the scale."""
         found = await _limited(self._examples)
         return web.json_response({"examples": None if found is None else found._asdict()})
 
     async def question(self, request: web.Request) -> web.Response:
-        """What a rater is to be shown."""
+        """Returns the question that a rater is shown."""
         show = tuple(name for name in request.query.get("show", "").split(",") if name)
         mode = request.query.get("mode", "single")
         return await self._ask(request.query.get("rater", ""), mode, show)
 
     async def segment(self, request: web.Request) -> web.Response:
-        """The notes of a segment, and where its pictures and sound are."""
+        """Returns the notes of a segment and the addresses of its media."""
         return web.json_response(await self._material.describe(request.match_info["name"]))
 
     async def video(self, request: web.Request) -> web.StreamResponse:
-        """A segment's video, or the part that is asked for."""
+        """Serves a segment's video, or the requested range of it."""
         name = request.match_info["name"]
         return web.FileResponse(await asyncio.to_thread(self._material.video, name))
 
     async def sound(self, request: web.Request) -> web.StreamResponse:
-        """A segment's sound, likewise."""
+        """Serves a segment's sound, or the requested range of it."""
         return web.FileResponse(await self._material.sound(request.match_info["name"]))
 
     async def summary(self, request: web.Request) -> web.Response:
-        """How far people agree, how consistent one is, and what comes next."""
+        """Returns agreement of people, consistency of this rater, and the next command."""
         rater = _person(request.query.get("rater", ""))
         found = await _limited(summary, self._ratings, self._session.attribute)
         own = found["raters"].get(rater.name)
@@ -214,21 +214,21 @@ class _Desk:
     # --- Answers ----------------------------------------------------------------------------
 
     async def rate(self, request: web.Request) -> web.Response:
-        """Keeps a score."""
+        """Stores a score."""
         values = await self._read(request, segment=str, score=int, comment=str, repetition=bool)
         rater = _person(values.pop("rater"))
         await _limited(self._ratings.rate, rater, **values)
         return await self._ask(rater.name, "single")
 
     async def compare(self, request: web.Request) -> web.Response:
-        """Keeps which of two is better."""
+        """Stores a comparison of two segments."""
         values = await self._read(request, first=str, second=str, preferred=str, repetition=bool)
         rater = _person(values.pop("rater"))
         await _limited(self._ratings.compare, rater, **values)
         return await self._ask(rater.name, "pairs")
 
     async def skip(self, request: web.Request) -> web.Response:
-        """Keeps that a segment shall not be rated."""
+        """Stores that the rater skips a segment."""
         values = await self._read(request, segment=str, repetition=bool)
         rater = _person(values.pop("rater"))
         await _limited(self._ratings.skip, rater, **values)
@@ -244,12 +244,12 @@ class _Desk:
         segments = taken_back.segments
         if self._names.issuperset(segments):  # Segments may have been removed since.
             mode = "pairs" if len(segments) == 2 else "single"
-            if not taken_back.repetition:  # What is asked again is asked by itself.
+            if not taken_back.repetition:  # The order of questions asks a repetition again anyway.
                 return await self._ask(rater.name, mode, segments)
         return await self._ask(rater.name, mode)
 
     async def _read(self, request: web.Request, **types: type) -> dict[str, Any]:
-        """The fields of an answer; rater and attribute always belong to it."""
+        """Reads the fields of an answer, which always include rater and attribute."""
         values = await _read(request, rater=str, attribute=str, **types)
         require(
             values["attribute"] == self._session.attribute,
@@ -285,21 +285,21 @@ class _Desk:
 
 
 async def _limited(function: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
-    """Calls what waits for the disk, in a thread."""
+    """Calls a function that may wait for the disk in a thread, with a time limit."""
     return await asyncio.wait_for(asyncio.to_thread(function, *arguments, **named), _DISK_SECONDS)
 
 
 async def _read(request: web.Request, **types: type) -> dict[str, Any]:
-    """A JSON object of exactly these fields.
+    """Reads a JSON object with exactly these fields.
 
     Raises:
-        BadInput: the body is something else.
-        web.HTTPException: it is too large.
+        BadInput: The body is not such an object.
+        web.HTTPException: The body is too large.
     """
     body = await asyncio.wait_for(request.read(), _BODY_SECONDS)
     try:
         values = json.loads(body)
-        # Halves of surrogate pairs can be written in JSON, but not be kept.
+        # JSON can contain halves of surrogate pairs, which cannot be stored.
         json.dumps(values, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         values = None

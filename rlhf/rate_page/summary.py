@@ -1,4 +1,4 @@
-"""What the answers to a session amount to."""
+"""Summary of the answers of a session."""
 
 import collections
 from typing import Any
@@ -9,13 +9,14 @@ from rlhf.ratings import Ratings
 
 
 def summary(ratings: Ratings, attribute: str) -> dict[str, Any]:
-    """What people's answers about one attribute amount to; simulated raters are left out.
+    """Summarizes people's answers about one attribute; simulated raters are left out.
 
     Returns:
-        ratings and comparisons: how many hold; ties: in how many of the latter neither was
-        preferred; agreement: see `rlhf.agreement.Agreement`, None if there is none yet; raters: by
-        name the same three numbers, and consistency, see `rlhf.agreement.Consistency`, None if
-        nothing was asked again. Repetitions count only there.
+        "ratings" and "comparisons": numbers of answers that hold; "ties": number of comparisons
+        without a preference; "agreement": see `rlhf.agreement.Agreement`, None if unknown;
+        "raters": by name, the same three numbers and "consistency", see
+        `rlhf.agreement.Consistency`, None if nothing was asked again. Repetitions count only in
+        the consistency.
     """
     first = _answers(ratings, attribute, repetition=False)
     counts = _counts(first)
