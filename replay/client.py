@@ -1,5 +1,6 @@
 """Interface of the replay servers: a writer for each environment and a reader for the learner."""
 
+import contextlib
 import queue
 import threading
 from typing import Any, NamedTuple, Protocol
@@ -48,7 +49,7 @@ class Reader:
     """
 
     def __init__(self, replay: Replay, ahead: int):
-        self._here: queue.Queue[np.ndarray] = queue.Queue(ahead)
+        self._here: queue.Queue[np.ndarray | None] = queue.Queue(ahead)
         self._failure: Exception | None = None
         for which in range(len(replay.servers)):
             reader = _reader_of(replay, which)
@@ -64,9 +65,12 @@ class Reader:
         """
         self._require_alive()
         try:
-            return self._here.get(timeout=seconds) if seconds > 0 else self._here.get_nowait()
+            chunk = self._here.get(timeout=seconds) if seconds > 0 else self._here.get_nowait()
         except queue.Empty:
             return None
+        if chunk is None:
+            self._require_alive()
+        return chunk
 
     def ready(self) -> int:
         """Returns the number of chunks read ahead.
@@ -88,6 +92,8 @@ class Reader:
         # Reverb has many kinds of errors. A thread that ended silently would leave its server full.
         except Exception as error:
             self._failure = error
+            with contextlib.suppress(queue.Full):
+                self._here.put_nowait(None)  # Wakes the reader.
 
 
 def _reader_of(replay: Replay, which: int) -> _OneServer:

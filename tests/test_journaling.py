@@ -31,7 +31,7 @@ class Server:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """Servers answer at once: how Ray sends is not under test."""
-    monkeypatch.setattr(journaling.ray, "wait", lambda asked, timeout: (asked, []))
+    monkeypatch.setattr(journaling.ray, "wait", lambda asked, **_: (asked, []))
     monkeypatch.setattr(journaling, "get_result", lambda answer, *_: answer[0])
 
 

@@ -294,31 +294,33 @@ def test_a_reader_says_each_time_that_a_server_is_gone(monkeypatch, kind):
     monkeypatch.setattr(client, "_reader_of", lambda *_: types.SimpleNamespace(next=fail))
     reader = client.Reader(client.Replay([None, None], ["", ""]), 4)
     deadline = time.monotonic() + 60
+    while reader._failure is None and time.monotonic() < deadline:
+        time.sleep(0.01)
     with pytest.raises(PartFailed, match="a replay server is gone: no more"):
-        while time.monotonic() < deadline:
-            reader.take(0.01)
+        reader.take(0.01)
     for _ in range(3):
         with pytest.raises(PartFailed):
             reader.ready()
 
 
 @pytest.mark.skipif(not server_module.has_reverb(), reason="Reverb is not installed")
-def test_a_server_whose_journal_cannot_be_read_says_so():
+def test_a_server_whose_journal_cannot_be_read_says_so(monkeypatch):
     from replay import reverb_queue
 
     def fail(_chunk):
         raise MemoryError
 
     served = reverb_queue.ReverbQueue(8, 100)
-    served._new.add = fail
+    monkeypatch.setattr(served._new, "add", fail)
     writer = reverb_queue.ReverbWriter(f"localhost:{served.port}")
     writer.begin(observation(0, 0))
     writer.add(np.zeros(ACTION_DIM, np.float32), 0, 0.0, 1.0, observation(0, 1), True)
     writer.wait(10.0, everything=True)
     deadline = time.monotonic() + 60
+    while served._failure is None and time.monotonic() < deadline:
+        time.sleep(0.01)
     with pytest.raises(RuntimeError, match="the journal's chunks cannot be read"):
-        while time.monotonic() < deadline:
-            served.inserted()
+        served.inserted()
     with pytest.raises(RuntimeError, match="the journal's chunks cannot be read"):
         served.take_new(10)
 

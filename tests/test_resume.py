@@ -84,7 +84,12 @@ def test_what_cannot_be_changed_is_named_and_nothing_is(broken_off, front_door, 
 
 def test_the_run_is_looked_up_once(broken_off, front_door, monkeypatch):
     looked_up, find = [], storage.find
-    monkeypatch.setattr(storage, "find", lambda *which: looked_up.append(which) or find(*which))
+
+    def count_and_find(*which):
+        looked_up.append(which)
+        return find(*which)
+
+    monkeypatch.setattr(storage, "find", count_and_find)
     refused = front_door("train", "--resume", broken_off.path, "--seed", 7)
     assert_refused(refused, "--seed is 7")
     assert len(looked_up) == 1

@@ -63,7 +63,7 @@ def test_the_packages_are_named_alike_everywhere():
 def test_what_is_imported_is_declared():
     declared = {
         re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-")
-        for requirement in importlib.metadata.requires("robot-pianist")
+        for requirement in importlib.metadata.requires("robot-pianist") or ()
     }
     brought_by = importlib.metadata.packages_distributions()
     for path in MODULES:
