@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-all unit newer clusters browser check format study scaling evidence chaos soak fuzz peers clean
+.PHONY: help setup train test test-all unit newer clusters browser check cli-reference format study scaling evidence chaos soak fuzz peers clean
 
 # What `make train` passes on; put further options into ARGS: make train ARGS="--seed 7"
 TRAIN_FLAGS ?= --midi-file example_midis/westminster_chimes.mid --preset auto \
@@ -58,6 +58,9 @@ check: setup ## formatting, lint and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+cli-reference: setup ## write docs/cli.md anew from the help texts
+	$(VENV)/bin/python scripts/cli_reference.py > docs/cli.md
 
 format: setup ## format the source and put right what ruff can
 	$(VENV)/bin/ruff format .

@@ -151,17 +151,19 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command(train, "teach two hands to play a MIDI file, then play it"),
     "eval": Command(evaluate, "play a checkpoint: metrics, video with sound, MIDI"),
-    "status": Command(status, "what runs, how fast, since when", uses_jax=False),
-    "scale": Command(scale, "another number of actors for a run that runs"),
+    "status": Command(status, "list the runs, with state and speed", uses_jax=False),
+    "scale": Command(scale, "change the number of actors of a running training"),
     "submit": Command(submit, "run train, segments or cpl as a job of a Ray cluster"),
     "doctor": Command(
         doctor, "check a cluster, or this machine, before it costs money", uses_jax=False
     ),
-    "report": Command(report, "a run's curves and piano roll in one HTML file", uses_jax=False),
+    "report": Command(
+        report, "write a run's curves and piano roll into one HTML file", uses_jax=False
+    ),
     "segments": Command(segments, "record performances of a run, to be rated"),
     "rate": Command(rate, "rate recorded performances, on a page in the browser"),
     "cpl": Command(cpl, "fine-tune a policy on people's preferences"),
-    "bench": Command(bench, "speed of a part beside what it would replace"),
+    "bench": Command(bench, "measure the speed of a part beside its alternatives"),
 }
 
 

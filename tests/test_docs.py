@@ -1,5 +1,6 @@
 """The pages of the documentation: every link leads somewhere, every command is one."""
 
+import importlib.util
 import pathlib
 import re
 
@@ -34,6 +35,17 @@ def test_links_lead_somewhere(page):
 def test_commands_that_are_named_exist(page):
     named = re.findall(r"(?:^|`)pianist ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert set(named) <= set(pianist.COMMANDS)
+
+
+def test_the_options_are_those_of_the_help():
+    spec = importlib.util.spec_from_file_location(
+        "cli_reference", ROOT / "scripts/cli_reference.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.page() == (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), (
+        "docs/cli.md is not up to date: make cli-reference"
+    )
 
 
 def test_the_readme_is_short():
