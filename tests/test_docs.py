@@ -41,6 +41,8 @@ def test_the_options_are_those_of_the_help():
     spec = importlib.util.spec_from_file_location(
         "cli_reference", ROOT / "scripts/cli_reference.py"
     )
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.page() == (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), (
