@@ -123,7 +123,7 @@ def recorder(monkeypatch):
         (["train", "--environment-name", "RoboPianist-x"], ["unknown --environment-name"]),
         (["train", "--env-vars", "PIANIST_NONE"], ["--env-vars: PIANIST_NONE is not set here"]),
         (["train", "--address"], ["--address"]),
-        (["segments"], ["The run", "pianist segments --help"]),
+        (["segments"], ["Run whose checkpoints play", "pianist segments --help"]),
         (["segments", "some", "--noise", "9"], ["--noise is (9.0,)"]),
         (["cpl", "some"], ["--load-checkpoint"]),
         (["cpl", "--load-checkpoint", "it"], ["COLLECTION is missing"]),

@@ -28,8 +28,8 @@ class EvaluateConfig:
     """
 
     load_checkpoint: str
-    """Checkpoint to play: the folder or URL of a checkpoint or a run, or the name of a run below
-    --root-dir. For a run, the newest checkpoint is played."""
+    """Checkpoint to play: folder or URL of a checkpoint or of a run, or the name of a run in
+    the folder of the runs. For a run, the newest checkpoint is played."""
     root_dir: str = "runs"
     """Folder or URL that holds the runs."""
     record_dir: pathlib.Path = pathlib.Path("eval")
