@@ -31,6 +31,7 @@ from rlhf.rounds import Round, read_rated
 from rlhf.simulated_raters import QUALITIES, listened_for
 from rlhf.variation import Variation
 from training import run
+from training.active_run import ActiveRun
 from training.config import WandbConfig, require_seed_and_name, to_json
 from training.logbook import Logbook
 from training.parts import remote
@@ -186,7 +187,6 @@ class _FineTuning:
         self._write_report = write_report
         self._config = config
         self._folder = folder
-        self._logbook = logbook
         self._base = base
         self._description = {
             name: value for name, value in base.description.items() if name != "learner_steps"
@@ -201,6 +201,7 @@ class _FineTuning:
             started=time.time(),
             max_steps=config.max_steps,
         )
+        self._active = ActiveRun(folder, logbook, self._status, contextlib.nullcontext)
 
     def run(
         self,
@@ -210,20 +211,20 @@ class _FineTuning:
         answers: dict[str, int],
         favored: style.Style | None,
     ) -> dict[str, Any]:
-        self._set_state("starting")
+        self._active.set_state("starting")
         try:
             self._start(repertoire, loaded, weights)
-            self._set_state("evaluating")
+            self._active.set_state("evaluating")
             saved = self._save(0.0)
             start, learning = PackedFolder.pack(saved), None
             heard = self._guard.hear(start)
             before = self._evaluate(saved) | heard
             settled = self._follow(favored, start, heard) if favored else None
             if settled is None:
-                self._set_state("training")
+                self._active.set_state("training")
                 self._loop()
                 learning = self._stop(weights)
-                self._set_state("evaluating")
+                self._active.set_state("evaluating")
                 settled = self._guard.settle(start, heard, self._line())
             if settled is None:
                 settled = Settled("", 0.0, self._packed(0.0), heard)
@@ -255,13 +256,13 @@ class _FineTuning:
             self._say(settled)
             write_json(self._folder.comparison, comparison)
         except KeyboardInterrupt:
-            self._set_state("stopped")
+            self._active.set_state("stopped")
             raise
         except BaseException:
-            self._set_state("failed")
+            self._active.set_state("failed")
             raise
         report = str(self._write_report(self._folder.path))
-        self._set_state("finished")
+        self._active.set_state("finished")
         return {
             "run": self._folder.name,
             "folder": str(self._folder.path),
@@ -339,7 +340,7 @@ class _FineTuning:
                 )
                 step = self._status.learner_steps = report.step
                 self._status.learner_steps_per_second = report.steps_per_second
-                self._status.write(self._folder.status)
+                self._active.write_status()
                 self._log(
                     {f"cpl/{name}": value for name, value in report.metrics.items()}
                     | {"learner/steps_per_second": report.steps_per_second}
@@ -390,7 +391,7 @@ class _FineTuning:
         }
 
     def _write(self, values: Mapping[str, float | None]) -> None:
-        self._logbook.write(self._base.environment_steps, self._status.learner_steps, values)
+        self._active.log(self._base.environment_steps, self._status.learner_steps, values)
 
     def _save(self, share: float = 1.0) -> pathlib.Path:
         written: pathlib.Path = self._packed(share).write(self._folder.checkpoints.absolute())
@@ -416,11 +417,15 @@ class _FineTuning:
                 "the evaluation failed",
                 _EVALUATION_SECONDS,
             )
-        folder, values = evaluation.write(self._folder.evaluations), evaluation.metrics
-        self._status.note_f1 = values["note_f1"]
-        self._write({f"eval/{name}": value for name, value in values.items()})
+        folder = self._active.keep(
+            evaluation, self._base.environment_steps, self._status.learner_steps
+        )
         self._recordings.begin(self._evaluator, evaluation, folder)
-        return {"checkpoint": str(saved), "evaluation": str(folder), "metrics": values}
+        return {
+            "checkpoint": str(saved),
+            "evaluation": str(folder),
+            "metrics": evaluation.metrics,
+        }
 
     # --- Choice of the result ---------------------------------------------------------------
 
@@ -482,10 +487,6 @@ class _FineTuning:
             "policies' mean",
         }[settled.line]
         print(line, file=sys.stderr)
-
-    def _set_state(self, state: str) -> None:
-        self._status.state = state
-        self._status.write(self._folder.status)
 
 
 def _describe(favored: style.Style) -> dict[str, Any]:
