@@ -97,7 +97,7 @@ class _Rollout:
 class _Share:
     """The environments of one thread, which chooses all their actions in one forward pass."""
 
-    def __init__(self, rollouts: list[_Rollout], seed: int):
+    def __init__(self, rollouts: list[_Rollout], seed: tuple[int, ...]):
         self._rollouts = rollouts
         self._random = np.random.default_rng(seed)
         self._version = -1
@@ -170,7 +170,8 @@ class Actor:
         agent_config: Settings of the policy's network.
         environments: Number of environments.
         number: Number of the actor, counted from 0.
-        seed: Random seed of the run.
+        seed: Random seed of the run, and the environment steps that it has taken before. A resumed
+            run therefore does not repeat its first actions.
         replay: Replay servers that take the transitions.
         parameter_server: Handle of the `ParameterServer` actor.
         processors: Threads and cores to play on.
@@ -182,7 +183,7 @@ class Actor:
         agent_config: SACConfig,
         environments: int,
         number: int,
-        seed: int,
+        seed: tuple[int, int],
         replay: Replay,
         parameter_server: Any,
         processors: Processors = ONE_THREAD,
@@ -202,9 +203,7 @@ class Actor:
         ]
         threads = min(environments, processors.threads)
         self._threads = ThreadPoolExecutor(threads)
-        self._shares = [
-            _Share(rollouts[i::threads], seed + 1000 * (number + 1) + i) for i in range(threads)
-        ]
+        self._shares = [_Share(rollouts[i::threads], (*seed, number, i)) for i in range(threads)]
         # The learner publishes the weights of these inputs only.
         active = active_goals(pianos[0].layout, repertoire.table)
         self._policy_parts = (agent_config, active.layout, active.table)

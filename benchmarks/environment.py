@@ -184,7 +184,7 @@ def _actor(cores: int, repertoire: Repertoire) -> Iterator[Callable[[float], flo
             config.agent_config,
             _ENVIRONMENTS_PER_CORE * cores,
             0,
-            0,
+            (0, 0),
             replay,
             server,
             Processors(threads=cores),

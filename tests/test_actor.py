@@ -51,7 +51,7 @@ def test_an_episode_that_diverges_is_broken_off_and_the_next_is_as_any(rollout, 
 def test_the_others_play_on_and_it_is_counted(piano):
     rollouts = [_Rollout(PianoEnvironment(piano), Kept()) for _ in range(2)]
     rollouts[0].environment.data.qpos[3] = np.nan
-    report = _Share(rollouts, seed=0).collect(time.monotonic() + 0.5, lambda: (None, None))
+    report = _Share(rollouts, seed=(0,)).collect(time.monotonic() + 0.5, lambda: (None, None))
     assert report.diverged == 1
     assert report.steps > 4
 
@@ -62,3 +62,17 @@ def test_mujoco_leaves_no_file_about_it(rollout, tmp_path, monkeypatch):
     with pytest.raises(DivergedError):
         rollout.step(np.zeros(rollout.environment.piano.action_dim, np.float32), 0)
     assert list(tmp_path.iterdir()) == []
+
+
+def first_rows(piano, seed):
+    writer = Kept()
+    rollout = _Rollout(PianoEnvironment(piano), writer)
+    _Share([rollout], seed).collect(time.monotonic() + 0.3, lambda: (None, None))
+    writer.wait(1.0, everything=True)
+    return writer.kept[0][:3]
+
+
+def test_a_resumed_run_does_not_repeat_its_first_actions(piano):
+    begun = first_rows(piano, (42, 0, 0, 0))
+    np.testing.assert_array_equal(begun, first_rows(piano, (42, 0, 0, 0)))
+    assert not np.array_equal(begun, first_rows(piano, (42, 5000, 0, 0)))

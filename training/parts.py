@@ -177,7 +177,7 @@ def _start(
             config.learner.agent_config,
             config.actor.environments_per_actor,
             number,
-            config.seed,
+            (config.seed, resumed.environment_steps),
             replay,
             parameter_server,
             Processors(threads, actor_cores),
