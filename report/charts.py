@@ -1,36 +1,14 @@
-"""Small line charts as inline SVG, with colors from the surrounding page."""
+"""Small line charts, laid out for the SVG of `charts.html`, and numbers in few characters."""
 
-import html
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 _MOST_POINTS, _MOST_DOTS = 400, 100
-_WIDTH, _HEIGHT = 420.0, 224.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 403.0, 10.0, 188.0
-
-STYLE = """
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));
-gap:1rem 1.2rem}
-.chart{margin:0;break-inside:avoid;min-width:0}.chart svg{display:block;width:100%;height:auto}
-.chart h3{margin:0;font-size:1rem}.chart p{margin:0;color:var(--muted);font-size:.85rem}
-.chart .keys{display:flex;flex-wrap:wrap;gap:0 .9rem;min-height:1.4em;font-size:.85rem}
-.chart .keys span::before{content:"";display:inline-block;width:1em;height:.25em;border-radius:2px;
-background:currentColor;vertical-align:middle;margin-right:.4em}
-.chart .keys b{color:var(--ink);font-weight:400}
-.in-hit{color:var(--hit)}.in-second{color:var(--second)}
-.in-missed{color:var(--missed)}.in-wrong{color:var(--wrong)}
-.chart text{fill:var(--muted);font-size:12px;font-family:inherit}
-.chart .grid{stroke:var(--line);stroke-width:.8}
-.chart .line{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}
-.chart .dot{fill:currentColor;stroke:var(--paper);stroke-width:1}
-.chart .band{fill:currentColor;opacity:.2}
-@media print{.charts{grid-template-columns:repeat(3,1fr)}}
-"""
 
 
 class Curve(NamedTuple):
@@ -102,7 +80,7 @@ def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [tick * step for tick in range(first, last + 1)]
 
 
-def draw_chart(
+def lay_out_chart(
     title: str,
     words: str,
     curves: Iterable[Curve],
@@ -110,8 +88,8 @@ def draw_chart(
     limits: tuple[float, float] | None = None,
     logarithmic: bool = False,
     whole: bool = False,
-) -> str:
-    """Draws a chart with the last value of each curve above it.
+) -> dict[str, Any] | None:
+    """Lays out a chart.
 
     Args:
         title: Heading of the chart.
@@ -124,28 +102,22 @@ def draw_chart(
         whole: Whether the horizontal axis only shows whole numbers.
 
     Returns:
-        HTML figure; an empty string if there is nothing to draw.
+        What `draw_chart` of `charts.html` draws; None if there is nothing to draw.
     """
     drawn = [(curve, thinned) for curve in curves if len((thinned := thin(curve.x, curve.y)).x)]
     if not drawn:
-        return ""
+        return None
     axes = _Axes([thinned for _, thinned in drawn], limits, logarithmic)
-    body = "".join(_draw_curve(axes, curve, thinned) for curve, thinned in drawn)
-    keys = "".join(
-        f'<span class="in-{curve.color}"><b>{curve.label} '
-        f"{short_number(thinned.mean[-1])}</b></span>"
-        for curve, thinned in drawn
-    )
-    return (
-        f'<figure class="chart"><h3>{title}</h3><p>{html.escape(words)}</p>'
-        f'<div class="keys">{keys}</div>'
-        f'<svg viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" role="img" aria-label="{title}">'
-        f"{axes.draw(x_label, whole)}{body}</svg></figure>"
-    )
+    lines = [_lay_out_line(axes, curve, thinned) for curve, thinned in drawn]
+    chart = {"title": title, "words": words, "x_label": x_label, "lines": lines}
+    return chart | {"axes": axes, "levels": axes.levels(), "ticks": axes.ticks(whole)}
 
 
 class _Axes:
     """Linear or logarithmic axes around some curves."""
+
+    WIDTH, HEIGHT = 420, 224
+    LEFT, RIGHT, TOP, BOTTOM = 48, 403, 10, 188
 
     def __init__(
         self, curves: Sequence[Thinned], limits: tuple[float, float] | None, logarithmic: bool
@@ -171,56 +143,42 @@ class _Axes:
 
     def x(self, values: np.ndarray) -> np.ndarray:
         """Converts values to horizontal positions in the drawing."""
-        return _LEFT + (values - self.left) / (self.right - self.left) * (_RIGHT - _LEFT)
+        share = (values - self.left) / (self.right - self.left)
+        return self.LEFT + share * (self.RIGHT - self.LEFT)
 
     def y(self, values: np.ndarray) -> np.ndarray:
         """Converts values to vertical positions in the drawing, clipped at its edges."""
         if self.logarithmic:
             values = np.log10(np.maximum(values, 1e-300))
         share = np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0)
-        return _BOTTOM - share * (_BOTTOM - _TOP)
+        return self.BOTTOM - share * (self.BOTTOM - self.TOP)
 
-    def draw(self, x_label: str, whole: bool) -> str:
-        """Draws the grid, the numbers and the label of the horizontal axis."""
+    def levels(self) -> list[tuple[float, float]]:
+        """Returns values of the vertical axis to show, with their positions."""
         if self.logarithmic:
             decades = range(math.ceil(self.low), math.floor(self.high) + 1)
             levels = [10.0**decade for decade in decades[:: 1 + len(decades) // 6]]
         else:
             levels = round_ticks(self.low, self.high)
+        return list(zip(levels, self.y(np.array(levels)), strict=True))
+
+    def ticks(self, whole: bool) -> list[tuple[float, float]]:
+        """Returns values of the horizontal axis to show, with their positions."""
         ticks = round_ticks(self.left, self.right, 6)
         if whole:
             ticks = [tick for tick in ticks if math.isclose(tick, round(tick), abs_tol=1e-6)]
-        rows = "".join(
-            f'<path class="grid" d="M{_LEFT:g} {y:.1f}H{_RIGHT:g}"/><text x="{_LEFT - 6:g}" '
-            f'y="{y + 4:.1f}" text-anchor="end">{short_number(level)}</text>'
-            for level, y in zip(levels, self.y(np.array(levels)), strict=True)
-        )
-        columns = "".join(
-            f'<path class="grid" d="M{x:.1f} {_BOTTOM:g}v4"/><text x="{x:.1f}" '
-            f'y="{_BOTTOM + 17:g}" text-anchor="middle">{short_number(tick)}</text>'
-            for tick, x in zip(ticks, self.x(np.array(ticks)), strict=True)
-        )
-        return (
-            f'{rows}{columns}<text x="{(_LEFT + _RIGHT) / 2:g}" y="{_HEIGHT - 3:g}" '
-            f'text-anchor="middle">{x_label}</text>'
-        )
+        return list(zip(ticks, self.x(np.array(ticks)), strict=True))
 
 
-def _draw_curve(axes: _Axes, curve: Curve, thinned: Thinned) -> str:
-    x, y = axes.x(thinned.x), axes.y(thinned.mean)
-    band = dots = ""
+def _lay_out_line(axes: _Axes, curve: Curve, thinned: Thinned) -> dict[str, Any]:
+    x, y, band, dots = axes.x(thinned.x), axes.y(thinned.mean), "", []
     if thinned.greatest is not thinned.mean:
         above, below = axes.y(thinned.greatest), axes.y(thinned.least)
-        around = _points(np.append(x, x[::-1]), np.append(above, below[::-1]))
-        band = f'<polygon class="band" points="{around}"/>'
+        band = _points(np.append(x, x[::-1]), np.append(above, below[::-1]))
     if len(x) == 1 or (curve.dots and len(x) <= _MOST_DOTS):
-        dots = "".join(
-            f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="3.5"><title>'
-            f"{curve.label} {short_number(value)} at {short_number(place)}</title></circle>"
-            for a, b, value, place in zip(x, y, thinned.mean, thinned.x, strict=True)
-        )
-    line = f'<polyline class="line" points="{_points(x, y)}"/>'
-    return f'<g class="in-{curve.color}">{band}{line}{dots}</g>'
+        dots = list(zip(x, y, thinned.mean, thinned.x, strict=True))
+    line = {"label": curve.label, "color": curve.color, "last": thinned.mean[-1]}
+    return line | {"points": _points(x, y), "band": band, "dots": dots}
 
 
 def _points(x: np.ndarray, y: np.ndarray) -> str:

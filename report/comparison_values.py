@@ -16,13 +16,16 @@ class Measured(NamedTuple):
     half_width: float | None = None
     """Half width of the mean's 95% interval; None for a single number."""
 
+    def parts(self, decimals: int) -> list[str]:
+        """Returns the number in words and, if it has an interval, the half width of that."""
+        parts = [full_number(self.value, decimals)]
+        if self.value is not None and self.half_width is not None:
+            parts.append(f"± {full_number(self.half_width, decimals)}")
+        return parts
 
-def full_measure(measured: Measured, decimals: int) -> str:
-    """Formats a number as HTML, with the half width of its interval if it has one."""
-    words = full_number(measured.value, decimals)
-    if measured.value is None or measured.half_width is None:
-        return words
-    return f"<span>{words}</span> <span>± {full_number(measured.half_width, decimals)}</span>"
+    def words(self, decimals: int) -> str:
+        """Returns the number and the half width of its interval, in words."""
+        return " ".join(self.parts(decimals))
 
 
 class Values:

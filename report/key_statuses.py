@@ -25,6 +25,11 @@ class Bar(NamedTuple):
     onset: float
     offset: float
 
+    @property
+    def span(self) -> str:
+        """Onset and offset in words."""
+        return _span(self.onset, self.offset)
+
 
 class Onset(NamedTuple):
     """The onset of a due or a wrong note."""
@@ -86,9 +91,12 @@ def _onset(
     status: str, note: np.ndarray, words: str, due: float | None, played: float | None
 ) -> Onset:
     onset, offset, key = note[:3].tolist()
-    name = note_name(int(key))
-    words = f"{name}, {onset:.2f} to {offset:.2f} s: {words}"
+    words = f"{note_name(int(key))}, {_span(onset, offset)}: {words}"
     return Onset(status, int(key), onset, words, due, played)
+
+
+def _span(onset: float, offset: float) -> str:
+    return f"{onset:.2f} to {offset:.2f} s"
 
 
 def _delay(seconds: float) -> str:

@@ -1,9 +1,9 @@
 """The learning curves of a run, with one small chart per quantity."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from report.charts import Curve, draw_chart
+from report.charts import Curve, lay_out_chart
 from report.records import Evaluation, Record, Steps, numbers
 
 
@@ -116,8 +116,10 @@ _CHARTS = (
 )
 
 
-def draw_curves(records: Sequence[Record], evaluations: Sequence[Evaluation], steps: Steps) -> str:
-    """Draws the section of curves, or a sentence if there is nothing to draw yet.
+def lay_out_curves(
+    records: Sequence[Record], evaluations: Sequence[Evaluation], steps: Steps
+) -> list[dict[str, Any]]:
+    """Lays out the charts for which there are values.
 
     Args:
         records: Lines of the logbook.
@@ -126,8 +128,8 @@ def draw_curves(records: Sequence[Record], evaluations: Sequence[Evaluation], st
     """
     lines = [*records, *(evaluation.metrics for evaluation in evaluations)]
     counts, minutes = numbers(lines, steps.name), numbers(lines, "seconds") / 60
-    charts = "".join(
-        draw_chart(
+    charts = [
+        lay_out_chart(
             chart.title,
             chart.words,
             [
@@ -145,7 +147,5 @@ def draw_curves(records: Sequence[Record], evaluations: Sequence[Evaluation], st
             chart.logarithmic,
         )
         for chart in _CHARTS
-    )
-    if not charts:
-        return '<h2>Curves</h2><p class="note">The logbook holds no curve yet.</p>'
-    return f'<h2>Curves</h2><div class="charts">{charts}</div>'
+    ]
+    return [chart for chart in charts if chart is not None]

@@ -15,10 +15,10 @@ from common.errors import BadInput
 from piano.performance import Performance
 from report.charts import DASH, MINUS, round_ticks, short_number, thin
 from report.key_statuses import find_bars, find_onsets, key_range, note_name
-from report.page import ReportConfig, report, write_report
-from report.piano_roll import draw_roll
+from report.page import TEMPLATES, ReportConfig, report, write_report
+from report.performance_section import describe_touch
+from report.piano_roll import lay_out_roll
 from report.records import read_evaluations, read_logbook
-from report.velocity_lane import describe_touch
 from training.run import RunFolder
 
 STEP = 0.05
@@ -76,7 +76,7 @@ class Page(html.parser.HTMLParser):
         self.open: list[str] = []
         self.seen: list[str] = []
         self.attributes: list[tuple[str, str]] = []
-        self.words = ""
+        self.data = ""
         self.feed(text)
         self.close()
 
@@ -95,7 +95,11 @@ class Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.words += data
+        self.data += data
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.data.split())
 
 
 def make_performance(**changes) -> Performance:
@@ -118,6 +122,11 @@ def make_performance(**changes) -> Performance:
         "positions": np.zeros((21, 2), np.float32),
     }
     return Performance(**(arrays | changes))
+
+
+def draw_roll(performance: Performance) -> str:
+    template = '{% from "piano_roll.html" import draw_roll %}{{ draw_roll(roll) }}'
+    return TEMPLATES.from_string(template).render(roll=lay_out_roll(performance))
 
 
 def make_run(run: pathlib.Path, title="Twinkle", evaluations=2, lines=50) -> pathlib.Path:
@@ -188,9 +197,9 @@ def compared(text: str, number: int = 0) -> list[list[str]]:
     """The rows of a table of the comparison: label, before, after, difference, verdict."""
     table = text.split('<table class="compare">')[1 + number].partition("</table>")[0]
     table = table.replace(DASH, "-").replace(MINUS, "-")
-    rows = re.findall(r"<tr>(.*?)</tr>", table)[1:]
-    cells = [re.split(r"</td><td>|</th><td>|<span class", row) for row in rows]
-    return [[re.sub(r"^[^<]*?>|<.*?>", "", cell) for cell in row] for row in cells]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)[1:]
+    cells = [re.split(r"</t[dh]>\s*<td>|<span class", row) for row in rows]
+    return [[re.sub(r"^[^<]*?>|<.*?>", "", cell).strip() for cell in row] for row in cells]
 
 
 def test_frames_are_classified():
@@ -236,7 +245,7 @@ def test_roll_says_what_happened_to_each_note():
     assert "G4, 0.60 to 0.75 s: wrong: played, not due" in titles
     assert "C4, 0.10 to 0.30 s: hit, 20 ms late, velocity 70" in titles
     assert "Pedal played, not due, 0.50 to 0.60 s" in titles
-    bars = re.findall(r'<g class="(hit|missed|wrong)"><rect', drawn)
+    bars = re.findall(r'<g class="(hit|missed|wrong)">\s*<rect', drawn)
     assert sorted(bars) == ["hit", "missed", "wrong"]
 
 
@@ -246,7 +255,7 @@ DUE = [[0.1, 0.3, 39, 40], [0.4, 0.5, 43, 127], [0.7, 0.9, 48, 20]]
 def test_velocities_lie_below_the_roll():
     drawn = draw_roll(make_performance(due_notes=np.array(DUE)))
     lane = drawn.partition('<g class="velocities">')[2]
-    notes = dict(re.findall(r"<title>(\S+), [^<]*</title>(.*?)</g></g>", lane))
+    notes = dict(re.findall(r"<title>(\S+), [^<]*</title>\s*(.*?)</g>\s*</g>", lane, re.DOTALL))
     # From 98 for 0 to 8 for 127: played 70 and due 40; missed, due 127; wrong, played 90.
     assert 'M100.0 98V48.4"' in notes["C4"]
     assert 'M100.0 69.7m-4 0h8"' in notes["C4"]
@@ -290,7 +299,7 @@ def test_touch_is_described_in_words():
 
 def test_bars_lie_at_their_times():
     drawn = draw_roll(make_performance())
-    bar = re.search(r'<rect x="([\d.]+)"[^>]*width="([\d.]+)"[^>]*><title>C4', drawn)
+    bar = re.search(r'<rect x="([\d.]+)"[^>]*width="([\d.]+)"[^>]*>\s*<title>C4', drawn)
     assert bar is not None
     assert [float(place) for place in bar.groups()] == [100.0, 200.0]
 
@@ -377,7 +386,7 @@ def test_hostile_words_are_escaped(tmp_path):
     page = Page(text)
     assert page.open == []
     assert not {"script", "img", "b>"} & set(page.seen)
-    assert "&lt;script&gt;alert(&quot;1&quot;)" in text
+    assert "&lt;script&gt;alert(&#34;1&#34;)" in text
 
 
 def test_fine_tuning_is_compared_before_and_after(tmp_path):
@@ -418,11 +427,11 @@ def test_performances_before_and_after_are_side_by_side(tmp_path):
     text = write_report(run).read_text("utf-8")
     videos = [value.partition("base64,")[2] for value in re.findall(r'<video.*?src="(.*?)"', text)]
     assert [base64.b64decode(video) for video in videos] == [b"before", b"after"]
-    strips = re.findall(r'<svg class="strip".*?</svg>', text)
+    strips = re.findall(r'<svg class="strip".*?</svg>', text, re.DOTALL)
     assert len(strips) == 2
     assert len({re.findall('viewBox="(.*?)"', strip)[0] for strip in strips}) == 1
     assert all('<path class="hit" d="M50.0 ' in strip for strip in strips)
-    assert "From left to right 0 to 2.0 s, from bottom to top A0 to B5." in text
+    assert "From left to right 0 to 2.0 s, from bottom to top A0 to B5." in Page(text).words
     assert "Then and now" not in text
     assert "See and hear it" not in text
 
@@ -443,7 +452,7 @@ def test_fine_tuning_counts_its_own_steps(tmp_path):
         "Speed",
     ):
         assert chart in words
-    assert "training 0.75validation 0.625" in words
+    assert "training 0.75 validation 0.625" in words
 
 
 def test_training_knows_nothing_of_fine_tuning(tmp_path):
@@ -670,8 +679,8 @@ def section(tmp_path, heading, **more):
     part = re.split("<h3>|</section>|<div class=.sides", text.partition(f"<h3>{heading}</h3>")[2])[
         0
     ]
-    rows = re.findall(r"<tr>(.*?)</tr>", part)
-    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in rows]
+    rows = re.findall(r"<tr>(.*?)</tr>", part, re.DOTALL)
+    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
     return Page(part.partition("<table")[0]).words, [
         [re.sub("<.*?>", "", cell).replace(DASH, "-").replace(MINUS, "-") for cell in row]
         for row in cells
@@ -804,7 +813,9 @@ def test_rounds_are_a_table_and_a_picture(tmp_path):
     ]
     assert "Each round began with the policy that the one before ended with" in words
     text = (tmp_path / "run" / "report.html").read_text("utf-8")
-    ratings, notes = re.findall(r'aria-label="(?:Rating|Note F1) by round">(.*?)</svg>', text)
+    ratings, notes = re.findall(
+        r'aria-label="(?:Rating|Note F1) by round">(.*?)</svg>', text, re.DOTALL
+    )
     assert re.findall("<title>(.*?)</title>", ratings) == ["note-f1 44.2 at 2"]
     assert re.findall("<title>(.*?)</title>", notes) == [
         *("note F1 0.94 at 0", "note F1 0.935 at 1", "note F1 0.93 at 2")

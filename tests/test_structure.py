@@ -60,6 +60,24 @@ def test_the_packages_are_named_alike_everywhere():
     assert set(installed) == there == set(PACKAGES)
 
 
+def test_what_lies_beside_the_modules_is_installed():
+    section = (ROOT / "pyproject.toml").read_text().partition("[tool.setuptools.package-data]")[2]
+    installed = {
+        file
+        for package, patterns in re.findall(r'"([\w.]+)" = \[(.*)\]', section.partition("\n[")[0])
+        for pattern in re.findall(r'"(.*?)"', patterns)
+        for file in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    beside = {path.parent for path in MODULES} - {ROOT}
+    there = {
+        file
+        for folder in beside
+        for kind in ("html", "css", "js")
+        for file in folder.glob(f"*.{kind}")
+    }
+    assert installed == there != set()
+
+
 def test_what_is_imported_is_declared():
     declared = {
         re.split(r"[^\w.-]", requirement)[0].lower().replace("_", "-")
