@@ -72,7 +72,7 @@ def require_same(collection: Collection, base: TrainedPolicy, songs: Sequence[So
 
 def _recorded(collection: Collection) -> TrainConfig:
     where = f"the collection {collection.path}"
-    return from_json(TrainConfig, collection.manifest.get("config"), where)
+    return from_json(collection.manifest.get("config"), where)
 
 
 def load_rounds(collections: Sequence[Collection]) -> list[Round]:

@@ -89,7 +89,7 @@ def _checkpoint(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, 
         with contextlib.suppress(BadInput):
             found = checkpoint.find(folder)
             described = checkpoint.load_description(found)
-            from_json(TrainConfig, described.get("config"), "here")
+            from_json(described.get("config"), "here")
             for values in described.get("songs", []):
                 Song.from_json(values)
         with contextlib.suppress(BadInput):

@@ -102,28 +102,51 @@ def test_settings_survive_their_file():
         "train",
         ["--midi-file", "a.mid", "--max-minutes", "3", "--agent-config.target-entropy", "-5"],
     )
-    assert from_json(TrainConfig, json.loads(json.dumps(to_json(config))), "a file") == config
+    assert from_json(json.loads(json.dumps(to_json(config))), "a file") == config
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "words"),
     [
-        {"seed": "x"},
-        {"seed": True},
-        {"nonsense": 1},
-        {"environment": {"clip": 1}},
-        {"environment": []},
-        {"learner": {"agent_config": {"activation": "sine"}}},
-        {"replay": {"batch_size": -1}},
+        ({"seed": "x"}, "the setting seed in a file is 'x': Input should be a valid integer"),
+        ({"seed": True}, "seed in a file is True: Input should be a valid integer"),
+        ({"seed": None}, "seed in a file is None: Input should be a valid integer"),
+        ({"learner": {"discount": 10**400}}, "--discount is inf, must be 0 or more"),
+        ({"nonsense": 1}, "the setting nonsense in a file is 1: there is no such setting"),
+        (
+            {"environment": {"nonsense": []}},
+            "environment.nonsense in a file is []: there is no such setting",
+        ),
+        (
+            {"environment": {"clip": 1}},
+            "environment.clip in a file is 1: Input should be a valid boolean",
+        ),
+        ({"environment": []}, "environment in a file is []: Input should be an object"),
+        ({"song": {"midi_file": ["a", 3]}}, "song.midi_file.1 in a file is 3: Input should be"),
+        (
+            {"learner": {"agent_config": {"activation": "sine"}}},
+            "learner.agent_config.activation in a file is 'sine': Input should be 'gelu'",
+        ),
+        ({"replay": {"batch_size": -1}}, "--batch-size is -1, must be 1 to 1000000"),
     ],
 )
-def test_damaged_settings_are_refused(damage):
+def test_damaged_settings_are_refused(damage, words):
     from common.errors import BadInput
     from training.config import TrainConfig, from_json, to_json
 
-    assert from_json(TrainConfig, to_json(TrainConfig()), "a file") == TrainConfig()
-    with pytest.raises(BadInput):
-        from_json(TrainConfig, to_json(TrainConfig()) | damage, "a file")
+    assert from_json(to_json(TrainConfig()), "a file") == TrainConfig()
+    with pytest.raises(BadInput) as refused:
+        from_json(to_json(TrainConfig()) | damage, "a file")
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_settings_that_are_none_are_refused():
+    from common.errors import BadInput
+    from training.config import from_json
+
+    with pytest.raises(BadInput, match=r"a file is damaged: Input should be an object"):
+        from_json(None, "a file")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 import argparse
 import dataclasses
+import functools
+import json
 import pathlib
-import types
-import typing
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import tyro
 
@@ -16,8 +16,6 @@ from common.files import as_utf8
 from learner.config import LearnerConfig, Platform
 from piano.config import EnvironmentConfig, RecordingConfig, SongConfig
 from replay.config import ReplayConfig
-
-Config = TypeVar("Config")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,46 +179,37 @@ def to_json(config: Any) -> dict[str, Any]:
     )
 
 
-def from_json(cls: type[Config], values: Any, where: str) -> Config:
-    """Converts the values of `to_json` back to a config.
+def from_json(values: Any, where: str) -> TrainConfig:
+    """Converts the values of `to_json` back to settings of a training.
 
     Args:
-        cls: Class of the config dataclass.
         values: JSON values that `to_json` returned, as read from a file.
         where: Name of the file for messages.
 
     Raises:
-        BadInput: A field is unknown or has a value of another type.
+        BadInput: A setting is unknown, has a value of another type, or is out of range.
     """
-    require(isinstance(values, dict), f"the configuration in {where} is damaged")
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    require(not unknown, f"the configuration in {where} has unknown settings: {unknown}")
-    converted = {
-        name: _convert(hints[name], value, f"{name} in {where}") for name, value in values.items()
-    }
-    return cls(**converted)
+    import pydantic
+
+    try:
+        config: TrainConfig = _reader().model_validate_json(json.dumps({"config": values})).config
+    except pydantic.ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        if fault["type"] == "value_error":
+            raise fault["ctx"]["error"] from None
+        is_unknown = fault["type"] == "unexpected_keyword_argument"
+        problem = "there is no such setting" if is_unknown else fault["msg"]
+        name = ".".join(str(part) for part in fault["loc"][1:])
+        if not name:
+            raise BadInput(f"the configuration in {where} is damaged: {problem}") from None
+        raise BadInput(f"the setting {name} in {where} is {fault['input']!r}: {problem}") from None
+    return config
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_json(typing.cast(type, hint), value, where)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        for one in arguments:
-            if (one is type(None) and value is None) or (
-                typing.get_origin(one) is Literal and value in typing.get_args(one)
-            ):
-                return value
-        return _convert(arguments[0], value, where)  # The rest are None or literals.
-    if origin is tuple and isinstance(value, list):
-        return tuple(_convert(arguments[0], item, where) for item in value)
-    if origin is Literal and value in arguments:
-        return value
-    if hint is pathlib.Path and isinstance(value, str):
-        return pathlib.Path(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    raise BadInput(f"the setting {where} has the value {value!r}, which is of another type")
+@functools.cache
+def _reader() -> Any:
+    """Returns a model with `config`, whose rules also hold for the dataclasses in it."""
+    import pydantic
+
+    rules = pydantic.ConfigDict(extra="forbid", strict=True)
+    return pydantic.create_model("File", __config__=rules, config=(TrainConfig, ...))

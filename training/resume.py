@@ -62,7 +62,7 @@ def settings_of(folder: run.RunFolder) -> TrainConfig:
         f"the run {folder.name} is a fine-tuning: only training runs can be resumed",
     )
     file = folder.path / "config.json"
-    return from_json(TrainConfig, read_json(file), str(file))
+    return from_json(read_json(file), str(file))
 
 
 def reopen(config: TrainConfig, folder: run.RunFolder) -> Repertoire:

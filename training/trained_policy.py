@@ -32,7 +32,7 @@ class TrainedPolicy(NamedTuple):
             BadInput: The description is missing or damaged.
         """
         description = checkpoint.load_description(folder)
-        config = from_json(TrainConfig, description.get("config"), f"checkpoint {folder}")
+        config = from_json(description.get("config"), f"checkpoint {folder}")
         return cls(folder, config, description)
 
     @classmethod
