@@ -119,7 +119,7 @@ def submit(arguments: Sequence[str]) -> dict[str, Any]:
 
 def doctor(arguments: Sequence[str]) -> dict[str, Any]:
     """Checks a cluster before it costs money."""
-    from cluster.doctor import DoctorConfig, doctor
+    from cluster.doctor.command import DoctorConfig, doctor
 
     return doctor(parse(DoctorConfig, "doctor", arguments))
 
@@ -230,7 +230,7 @@ def readable(answer: dict[str, Any]) -> str:
 
         return table(answer)
     if "nodes" in answer:
-        from cluster.doctor import table as checks
+        from cluster.doctor.command import table as checks
 
         return checks(answer)
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import tyro
 
 from common import addresses, proxies
-from common.errors import BadInput, require
+from common.errors import BadInput, require, summarize_error
 from common.files import as_utf8
 from common.time_limit import call_with_timeout
 
@@ -118,14 +118,6 @@ def submit(arguments: Sequence[str], parse: Parse) -> dict[str, Any]:
     return _Job(client, planned, config.wait).run(
         {"working_dir": str(folder), "excludes": excludes, "env_vars": variables}
     )
-
-
-def summarize_error(error: object) -> str:
-    """Returns the most informative line of an error: the last of a traceback, else the first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return lines[-1 if "Traceback" in str(error) else 0]
 
 
 # --- The request ------------------------------------------------------------------------

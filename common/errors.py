@@ -48,3 +48,11 @@ def require_range(
             value is None or least <= value <= most,
             f"--{name.replace('_', '-')} is {value}, must be {allowed}",
         )
+
+
+def summarize_error(error: object) -> str:
+    """Returns the most informative line of an error: the last of a traceback, else the first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return lines[-1 if "Traceback" in str(error) else 0]

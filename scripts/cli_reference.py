@@ -18,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import pianist
 from benchmarks.command import BenchConfig
-from cluster.doctor import DoctorConfig
+from cluster.doctor.command import DoctorConfig
 from cluster.submit import SubmitConfig
 from report.page import ReportConfig
 from rlhf.fine_tune import FineTuneConfig

@@ -27,8 +27,9 @@ from runs_for_tests import (
     wait_until_nothing_is_left,
 )
 
-from cluster import doctor
-from cluster.doctor import OK, WARNING, WRONG
+from cluster.doctor import cluster_checks, measurement, node_checks
+from cluster.doctor.command import table
+from cluster.doctor.finding import OK, WARNING, WRONG
 from common.project import PACKAGES
 from common.storage import Place
 
@@ -56,7 +57,9 @@ def ailing(folder):
         copy(ROOT / name, other / name)
     with (other / "common" / "errors.py").open("a") as source:
         source.write("\n# Another state.\n")
-    (other / "cluster" / "doctor.py").write_text("raise ImportError('not of this state')\n")
+    (other / "cluster" / "doctor" / "__init__.py").write_text(
+        "raise ImportError('not of this state')\n"
+    )
     shared_memory = set(os.listdir("/dev/shm"))
     cluster = RayCluster(folder)
     try:
@@ -140,7 +143,7 @@ def test_an_ailing_node_is_told_from_one_that_is_well(ailing, folder):
     assert answer["checks"]["workers"]["what"].endswith(": 203.0.113.9")
     assert answer["checks"]["storage"]["verdict"] == OK
 
-    lines = doctor.table(answer).splitlines()
+    lines = table(answer).splitlines()
     rows = {line.split("  ")[0]: line for line in lines}
     assert rows["NODE"].split()[1:] == [name.upper() for name in second["checks"]]
     assert "WRONG" in rows[second["node"]]
@@ -171,7 +174,7 @@ def test_a_node_that_does_not_answer_is_named(ailing):
     silent = answer["nodes"][1]
     assert silent["checks"]["answer"]["verdict"] == WRONG
     assert list(silent["checks"]) == ["answer"]
-    assert f"WRONG    {silent['node']}: answer: " in doctor.table(answer)
+    assert f"WRONG    {silent['node']}: answer: " in table(answer)
 
 
 @pytest.mark.clusters
@@ -196,7 +199,7 @@ def test_without_a_cluster_this_machine_is_examined(folder):
     (node,) = answer["nodes"]
     assert WRONG not in verdicts(node["checks"]).values()
     assert node["measured"]["versions"]["ray"]
-    assert "no cluster, this machine: storage OK, roles OK, token OK" in doctor.table(answer)
+    assert "no cluster, this machine: storage OK, roles OK, token OK" in table(answer)
     wait_until_nothing_is_left(place)
     assert list(place.iterdir()) == []
 
@@ -231,37 +234,37 @@ def learnt(agrees):
 @pytest.mark.parametrize(
     ("finding", "verdict", "words"),
     [
-        (doctor.check_versions({"ray": ""}, {"ray": "2"}, "a"), WRONG, "no ray"),
-        (doctor.check_versions({"ray": "1"}, {"ray": "2"}, "a"), WRONG, "ray 1 (2 on a)"),
-        (doctor.check_versions({"ray": "2"}, {"ray": "2"}, "a"), OK, "ray 2"),
-        (doctor.check_project("", "12", "a"), WRONG, "not installed"),
-        (doctor.check_jax({"error": "boom"}, 0), WRONG, "boom"),
-        (doctor.check_jax({"answer": {"platform": "cpu", "devices": ["cpu"]}}, 0), OK, "cpu"),
-        (doctor.check_jax({"answer": {"platform": "gpu", "devices": ["A10"]}}, 1), OK, "A10"),
-        (doctor.check_replay({"error": "no reverb"}), WRONG, "no reverb"),
-        (doctor.check_replay({"answer": False}), OK, "kept in memory"),
-        (doctor.check_learning({"error": "no device"}), WRONG, "no device"),
-        (doctor.check_learning(learnt(agrees=False)), WRONG, "away from the CPU's"),
-        (doctor.check_learning(learnt(agrees=True)), OK, "metal:0"),
-        (doctor.check_recording({"answer": ["no sound: a; b"]}), WARNING, "no sound: a"),
-        (doctor.check_recording({"error": "no actors"}), WRONG, "no actors"),
+        (node_checks.check_versions({"ray": ""}, {"ray": "2"}, "a"), WRONG, "no ray"),
+        (node_checks.check_versions({"ray": "1"}, {"ray": "2"}, "a"), WRONG, "ray 1 (2 on a)"),
+        (node_checks.check_versions({"ray": "2"}, {"ray": "2"}, "a"), OK, "ray 2"),
+        (node_checks.check_project("", "12", "a"), WRONG, "not installed"),
+        (node_checks.check_jax({"error": "boom"}, 0), WRONG, "boom"),
+        (node_checks.check_jax({"answer": {"platform": "cpu", "devices": ["cpu"]}}, 0), OK, "cpu"),
+        (node_checks.check_jax({"answer": {"platform": "gpu", "devices": ["A10"]}}, 1), OK, "A10"),
+        (node_checks.check_replay({"error": "no reverb"}), WRONG, "no reverb"),
+        (node_checks.check_replay({"answer": False}), OK, "kept in memory"),
+        (node_checks.check_learning({"error": "no device"}), WRONG, "no device"),
+        (node_checks.check_learning(learnt(agrees=False)), WRONG, "away from the CPU's"),
+        (node_checks.check_learning(learnt(agrees=True)), OK, "metal:0"),
+        (node_checks.check_recording({"answer": ["no sound: a; b"]}), WARNING, "no sound: a"),
+        (node_checks.check_recording({"error": "no actors"}), WRONG, "no actors"),
         (
-            doctor.check_network({"host": "h", "port": 9, "error": "timed out"}),
+            node_checks.check_network({"host": "h", "port": 9, "error": "timed out"}),
             WRONG,
             "at h:9: timed out",
         ),
-        (doctor.check_network({"host": "h", "seconds": 0.2}), WARNING, "200.0 ms"),
-        (doctor.check_address("10.0.0.1", ["10.0.0.1", "fe80::1"]), OK, "10.0.0.1"),
-        (doctor.check_address("8.8.8.8", []), WARNING, "8.8.8.8 is public"),
-        (doctor.check_address("10.0.0.1", ["2600::1"]), WARNING, "2600::1 is public"),
-        (doctor.check_roles([{"CPU": 2}]), OK, "none"),
-        (doctor.check_roles([{"learner": 1}, {"CPU": 2}]), WRONG, "none `actor`"),
-        (doctor.check_roles([{"actor": 2}]), WARNING, "none `learner`"),
-        (doctor.check_token(["token", "token"], True), OK, "is on"),
-        (doctor.check_token(["token", ""], True), WARNING, "is off"),
-        (doctor.check_token(["disabled"], False), OK, "this machine alone"),
-        (doctor.check_workers({"10.0.0.2": "two"}, ["10.0.0.1"]), WRONG, "two"),
-        (doctor.check_workers({"10.0.0.1": "one"}, ["10.0.0.1"]), OK, "all 1"),
+        (node_checks.check_network({"host": "h", "seconds": 0.2}), WARNING, "200.0 ms"),
+        (node_checks.check_address("10.0.0.1", ["10.0.0.1", "fe80::1"]), OK, "10.0.0.1"),
+        (node_checks.check_address("8.8.8.8", []), WARNING, "8.8.8.8 is public"),
+        (node_checks.check_address("10.0.0.1", ["2600::1"]), WARNING, "2600::1 is public"),
+        (cluster_checks.check_roles([{"CPU": 2}]), OK, "none"),
+        (cluster_checks.check_roles([{"learner": 1}, {"CPU": 2}]), WRONG, "none `actor`"),
+        (cluster_checks.check_roles([{"actor": 2}]), WARNING, "none `learner`"),
+        (cluster_checks.check_token(["token", "token"], True), OK, "is on"),
+        (cluster_checks.check_token(["token", ""], True), WARNING, "is off"),
+        (cluster_checks.check_token(["disabled"], False), OK, "this machine alone"),
+        (cluster_checks.check_workers({"10.0.0.2": "two"}, ["10.0.0.1"]), WRONG, "two"),
+        (cluster_checks.check_workers({"10.0.0.1": "one"}, ["10.0.0.1"]), OK, "all 1"),
     ],
 )
 def test_what_is_measured_is_judged(finding, verdict, words):
@@ -280,7 +283,7 @@ def test_too_little_memory_is_told(available, shared, verdict):
         "memory_available_bytes": available,
         "shared_memory_bytes": shared,
     }
-    assert doctor.check_memory(measured, object_store=2e9).verdict == verdict
+    assert node_checks.check_memory(measured, object_store=2e9).verdict == verdict
 
 
 def test_the_clock_and_the_way_to_the_replay_server_are_measured():
@@ -292,65 +295,70 @@ def test_the_clock_and_the_way_to_the_replay_server_are_measured():
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Late) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        measured = doctor.reach(*server.server_address)
+        measured = measurement.reach(*server.server_address)
         server.shutdown()
     assert 0.02 < measured["seconds"] < 0.2
     assert measured["clock_ahead_seconds"] == pytest.approx(7, abs=0.1)
-    finding = doctor.check_clock(measured)
+    finding = node_checks.check_clock(measured)
     assert finding.verdict == WARNING
     assert "ahead of 127.0.0.1" in finding.what
 
 
 def test_a_listener_is_reached_and_a_closed_or_silent_port_is_not(monkeypatch):
-    monkeypatch.setattr(doctor, "_REACH_SECONDS", 0.5)
-    monkeypatch.setattr(doctor.ray.util, "get_node_ip_address", lambda: "127.0.0.1")
-    measured = doctor.reach(*doctor.Listener().address()["address"])
+    monkeypatch.setattr(measurement, "_REACH_SECONDS", 0.5)
+    monkeypatch.setattr(measurement.ray.util, "get_node_ip_address", lambda: "127.0.0.1")
+    measured = measurement.reach(*measurement.Listener().address()["address"])
     assert abs(measured["clock_ahead_seconds"]) < 0.1
-    assert doctor.check_network(measured).verdict == OK
-    assert doctor.check_clock(measured).verdict == OK
+    assert node_checks.check_network(measured).verdict == OK
+    assert node_checks.check_clock(measured).verdict == OK
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        assert "timed out" in doctor.reach("127.0.0.1", port)["error"]
-    assert "refused" in doctor.reach("127.0.0.1", port)["error"]
+        assert "timed out" in measurement.reach("127.0.0.1", port)["error"]
+    assert "refused" in measurement.reach("127.0.0.1", port)["error"]
 
 
 def test_a_script_that_crashes_hangs_or_fails_is_a_finding():
     def error_of(script):
-        return doctor.run_script(script, 5, {})["error"]
+        return measurement.run_script(script, 5, {})["error"]
 
-    assert doctor.run_script("print('noise'); print('[1, 2]')", 20, {}) == {"answer": [1, 2]}
+    assert measurement.run_script("print('noise'); print('[1, 2]')", 20, {}) == {"answer": [1, 2]}
     assert "SIGSEGV" in error_of(f"import os; os.kill(os.getpid(), {signal.SIGSEGV:d})")
     assert "No module named 'nosuch'" in error_of("import nosuch")
-    assert "no answer within 1 s" in doctor.run_script("import time; time.sleep(9)", 1, {})["error"]
+    assert (
+        "no answer within 1 s"
+        in measurement.run_script("import time; time.sleep(9)", 1, {})["error"]
+    )
     assert "no answer" in error_of("pass")
     variables = {"PIANIST_A": "1", "HOME": None}
     script = "import json, os; print(json.dumps([os.environ.get(n) for n in ('PIANIST_A','HOME')]))"
-    assert doctor.run_script(script, 20, variables) == {"answer": ["1", None]}
+    assert measurement.run_script(script, 20, variables) == {"answer": ["1", None]}
 
 
 def test_what_of_the_environment_could_not_be_used_is_a_warning():
-    assert doctor.check_environment([]).verdict == OK
-    finding = doctor.check_environment(["HOME is not set: caches are kept in /tmp/x", "and"])
+    assert cluster_checks.check_environment([]).verdict == OK
+    finding = cluster_checks.check_environment(
+        ["HOME is not set: caches are kept in /tmp/x", "and"]
+    )
     assert finding.verdict == WARNING
     assert finding.what == "HOME is not set: caches are kept in /tmp/x; and"
 
 
 def test_storage_is_written_read_and_left_as_it_was(tmp_path):
     for root in (str(tmp_path / "a" / "runs"), f"file://{tmp_path}/b"):
-        finding = doctor.check_storage(Place.of(root))
+        finding = cluster_checks.check_storage(Place.of(root))
         assert finding.verdict == OK, finding
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert not (tmp_path / "a").exists()
     (tmp_path / "file").write_text("in the way")
     for root in (str(tmp_path / "file" / "runs"), f"file://{tmp_path}/file/runs"):
-        finding = doctor.check_storage(Place.of(root))
+        finding = cluster_checks.check_storage(Place.of(root))
         assert finding.verdict == WRONG
         assert "cannot be written" in finding.what
 
 
 def test_storage_that_hangs_is_given_up(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "_STORAGE_SECONDS", 0.2)
-    monkeypatch.setattr(doctor, "_try_folder", lambda _: time.sleep(5))
-    finding = doctor.check_storage(Place.of(str(tmp_path)))
+    monkeypatch.setattr(cluster_checks, "_STORAGE_SECONDS", 0.2)
+    monkeypatch.setattr(cluster_checks, "_try_folder", lambda _: time.sleep(5))
+    finding = cluster_checks.check_storage(Place.of(str(tmp_path)))
     assert finding.verdict == WRONG
     assert "no answer within" in finding.what
