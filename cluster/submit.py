@@ -11,12 +11,11 @@ import json
 import logging
 import os
 import pathlib
-import queue
 import re
 import shlex
 import socket
 import sys
-import threading
+import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import tyro
 
+from cluster.package import pack
 from common import addresses, proxies
 from common.errors import BadInput, require, summarize_error
 from common.files import as_utf8
@@ -40,19 +40,15 @@ _SEND_SECONDS = 300.0
 _ANSWER_SECONDS = 15.0
 _SECONDS_BETWEEN_LOOKS = 5.0
 _AWAY_SECONDS = 60.0
-_LOOKS_UNTIL_NEW_TAIL = 60
+_TAIL_SECONDS = 300.0
 # Seconds that a stopped job gets for its last checkpoint; Ray's default of 3 is too short.
 _SECONDS_TO_STOP = 300
-# Above this size Ray's own upload fails with a traceback of the server.
-_MOST_BYTES = 512 * 1024**2
-_MANY_BYTES = 50 * 1024**2
 _NOT_SENT = (
     *(".git/", ".venv/", "venv/", "/runs/", "/wandb/", "/build/", "*.mp4"),
     *("__pycache__/", "*.egg-info/", ".*_cache/", ".hypothesis/", "node_modules/"),
 )
 _PASSED_ON = re.compile(r"WANDB_\w+|MUJOCO_GL|XLA_\w+")
-_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-_EXIT_CODES = {"FAILED": 1, "STOPPED": 130}
+_EXIT_CODES = {"SUCCEEDED": 0, "FAILED": 1, "STOPPED": 130}  # Of jobs that have ended.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,18 +102,23 @@ def submit(arguments: Sequence[str], parse: Parse) -> dict[str, Any]:
     if any(argument in ("-h", "--help") for argument in own):
         parse(SubmitConfig, "submit", ["--help"])
     config = parse(SubmitConfig, "submit", [*others[:1], *own])
+    given = _given_address(config)
+    if not given:
+        _use_own_token()
     job = parse(_config_class(config.command), config.command, others[1:])
-    address = _address(config)
+    address = given or _own_address(config.command)
     planned = _plan(config.command, job, others[1:])
     variables = _variables(environment, config, job)
     folder = pathlib.Path.cwd()
     excludes = [*_NOT_SENT, *_root_dir_of(job, folder)]
-    size = _size_of(folder, excludes, planned.files)
-    client = _connect(address)
-    _say(f"sending {size} to {_without_user(address)}")
-    return _Job(client, planned, config.wait).run(
-        {"working_dir": str(folder), "excludes": excludes, "env_vars": variables}
-    )
+    with tempfile.TemporaryDirectory() as temporary:
+        package = pathlib.Path(temporary) / "working_dir.zip"
+        size = pack(folder, excludes, planned.files, package)
+        client = _connect(address)
+        _say(f"sending {size} to {_without_user(address)}")
+        job_of_ray = _Job(client, planned)
+        job_of_ray.send({"working_dir": str(package), "env_vars": variables})
+    return job_of_ray.follow() if config.wait else job_of_ray.leave()
 
 
 # --- The request ------------------------------------------------------------------------
@@ -173,32 +174,25 @@ def _plan(command: str, job: Any, arguments: Sequence[str]) -> _Planned:
     Raises:
         BadInput: The songs cannot be played, or lie outside the working directory.
     """
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    if command == "segments":
-        _say_where_it_is_read(job.run)
-        return _Planned(command, _last_part(job.run), list(arguments), [])
+    if command == "segments" or (command == "train" and job.resume):
+        run = job.run if command == "segments" else job.resume
+        _say_where_it_is_read(run)
+        return _Planned(command, pathlib.PurePath(run).name, list(arguments), [])
+    files: dict[pathlib.Path, str] = {}
     if command == "cpl":
         _say_where_it_is_read(*job.collections, job.load_checkpoint)
-        return _with_name(command, job, f"CPL-{job.seed}-{stamp}", arguments, [])
-    if job.resume:
-        _say_where_it_is_read(job.resume)
-        return _Planned(command, _last_part(job.resume), list(arguments), [])
-    from piano.repertoire import Repertoire
-    from piano.song import load_songs
+        what = "CPL"
+    else:
+        from piano.repertoire import Repertoire
+        from piano.song import load_songs
 
-    title = Repertoire(load_songs(job.song), job.environment).title
-    piece = "-".join(title.split()).replace("/", "-")[:80]
-    files = {path: _inside(path) for path in job.song.midi_file}
+        title = Repertoire(load_songs(job.song), job.environment).title
+        what = f"SAC-{'-'.join(title.split()).replace('/', '-')[:80]}"
+        files = {path: _inside(path) for path in job.song.midi_file}
+    made_up = f"{what}-{job.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     there = [_with_path(argument, files) for argument in arguments]
-    return _with_name(command, job, f"SAC-{piece}-{job.seed}-{stamp}", there, list(files.values()))
-
-
-def _with_name(
-    command: str, job: Any, made_up: str, arguments: Sequence[str], files: list[str]
-) -> _Planned:
-    """Plans a new run, with the name `made_up` if the user gave none."""
     named = [] if job.name else ["--name", made_up]
-    return _Planned(command, job.name or made_up, [*arguments, *named], files)
+    return _Planned(command, job.name or made_up, [*there, *named], list(files.values()))
 
 
 def _inside(path: pathlib.Path) -> str:
@@ -220,10 +214,6 @@ def _with_path(argument: str, files: Mapping[pathlib.Path, str]) -> str:
     if equals and pathlib.Path(value) in files:
         return f"{flag}={files[pathlib.Path(value)]}"
     return argument
-
-
-def _last_part(run: Any) -> str:
-    return str(run).rstrip("/").rpartition("/")[2]
 
 
 def _say_where_it_is_read(*places: Any) -> None:
@@ -258,81 +248,51 @@ def _variables(environment: Mapping[str, str], config: SubmitConfig, job: Any) -
     return {"RAY_JOB_STOP_WAIT_TIME_S": str(_SECONDS_TO_STOP)} | passed
 
 
-def _size_of(folder: pathlib.Path, excludes: list[str], needed: Sequence[str]) -> str:
-    """Describes how much of the working directory is to be sent.
-
-    Raises:
-        BadInput: The directory is too large, or a needed file is excluded.
-    """
-    # Ray's own walk: it excludes the same files here as when it sends.
-    from ray._private import ray_constants
-    from ray._private.runtime_env import packaging
-
-    sizes: dict[str, int] = {}
-    total = 0
-
-    def count(path: pathlib.Path) -> None:
-        nonlocal total
-        if path.is_file():
-            size = path.stat().st_size
-            sizes[str(path.relative_to(folder))] = size
-            total += size
-            require(total < _MOST_BYTES, f"{folder} is too large to be sent: {largest()}")
-
-    def largest() -> str:
-        some = sorted(sizes, key=lambda name: -sizes[name])[:3]
-        names = ", ".join(f"{name} ({sizes[name] / 1e6:.0f} MB)" for name in some)
-        return f"name in a file .rayignore what the job can do without, such as {names}"
-
-    quiet = logging.getLogger("pianist.submit")
-    quiet.setLevel(logging.CRITICAL + 1)
-    everywhere = ray_constants.get_runtime_env_default_excludes()
-    packaging._dir_travel(
-        folder,
-        [packaging._get_excludes(folder, everywhere + excludes)],
-        count,
-        include_gitignore=os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "0") != "1",
-        logger=quiet,
-    )
-    for name in needed:
-        require(
-            name in sizes,
-            f"--midi-file {name} would not be sent: a .gitignore or .rayignore leaves it out",
-        )
-    much = f"; that is much: {largest()}" if total > _MANY_BYTES else ""
-    return f"{len(sizes)} files ({total / 1e6:.1f} MB{much})"
-
-
 # --- The cluster ------------------------------------------------------------------------
 
 
-def _address(config: SubmitConfig) -> str:
-    """Returns the address of the cluster, as Ray's client takes it.
+def _given_address(config: SubmitConfig) -> str:
+    """Returns the address that the user gave, as Ray's client takes it; empty if there is none.
 
     Raises:
-        BadInput: There is no cluster.
+        BadInput: It is not an address.
     """
     variables = {name: os.environ.get(name) for name in addresses.VARIABLES}
     given = {"--address": config.address, **variables}
     source, address = next(((name, value) for name, value in given.items() if value), ("", ""))
-    if address not in ("", "auto", "local"):
-        proxies.keep_from([addresses.parts_of(address, source).host or ""])
-        # In Ray's client this variable takes precedence over everything else.
-        os.environ["RAY_API_SERVER_ADDRESS"] = address
-        return address
-    for name in variables:
-        os.environ.pop(name, None)
-    # Ray does the same for a cluster that it finds itself: no other machine gets the token.
-    from ray._private.authentication import authentication_token_setup
+    if address in ("", "auto", "local"):
+        for name in variables:
+            os.environ.pop(name, None)
+        return ""
+    proxies.keep_from([addresses.parts_of(address, source).host or ""])
+    # In Ray's client this variable takes precedence over everything else.
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
+    return address
 
+
+def _use_own_token() -> None:
+    """Makes Ray send the token of this machine, if it has one.
+
+    Ray itself does so for a cluster of this machine only: no other machine gets the token. Ray
+    reads the variable when it is first imported.
+    """
+    file = os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
+    if os.environ.get("RAY_AUTH_TOKEN") or os.path.isfile(file):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _own_address(command: str) -> str:
+    """Returns the address of the cluster on this machine.
+
+    Raises:
+        BadInput: There is no cluster.
+    """
     from common import ray_session
 
-    _quieten_ray()
-    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     found = ray_session.cluster_address()
     if found is None:
         raise BadInput(
-            f"no cluster to submit to: run `pianist {config.command}` itself on this machine, or "
+            f"no cluster to submit to: run `pianist {command}` itself on this machine, or "
             "start a cluster (`ray up`, `ray start --head`) or name one with --address"
         )
     proxies.keep_from([addresses.parts_of(found, "the cluster's address").host or ""])
@@ -348,14 +308,16 @@ def _connect(address: str) -> "JobSubmissionClient":
     import ray.exceptions
     from ray.job_submission import JobSubmissionClient
 
-    _quieten_ray()
+    # This module prints everything important itself.
+    for handler in logging.getLogger("ray").handlers:
+        handler.setLevel(logging.ERROR)
     shown = _without_user(address)
     try:
         headers = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}")
     except ValueError as error:
         raise BadInput(f"RAY_JOB_HEADERS is not JSON: {error}") from error
     try:
-        _knock(address)
+        _check_reachable(address)
         return call_with_timeout(
             _CONNECT_SECONDS,
             lambda: JobSubmissionClient(address, create_cluster_if_needed=True, headers=headers),
@@ -369,7 +331,7 @@ def _connect(address: str) -> "JobSubmissionClient":
         raise BadInput(f"no Ray cluster answers at {shown}: {summarize_error(error)}") from error
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Checks that the address accepts connections, faster and more quietly than Ray's client.
 
     Raises:
@@ -388,62 +350,31 @@ class _Job:
     Args:
         client: Client of the cluster's job server.
         planned: Command for the job to run.
-        wait: Whether the job is followed until it ends.
     """
 
-    def __init__(self, client: "JobSubmissionClient", planned: _Planned, wait: bool):
+    def __init__(self, client: "JobSubmissionClient", planned: _Planned):
         self._client = client
         self._planned = planned
-        self._wait = wait
-        self._address = client.get_address()
+        self._address = _without_user(client.get_address())
+        self._id = ""
         self._status = "PENDING"
+        self._message: str | None = None
         self._shown = 0
         self._heard = time.monotonic()
 
-    def run(self, runtime_env: dict[str, Any]) -> dict[str, Any]:
-        """Submits the job and follows it."""
-        planned = self._planned
-        self._id = self._send(runtime_env)
-        there = f"{self._id} --address {shlex.quote(_without_user(self._address))}"
-        _say(f"run {planned.name}: job {self._id}, {self._dashboard}")
-        exit_code = 0
-        if self._wait:
-            _say("following it; Ctrl-C stops following, not the job")
-            try:
-                self._follow()
-                exit_code = _EXIT_CODES.get(self._status, 0)
-            except KeyboardInterrupt:
-                exit_code = 130
-                _say("")
-                with contextlib.suppress(ConnectionError):
-                    self._look()
-            except ConnectionError as error:
-                raise BadInput(
-                    f"{error}; what runs there goes on: ray job logs --follow {there}"
-                ) from error
-        if self._status not in _ENDED:
-            _say(f"the job goes on. To look again: ray job logs --follow {there}")
-            _say(f"to stop it, with a last checkpoint: ray job stop {there}")
-        return {
-            "name": planned.name,
-            "submission_id": self._id,
-            "status": self._status,
-            "dashboard": self._dashboard,
-            "exit_code": exit_code,
-        }
+    def send(self, runtime_env: dict[str, Any]) -> None:
+        """Submits the job.
 
-    @property
-    def _dashboard(self) -> str:
-        return f"{_without_user(self._address)}/#/jobs/{self._id}"
-
-    def _send(self, runtime_env: dict[str, Any]) -> str:
+        Raises:
+            BadInput: The cluster refuses the job, or runs one of that name already.
+        """
         planned = self._planned
         # Other characters have a special meaning in the addresses of Ray's jobs.
         wanted = re.sub(r"[^\w.-]+", "-", planned.name, flags=re.ASCII)
         if planned.command == "segments":
             wanted += time.strftime("-segments-%Y%m%d-%H%M%S")
         try:
-            return call_with_timeout(
+            self._id = call_with_timeout(
                 _SEND_SECONDS,
                 lambda: self._client.submit_job(
                     entrypoint=shlex.join(["pianist", planned.command, *planned.arguments]),
@@ -456,9 +387,51 @@ class _Job:
             raise
         except Exception as error:
             raise BadInput(
-                f"the cluster at {_without_user(self._address)} did not take the job: "
-                f"{summarize_error(error)}"
+                f"the cluster at {self._address} did not take the job: {summarize_error(error)}"
             ) from error
+        _say(f"run {planned.name}: job {self._id}, {self._dashboard}")
+
+    def follow(self) -> dict[str, Any]:
+        """Shows the job's logs until it ends; returns the answer of `submit`.
+
+        Raises:
+            BadInput: The cluster no longer answers.
+        """
+        _say("following it; Ctrl-C stops following, not the job")
+        try:
+            asyncio.run(self._follow())
+        except KeyboardInterrupt:
+            _say("")
+            with contextlib.suppress(ConnectionError):
+                self._look()
+            return self.leave(exit_code=130)
+        except ConnectionError as error:
+            raise BadInput(
+                f"{error}; what runs there goes on: ray job logs --follow {self._there}"
+            ) from error
+        return self.leave(_EXIT_CODES[self._status])
+
+    def leave(self, exit_code: int = 0) -> dict[str, Any]:
+        """Says how to look again, unless the job has ended; returns the answer of `submit`."""
+        if self._status not in _EXIT_CODES:
+            _say(f"the job goes on. To look again: ray job logs --follow {self._there}")
+            _say(f"to stop it, with a last checkpoint: ray job stop {self._there}")
+        return {
+            "name": self._planned.name,
+            "submission_id": self._id,
+            "status": self._status,
+            "dashboard": self._dashboard,
+            "exit_code": exit_code,
+        }
+
+    @property
+    def _dashboard(self) -> str:
+        return f"{self._address}/#/jobs/{self._id}"
+
+    @property
+    def _there(self) -> str:
+        """Returns the arguments with which Ray's own commands find the job."""
+        return f"{self._id} --address {shlex.quote(self._address)}"
 
     def _free_id(self, wanted: str) -> str:
         """Returns the id, with a number appended if jobs of that name have ended already."""
@@ -466,7 +439,7 @@ class _Job:
         name, number = wanted, 1
         while name in taken:
             require(
-                taken[name] in _ENDED,
+                taken[name] in _EXIT_CODES,
                 f"the job {name} runs already on that cluster: choose another --name, or look at "
                 f"it with `ray job logs --follow {name}`",
             )
@@ -474,42 +447,42 @@ class _Job:
             name = f"{wanted}-{number}"
         return name
 
-    def _follow(self) -> None:
+    async def _follow(self) -> None:
         """Shows the job's logs until it ends.
 
         Raises:
             ConnectionError: The cluster has not answered for a minute.
         """
-        while self._status not in _ENDED:
-            tail = _Tail(self._client, self._id)
-            seen, looks = 0, 0
-            try:
-                # If a machine on the way drops the connection, the tail stays silent forever.
-                while looks < _LOOKS_UNTIL_NEW_TAIL:
-                    text = tail.next(_SECONDS_BETWEEN_LOOKS)
-                    if text is None:
-                        break
-                    # Each new tail begins with the first line again.
-                    self._show(text[max(0, self._shown - seen) :])
-                    seen += len(text)
-                    if text:
-                        looks, self._heard = 0, time.monotonic()
-                        continue
-                    looks += 1
-                    if self._look():
-                        break
-            finally:
-                tail.stop()
-            if not self._look():
-                time.sleep(1.0)
+        tail = asyncio.create_task(self._show_tail())
+        while not self._look():
+            await asyncio.wait({tail}, timeout=_SECONDS_BETWEEN_LOOKS)
+            if tail.done():
+                await asyncio.sleep(1.0)
+                tail = asyncio.create_task(self._show_tail())
         # Show the output since the end of the tail.
         with contextlib.suppress(Exception):  # The cluster may be gone already.
             logs = call_with_timeout(_ANSWER_SECONDS, self._client.get_job_logs, self._id)
             self._show(logs[self._shown :])
         if self._status == "FAILED":
-            _say(
-                summarize_error(self._message or "the job failed").partition(", last available")[0]
-            )
+            message = summarize_error(self._message or "the job failed")
+            _say(message.partition(", last available")[0])
+
+    async def _show_tail(self) -> None:
+        """Shows the logs as they are written, until the job ends or the connection breaks.
+
+        A connection that a machine on the way has dropped stays silent forever, so each one is
+        given up after a while. The next one begins with the first line again.
+        """
+
+        async def read() -> None:
+            seen = 0
+            async for text in self._client.tail_job_logs(self._id):
+                self._show(text[max(0, self._shown - seen) :])
+                seen += len(text)
+                self._heard = time.monotonic()
+
+        with contextlib.suppress(Exception):  # Errors of the network, and the end of the time.
+            await asyncio.wait_for(read(), _TAIL_SECONDS)
 
     def _show(self, text: str) -> None:
         self._shown += len(text)
@@ -527,62 +500,12 @@ class _Job:
             silence = time.monotonic() - self._heard
             if silence > _AWAY_SECONDS:
                 raise ConnectionError(
-                    f"the cluster at {_without_user(self._address)} has not answered for "
-                    f"{silence:.0f} s"
+                    f"the cluster at {self._address} has not answered for {silence:.0f} s"
                 ) from error
             return False
         self._heard = time.monotonic()
         self._status, self._message = str(info.status), info.message
-        return self._status in _ENDED
-
-
-class _Tail:
-    """The logs of a job as they are written, read by a separate thread."""
-
-    def __init__(self, client: "JobSubmissionClient", submission_id: str):
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._loop = asyncio.new_event_loop()
-        self._reading = self._loop.create_task(self._read(client, submission_id))
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def next(self, seconds: float) -> str | None:
-        """Returns more of the logs; "" if none came in time; None after the end."""
-        try:
-            return self._lines.get(timeout=seconds)
-        except queue.Empty:
-            return ""
-
-    def stop(self) -> None:
-        """Ends the thread."""
-        self._loop.call_soon_threadsafe(self._reading.cancel)
-        self._thread.join(timeout=1.0)
-        if not self._thread.is_alive():
-            self._loop.close()
-
-    def _run(self) -> None:
-        try:
-            self._loop.run_until_complete(self._reading)
-        except (Exception, asyncio.CancelledError):  # Network errors; the reader makes a new tail.
-            pass
-        finally:
-            self._lines.put(None)
-
-    async def _read(self, client: "JobSubmissionClient", submission_id: str) -> None:
-        async for text in client.tail_job_logs(submission_id):
-            self._lines.put(text)
-
-
-def _quieten_ray() -> None:
-    """Hides the logs of Ray's client; this module prints everything important."""
-    for name in (
-        "_private.authentication.authentication_token_setup",
-        "_private.runtime_env.packaging",
-        "_private.runtime_env.working_dir",
-        "dashboard.modules.dashboard_sdk",
-        "dashboard.modules.job.sdk",
-    ):
-        logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
+        return self._status in _EXIT_CODES
 
 
 def _without_user(address: str) -> str:

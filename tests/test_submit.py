@@ -13,12 +13,13 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 
 import pytest
 from ray_cluster_for_tests import RayCluster, forwarder
 from runs_for_tests import FLAGS, SCALE, assert_refused, command, wait_until_nothing_is_left
 
-from cluster import submit
+from cluster import package, submit
 from common import time_limit
 
 pytestmark = pytest.mark.run
@@ -147,12 +148,35 @@ def test_what_can_be_done_is_sent(front_door, recorder, work, monkeypatch):
 
 def test_a_working_directory_that_is_too_large_is_refused(front_door, recorder, work, monkeypatch):
     monkeypatch.chdir(work)
-    monkeypatch.setattr(submit, "_MOST_BYTES", 100_000)
+    monkeypatch.setattr(package, "_MOST_BYTES", 100_000)
     (work / "data.bin").write_bytes(bytes(200_000))
     assert_refused(front_door("submit", *small("it")), "too large", ".rayignore", "data.bin")
     assert recorder == []
     (work / ".rayignore").write_text("*.bin\n")
     assert_refused(front_door("submit", *small("it")), "no Ray cluster answers")
+    (work / ".rayignore").write_text("!\n")
+    assert_refused(front_door("submit", *small("it")), ".rayignore cannot be used", "'!'")
+
+
+def test_what_is_ignored_is_not_packed(work, tmp_path_factory):
+    (work / "notes.txt").chmod(0o755)
+    (work / "deep" / "er").mkdir(parents=True)
+    (work / "deep" / "er" / "kept.bin").touch()
+    (work / "deep" / "er" / "left.bin").touch()
+    (work / "deep" / ".gitignore").write_text("*.bin\n!kept.bin\n")
+    file = tmp_path_factory.mktemp("package") / "it.zip"
+    said = package.pack(work, ["*.mp4", "/runs/", "/models/"], ["scale.mid"], file)
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        mode = archive.getinfo("notes.txt").external_attr >> 16
+    assert sorted(names) == sorted(
+        [
+            *(".gitignore", "deep/.gitignore", "deep/er/kept.bin", "kept/.rayignore"),
+            *("notes.txt", "scale.mid"),
+        ]
+    )
+    assert mode & 0o777 == 0o755
+    assert said.startswith("6 files (0.0 MB")
 
 
 def test_without_a_cluster_there_is_a_word_what_to_do(front_door, work, monkeypatch):
@@ -207,7 +231,7 @@ def test_the_cluster_is_reached_without_a_proxy(monkeypatch):
         monkeypatch.setenv(name, "own.example")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://other.example")
-    submit._address(submit.SubmitConfig("train", address="http://head.example:8265"))
+    submit._given_address(submit.SubmitConfig("train", address="http://head.example:8265"))
     for name in ("no_proxy", "NO_PROXY"):
         assert os.environ[name] == "own.example,head.example"
 
@@ -251,7 +275,7 @@ def followed(cluster, tmp_path_factory):
         MUJOCO_GL="glfw",
         WANDB_API_KEY="confidential",
         WANDB_PROJECT="hands",
-        XLA_FLAGS="--xla_x=1",
+        XLA_FLAGS="--xla_cpu_multi_thread_eigen=true",
         AWS_SECRET_ACCESS_KEY="confidential",
     )
     assert exit_code == 0, said
@@ -290,7 +314,7 @@ def test_variables_that_matter_are_passed_on_and_hidden_from_browsers(cluster, f
         "RAY_JOB_STOP_WAIT_TIME_S": "300",
         "WANDB_API_KEY": "confidential",
         "WANDB_PROJECT": "hands",
-        "XLA_FLAGS": "--xla_x=1",
+        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=true",
     }
     shown = cluster.get(path, **{"User-Agent": "Mozilla/5.0"})["runtime_env"]["env_vars"]
     assert set(shown.values()) == {"<redacted>"}
