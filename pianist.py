@@ -40,7 +40,7 @@ FAULTS_OF_FILES = (
 
 def train(arguments: Sequence[str]) -> dict[str, Any]:
     """Trains two hands to play a song, then plays the song."""
-    from common.storage import Place
+    from common.storage import Location
     from training.config import TrainConfig, given
     from training.run import find, require_usable
 
@@ -60,7 +60,7 @@ def train(arguments: Sequence[str]) -> dict[str, Any]:
         print(f"--preset auto takes {default.preset}", file=sys.stderr)
         config = dataclasses.replace(config, preset=default.preset)
     # The imports below take seconds, so an unusable folder or setting is reported first.
-    require_usable(resumed.place if resumed else Place.of(config.root_dir), config.wandb)
+    require_usable(resumed.location if resumed else Location.of(config.root_dir), config.wandb)
     from report.page import write_report
     from training.train import train
 

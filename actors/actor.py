@@ -149,7 +149,7 @@ class _Share:
         observations = [rollout.observation for rollout in self._rollouts]
         batch = Observation(
             np.stack([observation.proprioception for observation in observations]),
-            np.stack([observation.row for observation in observations]),
+            np.stack([observation.goal_index for observation in observations]),
         )
         return policy.sample(batch, self._random)
 

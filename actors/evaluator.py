@@ -1,4 +1,4 @@
-"""The evaluator: plays a checkpoint by its most central actions, measures and records it."""
+"""The evaluator: plays a checkpoint by its deterministic actions, measures and records it."""
 
 import math
 import os
@@ -28,7 +28,7 @@ Metrics = dict[str, float | None]
 class SongEvaluation(NamedTuple):
     """The results of an evaluation on one song."""
 
-    place: str
+    subfolder: str
     """Folder within the evaluation's folder: "." for a single song, otherwise the song's title."""
     performance: Performance
     """First performance of the song."""
@@ -58,9 +58,9 @@ class Evaluation(NamedTuple):
         folder = parent / self.checkpoint
         steps = {"environment_steps": self.environment_steps, "learner_steps": self.learner_steps}
         for song in self.songs:
-            (folder / song.place).mkdir(parents=True, exist_ok=True)
-            song.performance.save(folder / song.place / "performance.npz")
-            write_json(folder / song.place / "metrics.json", song.metrics | steps)
+            (folder / song.subfolder).mkdir(parents=True, exist_ok=True)
+            song.performance.save(folder / song.subfolder / "performance.npz")
+            write_json(folder / song.subfolder / "metrics.json", song.metrics | steps)
         write_json(folder / "metrics.json", self.metrics | steps)
         return folder
 
@@ -107,8 +107,8 @@ class Evaluator:
         songs, performances = [], []
         for song, environment in zip(self._songs, self._environments, strict=True):
             played = [play(environment, act) for _ in range(episodes)]
-            place = song.title if len(self._songs) > 1 else "."
-            songs.append(SongEvaluation(place, played[0], mean_metrics(played)))
+            subfolder = song.title if len(self._songs) > 1 else "."
+            songs.append(SongEvaluation(subfolder, played[0], mean_metrics(played)))
             performances += played
         return Evaluation(saved.name, metrics=mean_metrics(performances), songs=songs, **steps)
 

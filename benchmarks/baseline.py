@@ -195,10 +195,10 @@ class Buffer:
         next_observation: np.ndarray,
     ) -> None:
         """Adds one transition."""
-        place = self._inserted % _CAPACITY
-        self._observation[place], self._next_observation[place] = observation, next_observation
-        self._action[place], self._reward[place] = action, reward
-        self._discount[place] = discount
+        index = self._inserted % _CAPACITY
+        self._observation[index], self._next_observation[index] = observation, next_observation
+        self._action[index], self._reward[index] = action, reward
+        self._discount[index] = discount
         self._inserted += 1
 
     def sample(self, batch_size: int) -> sac.Batch:

@@ -46,8 +46,8 @@ def measure(rounds: int, seconds: float) -> dict[str, Any]:
     active = ActiveInputs(layout, repertoire.table)
     ring = _full_ring(piano)
     ours = _ours(repertoire, ring, seconds)
-    places = draw(ring.window, _CAPACITY, (_BATCH_SIZE,), jax.random.PRNGKey(0))
-    steps = np.asarray(gather(ring.rings, places))
+    indices = draw(ring.window, _CAPACITY, (_BATCH_SIZE,), jax.random.PRNGKey(0))
+    steps = np.asarray(gather(ring.rings, indices))
     batch = assemble_batch(steps, repertoire.table, layout)
     plain = _repeat(
         lambda state: baseline.update(state, batch, config)[0],

@@ -216,11 +216,11 @@ def _with_path(argument: str, files: Mapping[pathlib.Path, str]) -> str:
     return argument
 
 
-def _say_where_it_is_read(*places: Any) -> None:
+def _say_where_it_is_read(*paths: Any) -> None:
     """Tells the user that an existing local path is read on the cluster, not sent."""
-    for place in dict.fromkeys(map(str, places)):
-        if "://" not in place and not os.path.isabs(place) and os.path.exists(place):
-            _say(f"{place} is read on the cluster (below the head's home folder); it is not sent")
+    for path in dict.fromkeys(map(str, paths)):
+        if "://" not in path and not os.path.isabs(path) and os.path.exists(path):
+            _say(f"{path} is read on the cluster (below the head's home folder); it is not sent")
 
 
 def _root_dir_of(job: Any, folder: pathlib.Path) -> list[str]:

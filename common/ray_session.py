@@ -65,7 +65,7 @@ def cluster_address() -> str | None:
         address = _own_text(pathlib.Path(source)) or "local"
     if address == "local":
         return None
-    how_to_go_on = (
+    fix = (
         "unset RAY_ADDRESS to use a Ray of this command's own"
         if source == "RAY_ADDRESS"
         else "run `ray stop` to use a Ray of this command's own"
@@ -78,19 +78,19 @@ def cluster_address() -> str | None:
     head, _, port = address.rpartition(":")
     require(
         bool(head) and port.isdecimal() and int(port) < _PORTS,
-        f"{source} says {address!r}, must be HOST:PORT of a Ray cluster; {how_to_go_on}",
+        f"{source} says {address!r}, must be HOST:PORT of a Ray cluster; {fix}",
     )
     try:
         socket.create_connection((head, int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"no Ray cluster answers at {address} (from {source}): start it, or {how_to_go_on}"
+            f"no Ray cluster answers at {address} (from {source}): start it, or {fix}"
         ) from error
-    _ask(address, source, how_to_go_on)
+    _ask(address, source, fix)
     return address
 
 
-def _ask(address: str, source: str, how_to_go_on: str) -> None:
+def _ask(address: str, source: str, fix: str) -> None:
     """Asks a cluster's head for its version, because Ray itself would try for minutes.
 
     Raises:
@@ -113,19 +113,19 @@ def _ask(address: str, source: str, how_to_go_on: str) -> None:
         elif code == grpc.StatusCode.DEADLINE_EXCEEDED:
             message = (
                 f"what listens at {where} has not answered for {_CONNECT_SECONDS:.0f} s: is it the "
-                f"head of a Ray cluster? Start one, or {how_to_go_on}"
+                f"head of a Ray cluster? Start one, or {fix}"
             )
         else:
             reason = (error.details() or code.name).rpartition("last error: ")[2]
             message = (
                 f"what answers at {where} is no head of a Ray cluster ({reason}): name the port "
-                f"that `ray start` prints, or {how_to_go_on}"
+                f"that `ray start` prints, or {fix}"
             )
         raise BadInput(message) from error
     require(
         version == ray.__version__,
         f"the Ray cluster at {where} is of version {version}, Ray here of {ray.__version__}: "
-        f"install the same on both, or {how_to_go_on}",
+        f"install the same on both, or {fix}",
     )
 
 

@@ -1,4 +1,4 @@
-"""Places for runs and collections: folders of this machine, or URLs.
+"""Locations of runs and collections: folders of this machine, or URLs.
 
 All code works on a folder of this machine. For a URL that folder is a copy: it is fetched before it
 is read, and changes are uploaded while the work continues. Any file system that fsspec knows is
@@ -31,15 +31,15 @@ _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Location:
     """A folder, and the URL that it is a copy of, if any."""
 
     path: pathlib.Path
     url: str = ""
 
     @classmethod
-    def of(cls, text: str) -> "Place":
-        """Returns the place that a user names.
+    def of(cls, text: str) -> "Location":
+        """Returns the location that a user names.
 
         The working directory of a submitted job vanishes with the job, so a relative path there is
         relative to the home folder.
@@ -58,9 +58,9 @@ class Place:
         path = pathlib.Path(text).expanduser()
         return cls(pathlib.Path.home() / path if _JOB_VARIABLE in os.environ else path)
 
-    def __truediv__(self, name: str) -> "Place":
-        """Returns the place with that name within this one."""
-        return Place(self.path / name, f"{self.url}/{name}" if self.url else "")
+    def __truediv__(self, name: str) -> "Location":
+        """Returns the location with that name within this one."""
+        return Location(self.path / name, f"{self.url}/{name}" if self.url else "")
 
     def __str__(self) -> str:
         """Returns the URL or path, for users."""
@@ -70,7 +70,7 @@ class Place:
         """Brings the copy up to date with the URL.
 
         Args:
-            pattern: Pattern of the names to fetch within the place, as in `fnmatch`.
+            pattern: Pattern of the names to fetch within the location, as in `fnmatch`.
 
         Returns:
             Path of the folder.
@@ -125,10 +125,10 @@ class Place:
 class _Upload:
     """A thread that uploads a folder, with a record of its uploads."""
 
-    def __init__(self, place: Place):
-        self._place = place
-        self._system, self._root = _file_system(place.url)
-        self._done = {name: entry["local"] for name, entry in _read_index(place.path).items()}
+    def __init__(self, location: Location):
+        self._location = location
+        self._system, self._root = _file_system(location.url)
+        self._done = {name: entry["local"] for name, entry in _read_index(location.path).items()}
         self._ended = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="upload", daemon=True)
@@ -137,20 +137,22 @@ class _Upload:
         try:
             self._upload()
         except Exception as error:  # Every file system has errors of its own.
-            raise BadInput(f"{self._place.url} cannot be written: {_first_line(error)}") from error
+            raise BadInput(
+                f"{self._location.url} cannot be written: {_first_line(error)}"
+            ) from error
         self._thread.start()
 
     def end(self) -> None:
         self._ended.set()
         self._thread.join(timeout=_LAST_UPLOAD_SECONDS)
-        where = f"{self._place.path} has everything"
+        where = f"{self._location.path} has everything"
         if self._thread.is_alive():
             raise BadInput(
-                f"{self._place.url} took no more within {_LAST_UPLOAD_SECONDS:.0f} s; {where}"
+                f"{self._location.url} took no more within {_LAST_UPLOAD_SECONDS:.0f} s; {where}"
             )
         if self._error is not None:
             raise BadInput(
-                f"{self._place.url} cannot be written: {_first_line(self._error)}; {where}"
+                f"{self._location.url} cannot be written: {_first_line(self._error)}; {where}"
             ) from self._error
 
     def _run(self) -> None:
@@ -166,25 +168,25 @@ class _Upload:
                 if not announced:
                     announced = True
                     print(
-                        f"{self._place.url} cannot be written: {_first_line(error)}; everything "
-                        f"is kept in {self._place.path}, and uploading is tried again",
+                        f"{self._location.url} cannot be written: {_first_line(error)}; everything "
+                        f"is kept in {self._location.path}, and uploading is tried again",
                         file=sys.stderr,
                     )
 
     def _upload(self) -> None:
         there = {
-            str(path.relative_to(self._place.path)): _local_mark(path)
-            for path in self._place.path.rglob("*")
-            if path.is_file() and not _passing(path.relative_to(self._place.path))
+            str(path.relative_to(self._location.path)): _local_mark(path)
+            for path in self._location.path.rglob("*")
+            if path.is_file() and not _passing(path.relative_to(self._location.path))
         }
         changed = [name for name, mark in there.items() if self._done.get(name) != mark]
         for name in sorted(changed, key=lambda name: (name.endswith(_LAST), name)):
             remote = f"{self._root}/{name}"
             self._system.makedirs(remote.rpartition("/")[0], exist_ok=True)
             try:
-                self._system.put_file(str(self._place.path / name), remote)
+                self._system.put_file(str(self._location.path / name), remote)
             except FileNotFoundError:
-                if (self._place.path / name).exists():
+                if (self._location.path / name).exists():
                     raise
                 continue  # Removed meanwhile, like old checkpoints.
             self._done[name] = there[name]
@@ -228,29 +230,29 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def find(name: str, root_dir: str, kind: str, *marks: str) -> Place:
-    """Finds the place that a user means: a folder or URL, or a name below `root_dir`.
+def find(name: str, root_dir: str, kind: str, *marks: str) -> Location:
+    """Finds the location that a user means: a folder or URL, or a name below `root_dir`.
 
     Args:
         name: Name that the user wrote. It may continue below a run, as in RUN/collections/FIRST.
         root_dir: Folder or URL that holds the runs.
-        kind: Kind of the place, in words.
-        marks: Patterns of files, at least one of which the place must hold. Without patterns any
+        kind: Kind of the location, in words.
+        marks: Patterns of files, at least one of which the location must hold. Without patterns any
             folder will do.
 
     Raises:
-        BadInput: There is no such place; the message says where the search went, and lists the
+        BadInput: There is no such location; the message says where the search went, and lists the
             nearest names there.
-        OSError: A place may not be read, or `root_dir` is a file.
+        OSError: A location may not be read, or `root_dir` is a file.
     """
-    places = [Place.of(name)]
+    locations = [Location.of(name)]
     if "://" not in name and not pathlib.Path(name).is_absolute():
-        places.append(Place.of(root_dir) / name)
-    for place in places:
-        folder = place.fetch()
+        locations.append(Location.of(root_dir) / name)
+    for location in locations:
+        folder = location.fetch()
         if folder.is_dir() and (not marks or any(matching(folder, mark) for mark in marks)):
-            return place
-    there = [path.name for path in matching(Place.of(root_dir).path, "*") if path.is_dir()]
+            return location
+    there = [path.name for path in matching(Location.of(root_dir).path, "*") if path.is_dir()]
     near = difflib.get_close_matches(name, there, n=3, cutoff=0.4) or there[-3:]
     hint = f"{root_dir} holds {', '.join(near)}" if near else f"{root_dir} holds no runs"
     raise BadInput(f"no {kind} at {name}, nor {name} in {root_dir}; {hint}")

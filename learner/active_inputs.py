@@ -49,7 +49,7 @@ class ActiveInputs:
         return state._replace(
             **{name: self._pruned(getattr(state, name)) for name in _PARAMETERS},
             **{
-                optimizer: _take(getattr(state, optimizer), self._places(getattr(state, name)))
+                optimizer: _take(getattr(state, optimizer), self._indices(getattr(state, name)))
                 for name, optimizer in _OPTIMIZED.items()
             },
         )
@@ -72,7 +72,7 @@ class ActiveInputs:
         }
         moments_of = {
             optimizer: jax.tree.map(
-                functools.partial(_put, places=self._places(getattr(before, name))),
+                functools.partial(_put, indices=self._indices(getattr(before, name))),
                 getattr(active, optimizer),
                 getattr(before, optimizer),
             )
@@ -90,35 +90,35 @@ class ActiveInputs:
         """
         return np.concatenate([self._inputs, np.arange(self._whole_dim, inputs)])
 
-    def _places(self, whole: Parameters) -> np.ndarray:
-        """Returns the places of the active parameters in the vector of all parameters.
+    def _indices(self, whole: Parameters) -> np.ndarray:
+        """Returns the indices of the active parameters in the vector of all parameters.
 
         Adam's moments are such vectors.
         """
         leaves, structure = jax.tree.flatten(whole)
         ends = np.cumsum([leaf.size for leaf in leaves])
-        places = [
+        indices = [
             np.arange(end - leaf.size, end).reshape(leaf.shape)
             for leaf, end in zip(leaves, ends, strict=True)
         ]
-        active = self._pruned(jax.tree.unflatten(structure, places))
+        active = self._pruned(jax.tree.unflatten(structure, indices))
         return np.concatenate([part.ravel() for part in jax.tree.leaves(active)])
 
 
-def _take(optimizer: Any, places: np.ndarray) -> Any:
-    """Returns the optimizer's state with these places of its moments; its count stays as it is."""
-    return jax.tree.map(lambda leaf: leaf[places] if leaf.ndim else leaf, optimizer)
+def _take(optimizer: Any, indices: np.ndarray) -> Any:
+    """Returns the optimizer's state with these elements of its moments, and its count as it is."""
+    return jax.tree.map(lambda leaf: leaf[indices] if leaf.ndim else leaf, optimizer)
 
 
-def _put(active: np.ndarray, before: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Returns a copy of `before` with the active numbers in their places.
+def _put(active: np.ndarray, before: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Returns a copy of `before` with the active numbers at their indices.
 
-    A count has no places and is returned with its new value.
+    A count has no elements and is returned with its new value.
     """
     if not active.ndim:
         return active
     whole = np.array(before)
-    whole[places] = active
+    whole[indices] = active
     return whole
 
 

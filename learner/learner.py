@@ -77,8 +77,8 @@ class _Dispatch(NamedTuple):
     """Learner steps of the run after this dispatch."""
     metrics: sac.Metrics
     healthy: jax.Array
-    places: jax.Array
-    """Places of the sampled transitions, (updates, batch) int32; see `learner.ring`."""
+    indices: jax.Array
+    """Indices of the sampled transitions, (updates, batch) int32; see `learner.ring`."""
 
     def wait(self, rings: Rings) -> None:
         """Waits for the learner steps.
@@ -90,7 +90,7 @@ class _Dispatch(NamedTuple):
             UnhealthyStep: The numbers of the learner steps are unhealthy; see `sac.healthy`.
         """
         if not bool(self.healthy):
-            batch = np.asarray(gather(rings, self.places))
+            batch = np.asarray(gather(rings, self.indices))
             raise UnhealthyStep(self.step, self.values(), batch)
 
     def values(self) -> dict[str, float]:
@@ -161,22 +161,22 @@ def learner_steps(
 
     Returns:
         The next training state; the metrics of the last update, as in `sac.update`; whether all
-        updates were healthy, () bool; and the places of the sampled transitions, (updates, batch)
+        updates were healthy, () bool; and the indices of the sampled transitions, (updates, batch)
         int32.
     """
     key = jax.random.fold_in(state.key, _DRAWING)
-    places = draw(window, len(rings.starts), (shape.updates, shape.batch_size), key)
+    indices = draw(window, len(rings.starts), (shape.updates, shape.batch_size), key)
 
     def update(state: sac.TrainingState, drawn: jax.Array) -> tuple[sac.TrainingState, sac.Metrics]:
         batch = assemble_batch(gather(rings, drawn), table, shape.layout)
         return sac.update(state, batch, shape.config, annealing)
 
     if shape.updates == 1:  # One update needs no loop.
-        state, metrics = update(state, places[0])
-        return state, metrics, sac.healthy(metrics, state), places
-    state, metrics = jax.lax.scan(update, state, places)
+        state, metrics = update(state, indices[0])
+        return state, metrics, sac.healthy(metrics, state), indices
+    state, metrics = jax.lax.scan(update, state, indices)
     last = jax.tree.map(lambda values: values[-1], metrics)
-    return state, last, sac.healthy(metrics, state), places
+    return state, last, sac.healthy(metrics, state), indices
 
 
 def compile_steps(state: sac.TrainingState, rings: Rings, table: Array, shape: Shape) -> Any:
@@ -350,7 +350,7 @@ class Learner:
             with watch.on("transfer"):
                 self._ring.flush()
             with watch.on("arithmetic"):
-                self._state, metrics, healthy, places = self._compiled(
+                self._state, metrics, healthy, indices = self._compiled(
                     self._state,
                     self._ring.rings,
                     self._ring.window,
@@ -358,7 +358,7 @@ class Learner:
                     np.float32(annealing),
                 )
                 self._step += self._updates_at_once
-                under_way = _Dispatch(self._step, metrics, healthy, places)
+                under_way = _Dispatch(self._step, metrics, healthy, indices)
                 # Dispatches are asynchronous and would run ahead, so at most two are under way.
                 if previous is not None:
                     previous.wait(self._ring.rings)

@@ -18,7 +18,7 @@ Array = Any  # A NumPy or JAX array.
 
 @dataclasses.dataclass(frozen=True)
 class ObservationLayout:
-    """The place of the table's row in an observation.
+    """The position of the table's row in an observation.
 
     A frame has `before` numbers of the simulation, the `features` numbers of the table's row, and
     `after` numbers of the simulation. An observation has `frames` frames.
@@ -76,7 +76,7 @@ def assemble(layout: ObservationLayout, table: Array, observation: Observation) 
         numpy: Any = np
     else:
         from jax import numpy
-    rows = observation.row[..., None] - numpy.arange(layout.frames - 1, -1, -1)
+    rows = observation.goal_index[..., None] - numpy.arange(layout.frames - 1, -1, -1)
     features = numpy.asarray(table)[rows].astype(np.float32)
     before, after = numpy.split(observation.proprioception, [layout.before], axis=-1)
     frames = numpy.concatenate([before, features, after], axis=-1)

@@ -34,7 +34,7 @@ def _mode(
 
 
 class Perturbation(NamedTuple):
-    """Settings of how actions differ from the policy's most central ones.
+    """Settings of how actions differ from the policy's deterministic ones.
 
     The policy sees n observations of one moment. Let m_i be the mean for observation i, and let s
     and h be the standard deviations and the hidden units for the first observation. Means and
@@ -159,7 +159,7 @@ class Policy:
         return cast(tuple[int, int], self._parameters["params"]["mean"]["kernel"].shape)
 
     def mode(self, observation: Observation) -> np.ndarray:
-        """Returns the most central actions, (batch, action dimension), for evaluations."""
+        """Returns the deterministic actions, (batch, action dimension), for evaluations."""
         return np.asarray(_mode(*self._static, self._table, self._parameters, observation))
 
     def perturbed(
@@ -169,7 +169,7 @@ class Policy:
         key: jax.Array,
         how: Perturbation,
     ) -> tuple[Perturbed, jax.Array]:
-        """Returns an action that differs from the policy's most central one, for recordings.
+        """Returns an action that differs from the policy's deterministic one, for recordings.
 
         Args:
             observation: n observations of one moment. The first is the actual one; the others

@@ -50,13 +50,13 @@ def ring_bytes(capacity: int, packed_size: int) -> int:
 
 
 def draw(window: Window, capacity: int, shape: tuple[int, ...], key: jax.Array) -> jax.Array:
-    """Draws places of transitions in `Rings.starts` uniformly, int32 of the given shape."""
+    """Draws indices of transitions in `Rings.starts` uniformly, int32 of the given shape."""
     return (window.first + jax.random.randint(key, shape, 0, window.count)) % capacity
 
 
-def gather(rings: Rings, places: Array) -> Array:
-    """Returns the transitions at places (...), (..., 2, packed size) float32."""
-    now = rings.starts[places]
+def gather(rings: Rings, indices: Array) -> Array:
+    """Returns the transitions at indices (...), (..., 2, packed size) float32."""
+    now = rings.starts[indices]
     then = (now + 1) % len(rings.steps)
     return rings.steps[jnp.stack([now, then], axis=-1)]
 
@@ -67,19 +67,19 @@ def _put(
     block: jax.Array,
     starts: jax.Array,
     row: jax.Array,
-    place: jax.Array,
+    transition: jax.Array,
     counts: jax.Array,
 ) -> Rings:
     """Writes the first rows of a block and the first of its starts, around the rings' ends."""
 
-    def places(size: int, begin: jax.Array, count: jax.Array, ring: int) -> jax.Array:
+    def indices(size: int, begin: jax.Array, count: jax.Array, ring: int) -> jax.Array:
         numbers = jnp.arange(size, dtype=jnp.int32)
         written = (numbers < count) & (numbers >= count - ring)
-        # JAX drops writes to places beyond the end of the ring.
+        # JAX drops writes to indices beyond the end of the ring.
         return jnp.where(written, (begin + numbers) % ring, ring)
 
-    rows = places(len(block), row, counts[0], len(rings.steps))
-    transitions = places(len(starts), place, counts[1], len(rings.starts))
+    rows = indices(len(block), row, counts[0], len(rings.steps))
+    transitions = indices(len(starts), transition, counts[1], len(rings.starts))
     return Rings(
         rings.steps.at[rows].set(block, mode="drop", unique_indices=True),
         rings.starts.at[transitions].set(starts, mode="drop", unique_indices=True),

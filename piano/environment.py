@@ -50,7 +50,7 @@ class TimeStep(NamedTuple):
     """The result of one control step."""
 
     observation: Observation
-    """proprioception: (frames, proprioception dimension) float32; row: () int."""
+    """proprioception: (frames, proprioception dimension) float32; goal_index: () int."""
     reward: float
     """Reward as robopianist defines it."""
     learnt_reward: float
@@ -173,8 +173,8 @@ class PianoEnvironment:
         self._action[:] = snapshot.action
         self._sustain = snapshot.sustain
         self.read_keys()
-        row = np.int32(self.piano.first_row + self._step)
-        return TimeStep(Observation(self._frames, row), 0.0, 0.0, discount=1.0, last=False)
+        index = np.int32(self.piano.first_row + self._step)
+        return TimeStep(Observation(self._frames, index), 0.0, 0.0, discount=1.0, last=False)
 
     def read_keys(self) -> None:
         """Updates `key_state`, `keys_down` and `pedal_down` from the simulator.

@@ -2,7 +2,7 @@
 
 A row is one step:
 
-    [proprioception, frame by frame | action | reward, discount | row, parameter version]
+    [proprioception, frame by frame | action | reward, discount | goal index, parameter version]
 
 All numbers are float32 except the last two, which are the bits of int32 numbers in the same array.
 The last row of a chunk holds the observation after its last step, and no step of its own. So n rows
@@ -18,7 +18,7 @@ from replay.transition import Array, Observation, Step, Transition
 
 CHUNK_ROWS = 64
 """Most rows in a chunk."""
-_SCALARS = 4  # Reward, discount, row, parameter version.
+_SCALARS = 4  # Reward, discount, goal index, parameter version.
 
 
 def packed_size(proprioception_shape: tuple[int, int], action_dim: int) -> int:
@@ -40,7 +40,7 @@ def pack_chunk(steps: Sequence[Step], after: Observation) -> np.ndarray:
     integers = chunk.view(np.int32)
     observations = [*(step.observation for step in steps), after]
     chunk[:, :end] = np.stack([one.proprioception for one in observations]).reshape(-1, end)
-    integers[:, -2] = [one.row for one in observations]
+    integers[:, -2] = [one.goal_index for one in observations]
     chunk[:-1, end:-_SCALARS] = np.stack([step.action for step in steps])
     chunk[:-1, -4] = [step.reward for step in steps]
     chunk[:-1, -3] = [step.discount for step in steps]

@@ -12,7 +12,7 @@ for uniformly random actions.
 
 Most of an observation depends on time alone: the goals that are due now and soon. Only a table
 holds this part, and the replay does not store it. An observation in the replay is factored into the
-rest, which the simulation decides, and the number of its row in the table.
+rest, which the simulation decides, and the number of its row in the table of goals.
 """
 
 from typing import Any, NamedTuple
@@ -27,8 +27,8 @@ class Observation(NamedTuple):
 
     proprioception: Array
     """Part that the simulation decides, (..., frames, proprioception dimension) float32."""
-    row: Array
-    """Row of the table with the part that depends on time alone, (...) int32."""
+    goal_index: Array
+    """Row of the table of goals with the part that depends on time alone, (...) int32."""
 
     def batch_of_one(self) -> "Observation":
         """Returns the observation with a leading axis of length 1."""

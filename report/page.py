@@ -134,5 +134,5 @@ def report(config: ReportConfig) -> dict[str, str]:
         BadInput: The run does not exist or has not started to train.
     """
     run = find(config.run, config.root_dir)
-    with run.place.uploaded():
+    with run.location.uploaded():
         return {"run": run.name, "report": str(write_report(run.path))}

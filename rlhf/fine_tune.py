@@ -136,7 +136,7 @@ def fine_tune(
             started or written, unless one of their files turns out to be damaged.
         RuntimeError: The fine-tuning failed; see `rlhf.fine_tuner.NotFinite`.
     """
-    run.require_usable(storage.Place.of(config.root_dir), config.wandb)
+    run.require_usable(storage.Location.of(config.root_dir), config.wandb)
     collections = earlier_rounds.open_collections(config.collections, config.root_dir)
     rated = read_rated(collections, config.raters, config.attribute)
     training, validation = preferences.split(
@@ -162,7 +162,7 @@ def fine_tune(
         file=sys.stderr,
     )
     with (
-        folder.place.uploaded(),
+        folder.location.uploaded(),
         ray_session.connect(address, folder.process_logs),
         contextlib.closing(Logbook(folder, config)) as logbook,
     ):

@@ -87,14 +87,14 @@ class Guard:
             for number in range(self._fresh)
         ]
         with said_if_long("performances to be rated"):
-            central, *drawn = (
+            deterministic, *stochastic = (
                 get_result(future, "Player", "an audition failed", _SECONDS) for future in futures
             )
-        performances = [performance for played in drawn for performance in played]
+        performances = [performance for played in stochastic for performance in played]
         return {
             "ratings": {
-                name: float(np.mean([performance.ratings[name] for performance in central]))
-                for name in central[0].ratings
+                name: float(np.mean([performance.ratings[name] for performance in deterministic]))
+                for name in deterministic[0].ratings
             },
             "drawn": _summary(performances) if performances else None,
         }

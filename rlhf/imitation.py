@@ -36,7 +36,7 @@ class Demonstration(NamedTuple):
 
     proprioception: np.ndarray
     """(T, frames, numbers) float32: the simulated part of the observations."""
-    row: np.ndarray
+    goal_index: np.ndarray
     """(T,) int32: rows of the table, see `replay.transition.Observation`."""
     intended: np.ndarray
     """(T, action dimension) float32: actions to be learned, in [-1, 1]."""
@@ -88,7 +88,7 @@ def _imitate(
     optimizer = optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, STEPS))
 
     def loss(parameters: Parameters, index: jax.Array) -> jax.Array:
-        observation = Observation(shown.proprioception[index], shown.row[index])
+        observation = Observation(shown.proprioception[index], shown.goal_index[index])
         assembled = assemble(layout, table, observation)
         now, before = (
             policy(agent_config, parameters, assembled),
@@ -105,7 +105,7 @@ def _imitate(
     ) -> tuple[tuple[Parameters, optax.OptState, jax.Array], jax.Array]:
         parameters, state, key = carried
         key, index_key = jax.random.split(key)
-        index = jax.random.randint(index_key, (_BATCH_SIZE,), 0, len(shown.row))
+        index = jax.random.randint(index_key, (_BATCH_SIZE,), 0, len(shown.goal_index))
         value, gradient = jax.value_and_grad(loss)(parameters, index)
         updates, state = optimizer.update(gradient, state, parameters)
         return (optax.apply_updates(parameters, updates), state, key), value

@@ -189,7 +189,7 @@ class Player:
             demonstrations.append(
                 imitation.Demonstration(
                     np.array([one.proprioception for one in observations]),
-                    np.array([one.row for one in observations], np.int32),
+                    np.array([one.goal_index for one in observations], np.int32),
                     np.array(intended, np.float32),
                 )
             )
@@ -246,7 +246,7 @@ def perform(
     states.append(environment.simulator_state())
     return performance, Trajectory(
         proprioception=np.array([observation.proprioception for observation in observations]),
-        row=np.array([observation.row for observation in observations], np.int32),
+        row=np.array([observation.goal_index for observation in observations], np.int32),
         action=np.array([one.action for one in played], np.float32),
         log_probability=np.array([one.log_probability for one in played], np.float32),
         reward=performance.rewards.astype(np.float32),

@@ -163,7 +163,7 @@ def segments(config: SegmentsConfig) -> dict[str, Any]:
     for line in recording.what_is_missing() if config.video else ():
         print(line, file=sys.stderr)
     with (
-        folder.place.uploaded(),
+        folder.location.uploaded(),
         ray_session.connect(address, folder.process_logs),
     ):
         placed = placement(on_cluster=address is not None)

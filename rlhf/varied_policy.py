@@ -73,7 +73,7 @@ class VariedPolicy:
         Returns:
             The action, and its log-density under the policy without any variation.
         """
-        rows = np.clip(observation.row - self._delays, *self._song_rows) + self._blocks
+        rows = np.clip(observation.goal_index - self._delays, *self._song_rows) + self._blocks
         proprioception = np.broadcast_to(
             observation.proprioception, (len(rows), *observation.proprioception.shape)
         )

@@ -39,7 +39,7 @@ CLOUDS = [path for path in RAY_UP if path.stem != "onprem"]
 TOKEN = "~/.ray/auth_token"
 # Where EC2 and Google tell a machine about itself, and an address where nothing answers.
 METADATA = ("http://169.254.169.254/", "http://metadata.google.internal/")
-NOBODY = "http://127.0.0.1:9/"
+UNREACHABLE = "http://127.0.0.1:9/"
 # Processors, GPUs and GiB, as the clouds' own pages have them.
 MACHINES = {
     "g4dn.2xlarge": (8, 1, 32),
@@ -146,7 +146,7 @@ class Node:
     def _run(self, command: str) -> None:
         # Whatever happens, nothing here may ask what is really at these addresses.
         for address in METADATA:
-            command = command.replace(address, NOBODY)
+            command = command.replace(address, UNREACHABLE)
         subprocess.run(
             ["bash", "-c", " ".join(_with_interactive(command))],
             env={"HOME": str(self.home), "RAY_HEAD_IP": "10.0.0.1"},
@@ -204,7 +204,7 @@ class Node:
     def watchers(self) -> list[int]:
         """Process ids of what has asked for a notice, as often as it has."""
         lines = self._asked.read_text().splitlines() if self._asked.exists() else []
-        assert all(NOBODY in line for line in lines)
+        assert all(UNREACHABLE in line for line in lines)
         return [int(line.split()[0]) for line in lines]
 
 

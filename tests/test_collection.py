@@ -54,7 +54,7 @@ def test_what_is_written_comes_back(collection):
         for name in COLUMNS:
             np.testing.assert_array_equal(getattr(read, name), getattr(expected, name))
             assert getattr(read, name).dtype == getattr(expected, name).dtype
-        np.testing.assert_array_equal(read.observation.row, expected.row)
+        np.testing.assert_array_equal(read.observation.goal_index, expected.row)
         performance = Performance.load(segment.performance)
         np.testing.assert_array_equal(performance.due_notes, make_performance(number).due_notes)
 

@@ -31,7 +31,7 @@ from cluster.doctor import cluster_checks, measurement, node_checks
 from cluster.doctor.command import table
 from cluster.doctor.finding import OK, WARNING, WRONG
 from common.project import PACKAGES
-from common.storage import Place
+from common.storage import Location
 
 pytestmark = pytest.mark.run
 
@@ -345,13 +345,13 @@ def test_what_of_the_environment_could_not_be_used_is_a_warning():
 
 def test_storage_is_written_read_and_left_as_it_was(tmp_path):
     for root in (str(tmp_path / "a" / "runs"), f"file://{tmp_path}/b"):
-        finding = cluster_checks.check_storage(Place.of(root))
+        finding = cluster_checks.check_storage(Location.of(root))
         assert finding.verdict == OK, finding
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert not (tmp_path / "a").exists()
     (tmp_path / "file").write_text("in the way")
     for root in (str(tmp_path / "file" / "runs"), f"file://{tmp_path}/file/runs"):
-        finding = cluster_checks.check_storage(Place.of(root))
+        finding = cluster_checks.check_storage(Location.of(root))
         assert finding.verdict == WRONG
         assert "cannot be written" in finding.what
 
@@ -359,6 +359,6 @@ def test_storage_is_written_read_and_left_as_it_was(tmp_path):
 def test_storage_that_hangs_is_given_up(monkeypatch, tmp_path):
     monkeypatch.setattr(cluster_checks, "_STORAGE_SECONDS", 0.2)
     monkeypatch.setattr(cluster_checks, "_try_folder", lambda _: time.sleep(5))
-    finding = cluster_checks.check_storage(Place.of(str(tmp_path)))
+    finding = cluster_checks.check_storage(Location.of(str(tmp_path)))
     assert finding.verdict == WRONG
     assert "no answer within" in finding.what

@@ -87,13 +87,13 @@ def test_before_is_the_policy_that_it_began_with(trained, carried, tuned):
     before = answer["before"]
     assert before["metrics"] == trained_answer["metrics"]
     newest = max(segment.planned.checkpoint for segment in carried.segments())
-    (central,) = (
+    (deterministic,) = (
         segment
         for segment in carried.segments()
         if (segment.planned.checkpoint, segment.planned.variation.noise) == (newest, 0)
     )
     assert before["ratings"] == {
-        name: score(parse_quality(name)(central.judged(), central.trajectory()))
+        name: score(parse_quality(name)(deterministic.judged(), deterministic.trajectory()))
         for name in (*QUALITIES, SMOOTH_AND_SOFT)
     }
     for side in (before, answer["after"]):

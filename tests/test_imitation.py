@@ -22,7 +22,7 @@ def parameters():
 
 
 def outputs(parameters, shown):
-    observation = Observation(shown.proprioception, shown.row)
+    observation = Observation(shown.proprioception, shown.goal_index)
     return policy(CONFIG, parameters, assemble(LAYOUT, TABLE, observation))
 
 

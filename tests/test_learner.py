@@ -124,11 +124,11 @@ def test_steps_on_active_inputs_are_the_plain_ones_on_whole_observations(
     state = active.prune(whole)
     update = learner.compile_steps(state, ring.rings, active.table, shape_of(active.layout))
     for _ in range(5):
-        state, metrics, healthy, places = update(
+        state, metrics, healthy, indices = update(
             state, ring.rings, ring.window, active.table, np.float32(1)
         )
         assert healthy
-        steps = np.asarray(gather(ring.rings, places[0]))
+        steps = np.asarray(gather(ring.rings, indices[0]))
         batch = unpack_batch(steps, layout.frames, layout.proprioception_dim)
         plain_batch = sac.Batch(
             assemble(layout, repertoire.table, batch.observation),
@@ -182,7 +182,7 @@ def test_several_updates_in_one_dispatch_are_those_of_the_batches_that_were_draw
     layout, action_dim = repertoire.piano(0).layout, repertoire.piano(0).action_dim
     active = ActiveInputs(layout, repertoire.table)
     whole = jax.device_get(sac.initial_state(CONFIG, layout.observation_dim, action_dim, seed=3))
-    together, metrics, healthy, places = learner_steps(
+    together, metrics, healthy, indices = learner_steps(
         active.prune(whole),
         ring.rings,
         ring.window,
@@ -191,8 +191,8 @@ def test_several_updates_in_one_dispatch_are_those_of_the_batches_that_were_draw
         shape_of(active.layout, updates=5),
     )
     state = active.prune(whole)
-    assert places.shape == (5, BATCH)
-    for drawn in places:
+    assert indices.shape == (5, BATCH)
+    for drawn in indices:
         batch = assemble_batch(gather(ring.rings, drawn), active.table, active.layout)
         state, last = sac.update(state, batch, CONFIG)
     assert healthy
@@ -311,10 +311,10 @@ def test_going_on_from_a_checkpoint_is_never_having_stopped_to_the_bit(start_lea
     assert state_of(first) != state_of(whole)
 
 
-@pytest.mark.parametrize("place", ["reward", "observation"])
-def test_a_step_whose_numbers_are_not_finite_is_caught_with_its_batch(start_learner, played, place):
+@pytest.mark.parametrize("where", ["reward", "observation"])
+def test_a_step_whose_numbers_are_not_finite_is_caught_with_its_batch(start_learner, played, where):
     bad = np.array(played)
-    bad[20, {"reward": -4, "observation": 0}[place]] = np.nan
+    bad[20, {"reward": -4, "observation": 0}[where]] = np.nan
     learner, published = start_learner(data=bad)
     with pytest.raises(UnhealthyStep, match=r"step \d+: .*critic_loss.* not finite") as caught:
         take(learner, 100)

@@ -14,7 +14,7 @@ from runs_for_tests import assert_refused, command
 
 from common import host
 from common.errors import BadInput
-from common.storage import Place
+from common.storage import Location
 from piano import graphics, recording
 from piano.config import SongConfig
 from piano.song import load_songs
@@ -195,9 +195,9 @@ import sys
 from training import run
 from training.config import WandbConfig
 from common.errors import BadInput
-from common.storage import Place
+from common.storage import Location
 try:
-    run.require_usable(Place.of(sys.argv[1]), WandbConfig(sys.argv[2], project="hands"))
+    run.require_usable(Location.of(sys.argv[1]), WandbConfig(sys.argv[2], project="hands"))
 except BadInput as error:
     print(error)
 """
@@ -241,16 +241,16 @@ def test_settings_that_weights_and_biases_stops_at_are_refused(
 
 @pytest.mark.usefixtures("no_key")
 def test_settings_of_weights_and_biases_count_only_where_it_is_used(monkeypatch, tmp_path):
-    place = Place.of(str(tmp_path))
+    location = Location.of(str(tmp_path))
     monkeypatch.setenv("WANDB_API_KEY", "short")
-    run.require_usable(place, WandbConfig("offline"))  # It needs no key.
+    run.require_usable(location, WandbConfig("offline"))  # It needs no key.
     monkeypatch.setenv("WANDB_MODE", "bogus")
-    run.require_usable(place, WandbConfig("disabled"))
+    run.require_usable(location, WandbConfig("disabled"))
     with pytest.raises(BadInput, match="WANDB_MODE"):
-        run.require_usable(place, WandbConfig("offline"))
+        run.require_usable(location, WandbConfig("offline"))
     monkeypatch.delenv("WANDB_MODE")
     with pytest.raises(BadInput, match=r"cannot use --project: .*cannot contain"):
-        run.require_usable(place, WandbConfig("offline", project="a/b"))
+        run.require_usable(location, WandbConfig("offline", project="a/b"))
     with pytest.raises(BadInput, match="which is not UTF-8"):
-        run.require_usable(Place.of(os.fsdecode(b"caf\xe9")), WandbConfig("offline"))
+        run.require_usable(Location.of(os.fsdecode(b"caf\xe9")), WandbConfig("offline"))
     assert list(tmp_path.iterdir()) == []

@@ -265,7 +265,7 @@ def test_a_rating_is_kept_and_the_next_question_asked(served, collection):
     assert answer.status == 200
     assert answer.json["done"] == 1
     assert answer.json["segments"] != asked["segments"]
-    assert answer.json["place"] == {"answered": False, "earlier": asked["segments"], "later": []}
+    assert answer.json["position"] == {"answered": False, "earlier": asked["segments"], "later": []}
     with contextlib.closing(sqlite3.connect(collection.ratings)) as database:
         rows = database.execute("SELECT rater, first, score, comment FROM answers").fetchall()
     assert rows == [("Ana", asked["segments"][0], 73, "late, but even")]
@@ -346,9 +346,9 @@ def test_answers_can_be_corrected_skipped_and_taken_back(served):
     first, second = "0001", "0004"
     served.rate(first, 30)
     served.rate(second, 60)
-    assert served.question()["place"]["earlier"] == [second]
+    assert served.question()["position"]["earlier"] == [second]
     shown = served.question(show=first)
-    assert (shown["score"], shown["place"]) == (
+    assert (shown["score"], shown["position"]) == (
         30,
         {"answered": True, "earlier": [], "later": [second]},
     )
@@ -420,7 +420,7 @@ def test_pairs_are_compared_until_the_order_is_known(served):
     undone = served.undo().json
     assert (undone["mode"], undone["segments"]) == ("pairs", [last.first, last.second])
     assert undone["preferred"] is None
-    again = served.question(mode="pairs", show=",".join(undone["place"]["earlier"]))
+    again = served.question(mode="pairs", show=",".join(undone["position"]["earlier"]))
     assert again["preferred"] in ("first", "second")
     assert len(served.ratings.comparisons()) == len(held) - 1
 
@@ -439,7 +439,7 @@ def test_one_answer_in_ten_is_asked_again_and_does_not_count_twice(tmp_path):
         assert again in list(given)[:5]
         # Nothing tells that it is not new.
         assert (question["score"], question["comment"], question["done"]) == (None, "", 10)
-        assert question["place"] == {
+        assert question["position"] == {
             "answered": False,
             "earlier": [list(given)[-1]],
             "later": [],

@@ -106,7 +106,7 @@ def transitions_of(chunks):
                 (batch.next_observation, observation(episode, step + 1)),
             ):
                 np.testing.assert_array_equal(stored.proprioception[i], written.proprioception)
-                assert stored.row[i] == written.row
+                assert stored.goal_index[i] == written.goal_index
             assert batch.reward[i] == 10.0 * step
             assert batch.parameter_version[i] == episode
             assert batch.discount[i] in (0.0, 1.0)
@@ -198,8 +198,8 @@ def test_packed_steps_are_read_alike_on_the_device():
     there = jax.jit(lambda array: unpack_batch(array, FRAMES, PROPRIOCEPTION_DIM))(pairs)
     for ours, theirs in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert here.observation.row.tolist() == [0, 1001, 2002]
-    assert here.next_observation.row.tolist() == [1001, 2002, 3003]
+    assert here.observation.goal_index.tolist() == [0, 1001, 2002]
+    assert here.next_observation.goal_index.tolist() == [1001, 2002, 3003]
     assert here.parameter_version.tolist() == [-1, 0, 1]
 
 

@@ -23,8 +23,8 @@ def pairs_of(chunk):
 
 def held(ring, capacity):
     """All that is whole, the oldest first: (transitions, 2, SIZE)."""
-    places = (ring.window.first + np.arange(ring.window.count)) % capacity
-    return np.asarray(gather(ring.rings, places))
+    indices = (ring.window.first + np.arange(ring.window.count)) % capacity
+    return np.asarray(gather(ring.rings, indices))
 
 
 # Few values, so that little is compiled.
@@ -77,8 +77,8 @@ def test_what_is_drawn_is_uniform_over_what_is_held_across_the_end_of_the_ring()
     window = ring.window
     assert window.first + window.count > capacity
     draws = 200_000
-    places = np.asarray(draw(window, capacity, (draws,), jax.random.PRNGKey(1)))
-    counts = np.bincount((places - window.first) % capacity, minlength=capacity)
+    indices = np.asarray(draw(window, capacity, (draws,), jax.random.PRNGKey(1)))
+    counts = np.bincount((indices - window.first) % capacity, minlength=capacity)
     assert counts[window.count :].sum() == 0
     expected = draws / window.count
     chi_squared = ((counts[: window.count] - expected) ** 2 / expected).sum()

@@ -320,20 +320,20 @@ def test_the_whole_piece_is_the_performance(played, policy, piano):
 
 
 def test_an_audition_is_the_performance_and_its_simulated_ratings(player, played, saved):
-    (central,) = player.audition(saved, Variation(), 0)
+    (deterministic,) = player.audition(saved, Variation(), 0)
     segment = played["0004"]
-    assert central.metrics == segment.metrics
-    assert central.ratings == {
+    assert deterministic.metrics == segment.metrics
+    assert deterministic.ratings == {
         name: score(quality(segment.judged(), segment.trajectory()))
         for name, quality in QUALITIES.items()
     }
     (noisy,) = player.audition(saved, Variation(**SHAKY), 3)
     assert noisy.metrics == played["0001"].metrics
-    assert noisy.ratings["smoothness"] < central.ratings["smoothness"]
+    assert noisy.ratings["smoothness"] < deterministic.ratings["smoothness"]
     (weighed,) = player.audition(saved, Variation(), 0, ["smoothness:1,softness:1"])
     assert weighed.ratings == {
         "smoothness:1,softness:1": pytest.approx(
-            (central.ratings["smoothness"] + central.ratings["softness"]) / 2, abs=1
+            (deterministic.ratings["smoothness"] + deterministic.ratings["softness"]) / 2, abs=1
         )
     }
 
@@ -366,7 +366,7 @@ def test_everything_of_every_segment_is_there(trained, recorded):
     segments = collection.segments()
     names = [path.name for path in checkpoint.list_checkpoints(run / "checkpoints")]
     assert len(segments) == recorded.answer["segments"] == 2 * len(names) >= 4
-    central = {}
+    deterministic = {}
     for segment in segments:
         trajectory = segment.trajectory()
         assert len(trajectory.action) == STEPS == segment.planned.last_step
@@ -378,10 +378,10 @@ def test_everything_of_every_segment_is_there(trained, recorded):
         assert segment.metrics == mean_metrics([Performance.load(segment.performance)])
         assert segment.metrics["due_notes"] == 9
         if segment.planned.variation.noise == 0:
-            central[segment.planned.checkpoint] = segment.metrics
-    assert sorted(central) == names
+            deterministic[segment.planned.checkpoint] = segment.metrics
+    assert sorted(deterministic) == names
     # What was evaluated at the end of training is played again.
-    assert central[names[-1]] == answer["metrics"]
+    assert deterministic[names[-1]] == answer["metrics"]
 
 
 def test_by_default_passages_are_recorded_with_a_base_and_starts(trained, folder):

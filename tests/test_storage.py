@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from common import storage
 from common.errors import BadInput
-from common.storage import Place
+from common.storage import Location
 
 
 @pytest.fixture(autouse=True)
@@ -43,32 +43,32 @@ def wait_until(condition, seconds=10):
 
 
 def test_a_folder_is_itself(tmp_path):
-    place = Place.of(str(tmp_path))
-    assert place.fetch() == tmp_path
-    with (place / "run").uploaded():
+    location = Location.of(str(tmp_path))
+    assert location.fetch() == tmp_path
+    with (location / "run").uploaded():
         pass
-    assert str(place / "run") == str(tmp_path / "run")
+    assert str(location / "run") == str(tmp_path / "run")
 
 
 def test_in_a_submitted_job_a_relative_folder_is_below_the_home(monkeypatch):
     monkeypatch.setenv(storage._JOB_VARIABLE, "{}")
-    assert Place.of("runs").path == pathlib.Path.home() / "runs"
-    assert Place.of("/mnt/runs").path == pathlib.Path("/mnt/runs")
+    assert Location.of("runs").path == pathlib.Path.home() / "runs"
+    assert Location.of("/mnt/runs").path == pathlib.Path("/mnt/runs")
 
 
 def test_what_is_written_is_at_the_url_soon_and_at_the_end(bucket):
-    place = Place.of(f"file://{bucket}/") / "run"
-    assert place.url == f"file://{bucket}/run"
-    (place.path / "checkpoints").mkdir(parents=True)
-    (place.path / "config.json").write_text("{}")
-    with place.uploaded():
+    location = Location.of(f"file://{bucket}/") / "run"
+    assert location.url == f"file://{bucket}/run"
+    (location.path / "checkpoints").mkdir(parents=True)
+    (location.path / "config.json").write_text("{}")
+    with location.uploaded():
         assert contents(bucket) == {"run/config.json": "{}"}
-        (place.path / "checkpoints" / "state").write_text("1")
-        (place.path / ".state.partial").write_text("half")
+        (location.path / "checkpoints" / "state").write_text("1")
+        (location.path / ".state.partial").write_text("half")
         wait_until(lambda: "run/checkpoints/state" in contents(bucket))
-        (place.path / "checkpoints" / "state").unlink()
+        (location.path / "checkpoints" / "state").unlink()
         wait_until(lambda: "run/checkpoints/state" not in contents(bucket))
-        (place.path / "logbook.jsonl").write_text("a\n")
+        (location.path / "logbook.jsonl").write_text("a\n")
     assert contents(bucket) == {"run/config.json": "{}", "run/logbook.jsonl": "a\n"}
     assert not (bucket / "run" / ".state.partial").exists()
 
@@ -82,13 +82,13 @@ def test_what_makes_a_folder_whole_comes_last(bucket, monkeypatch):
         put(self, local, remote, **more)
 
     monkeypatch.setattr(LocalFileSystem, "put_file", note)
-    place = Place.of(f"file://{bucket}")
-    folder = place.path / "checkpoints" / "step_000000001"
+    location = Location.of(f"file://{bucket}")
+    folder = location.path / "checkpoints" / "step_000000001"
     folder.mkdir(parents=True)
     for name in ("checkpoint.json", "training_state.safetensors"):
         (folder / name).write_text("x")
-    (place.path / "status.json").write_text("{}")
-    with place.uploaded():
+    (location.path / "status.json").write_text("{}")
+    with location.uploaded():
         pass
     assert order.index("training_state.safetensors") < order.index("checkpoint.json")
     assert set(order) == {"training_state.safetensors", "checkpoint.json", "status.json"}
@@ -98,13 +98,13 @@ def test_only_what_has_changed_is_fetched(bucket):
     (bucket / "run").mkdir()
     (bucket / "run" / "config.json").write_text("{}")
     (bucket / "run" / "video.mp4").write_text("long")
-    place = Place.of(f"file://{bucket}") / "run"
-    folder = place.fetch("config.json")
+    location = Location.of(f"file://{bucket}") / "run"
+    folder = location.fetch("config.json")
     assert contents(folder) == {"config.json": "{}"}
-    assert contents(place.fetch()) == {"config.json": "{}", "video.mp4": "long"}
+    assert contents(location.fetch()) == {"config.json": "{}", "video.mp4": "long"}
     before = (folder / "video.mp4").stat().st_mtime_ns
     (bucket / "run" / "config.json").write_text("{ }")
-    assert contents(place.fetch()) == {"config.json": "{ }", "video.mp4": "long"}
+    assert contents(location.fetch()) == {"config.json": "{ }", "video.mp4": "long"}
     assert (folder / "video.mp4").stat().st_mtime_ns == before
 
 
@@ -112,24 +112,24 @@ def test_what_was_fetched_is_not_uploaded_again(bucket):
     (bucket / "run").mkdir()
     (bucket / "run" / "video.mp4").write_text("long")
     before = (bucket / "run" / "video.mp4").stat().st_mtime_ns
-    place = Place.of(f"file://{bucket}") / "run"
-    place.fetch()
-    with place.uploaded():
-        (place.path / "report.html").write_text("new")
+    location = Location.of(f"file://{bucket}") / "run"
+    location.fetch()
+    with location.uploaded():
+        (location.path / "report.html").write_text("new")
     assert contents(bucket) == {"run/video.mp4": "long", "run/report.html": "new"}
     assert (bucket / "run" / "video.mp4").stat().st_mtime_ns == before
 
 
 def test_a_url_that_is_not_there_yet_is_empty(bucket):
-    assert not list((Place.of(f"file://{bucket}") / "none").fetch().glob("*"))
+    assert not list((Location.of(f"file://{bucket}") / "none").fetch().glob("*"))
 
 
 def test_a_url_that_cannot_be_written_is_refused_before_anything_begins(tmp_path):
     (tmp_path / "file").write_text("no folder")
-    place = Place.of(f"file://{tmp_path}/file/below")
-    place.path.mkdir(parents=True)
-    (place.path / "config.json").write_text("{}")
-    with pytest.raises(BadInput, match="cannot be written"), place.uploaded():
+    location = Location.of(f"file://{tmp_path}/file/below")
+    location.path.mkdir(parents=True)
+    (location.path / "config.json").write_text("{}")
+    with pytest.raises(BadInput, match="cannot be written"), location.uploaded():
         raise AssertionError
 
 
@@ -137,12 +137,12 @@ def test_a_url_that_goes_away_loses_nothing_and_is_tried_again(bucket, monkeypat
     # Not capsys: reading that while the thread writes can lose a line.
     said = io.StringIO()
     monkeypatch.setattr(sys, "stderr", said)
-    place = Place.of(f"file://{bucket}") / "run"
-    place.path.mkdir(parents=True)
-    with place.uploaded():
+    location = Location.of(f"file://{bucket}") / "run"
+    location.path.mkdir(parents=True)
+    with location.uploaded():
         bucket.rename(bucket.with_name("elsewhere"))
         bucket.write_text("no folder any more")
-        (place.path / "logbook.jsonl").write_text("a\n")
+        (location.path / "logbook.jsonl").write_text("a\n")
         wait_until(lambda: "cannot be written" in said.getvalue())
         bucket.unlink()
         bucket.mkdir(exist_ok=True)  # The thread may have made it already.
@@ -151,25 +151,25 @@ def test_a_url_that_goes_away_loses_nothing_and_is_tried_again(bucket, monkeypat
 
 
 def test_what_could_not_be_uploaded_at_the_end_is_said_with_its_place(bucket):
-    place = Place.of(f"file://{bucket}") / "run"
-    place.path.mkdir(parents=True)
-    upload = place.uploaded()
+    location = Location.of(f"file://{bucket}") / "run"
+    location.path.mkdir(parents=True)
+    upload = location.uploaded()
     upload.__enter__()
     bucket.rmdir()
     bucket.write_text("no folder any more")
-    (place.path / "logbook.jsonl").write_text("a\n")
-    with pytest.raises(BadInput, match=f"{place.path} has everything"):
+    (location.path / "logbook.jsonl").write_text("a\n")
+    with pytest.raises(BadInput, match=f"{location.path} has everything"):
         upload.__exit__(None, None, None)
-    assert (place.path / "logbook.jsonl").read_text() == "a\n"
+    assert (location.path / "logbook.jsonl").read_text() == "a\n"
 
 
 @pytest.mark.parametrize("url", ["nothing://x/y", "s3:"])
 def test_a_url_that_nothing_can_read_is_refused(url):
     if "://" not in url:
-        assert Place.of(url).url == ""
+        assert Location.of(url).url == ""
         return
     with pytest.raises(BadInput, match="cannot be used"):
-        Place.of(url)
+        Location.of(url)
 
 
 def test_a_place_is_found_by_folder_or_by_name_below_the_root(tmp_path):

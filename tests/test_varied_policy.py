@@ -58,8 +58,8 @@ def network(parameters, table=TABLE, delay=0, count=6):
     """Mean and deviation before the tanh, at goals of another table or of earlier steps."""
     means, deviations = [], []
     for observation in observations(count):
-        row = np.int32(np.clip(observation.row - delay, FIRST_ROW, LAST_ROW))
-        assembled = assemble(LAYOUT, table, observation._replace(row=row))
+        row = np.int32(np.clip(observation.goal_index - delay, FIRST_ROW, LAST_ROW))
+        assembled = assemble(LAYOUT, table, observation._replace(goal_index=row))
         mean, log_std = distribution_of(CONFIG, parameters, assembled)
         means.append(np.asarray(mean))
         deviations.append(np.exp(np.asarray(log_std)))

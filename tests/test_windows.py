@@ -133,5 +133,5 @@ def test_a_stretch_equals_the_same_stretch_of_the_whole_to_the_bit(start):
             np.testing.assert_array_equal(getattr(part, name), value, err_msg=name)
     for here, there in zip(again, seen[start:], strict=False):
         np.testing.assert_array_equal(here.proprioception, there.proprioception)
-        assert here.row == there.row
+        assert here.goal_index == there.goal_index
     np.testing.assert_array_equal(other.simulator_state(), snapshots[start + 50].simulator_state)

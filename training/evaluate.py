@@ -103,7 +103,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     written = evaluation.write(config.record_dir)
     for number, played in enumerate(evaluation.songs):
         files = evaluator.record(number, played.performance, config.recording)
-        write_files(written / played.place, files)
+        write_files(written / played.subfolder, files)
     return {
         "checkpoint": str(folder),
         "song": repertoire.title,

@@ -60,7 +60,7 @@ class Recordings:
         for number, song in enumerate(evaluation.songs):
             future = evaluator.record.remote(number, song.performance, self._config)
             self._pending[future] = _Recording(
-                folder, folder / song.place, evaluation.environment_steps
+                folder, folder / song.subfolder, evaluation.environment_steps
             )
 
     def end(self, seconds: float) -> None:

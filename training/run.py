@@ -29,7 +29,7 @@ from common import storage
 from common.errors import BadInput, require
 from common.files import as_utf8, matching, nearest, read_json, try_to_write, write_json
 from common.project import program
-from common.storage import Place
+from common.storage import Location
 from training.config import RunConfig, WandbConfig, to_json
 
 if TYPE_CHECKING:  # The MIDI library takes seconds to import, and this module does not need it.
@@ -52,9 +52,9 @@ class RunFolder:
     """URL of the original if the folder is a local copy; otherwise empty."""
 
     @property
-    def place(self) -> Place:
+    def location(self) -> Location:
         """Folder and URL of the run."""
-        return Place(self.path, self.url)
+        return Location(self.path, self.url)
 
     @property
     def name(self) -> str:
@@ -170,30 +170,30 @@ def _refused_by_wandb(what: str) -> Iterator[None]:
         raise BadInput(f"Weights & Biases cannot use {what}: {error}") from None
 
 
-def require_usable(place: Place, wandb: WandbConfig) -> None:
+def require_usable(location: Location, wandb: WandbConfig) -> None:
     """Checks early for problems that would make a run fail after its start.
 
     Args:
-        place: Place of the run, or the place that will hold its folder.
+        location: Location of the run, or of the folder that will hold it.
         wandb: Settings of Weights & Biases.
 
     Raises:
-        BadInput: The place is not writable, or Weights & Biases is enabled and would fail.
+        BadInput: The location is not writable, or Weights & Biases is enabled and would fail.
     """
-    _require_writable(place.path, str(place), "--root-dir")
+    _require_writable(location.path, str(location), "--root-dir")
     if wandb.mode != "disabled":
-        folder = pathlib.Path(os.environ.get("WANDB_DIR") or place.path)
+        folder = pathlib.Path(os.environ.get("WANDB_DIR") or location.path)
         _require_writable(folder, str(folder), "WANDB_DIR")
         _require_wandb(wandb, folder.absolute())
 
 
-def _require_writable(path: pathlib.Path, place: str, setting: str) -> None:
+def _require_writable(path: pathlib.Path, shown: str, setting: str) -> None:
     folder = nearest(path)
     try:
         try_to_write(folder)
     except OSError as error:
         raise BadInput(
-            f"{place} cannot be written, {folder}: {error.strerror}; give this user the right to "
+            f"{shown} cannot be written, {folder}: {error.strerror}; give this user the right to "
             f"write there, or choose another {setting}"
         ) from error
 
@@ -212,9 +212,9 @@ def create(config: RunConfig, method: str, repertoire: "Repertoire") -> RunFolde
     piece = "-".join(repertoire.title.split()).replace("/", "-")[:80]
     stamp = time.strftime("%Y%m%d-%H%M%S")
     name = config.name or f"{method}-{piece}-{config.seed}-{stamp}"
-    place = Place.of(config.root_dir) / name
-    place.fetch("config.json")  # An existing run of this name gets a local folder.
-    run = RunFolder(place.path, place.url)
+    location = Location.of(config.root_dir) / name
+    location.fetch("config.json")  # An existing run of this name gets a local folder.
+    run = RunFolder(location.path, location.url)
     try:
         run.path.mkdir(parents=True)
     except FileExistsError as error:
@@ -240,8 +240,8 @@ def find(run: str, root_dir: str) -> RunFolder:
         BadInput: The run does not exist.
         OSError: The user may not read the run, or `root_dir` is a file.
     """
-    place = storage.find(run, root_dir, "run", "config.json")
-    return RunFolder(place.path, place.url)
+    location = storage.find(run, root_dir, "run", "config.json")
+    return RunFolder(location.path, location.url)
 
 
 @dataclasses.dataclass
@@ -337,7 +337,7 @@ def read_statuses(root_dir: str) -> list[dict[str, Any]]:
         OSError: `root_dir` is not a folder, or the user may not read it.
     """
     statuses = []
-    for folder in matching(Place.of(root_dir).fetch("*/status.json"), "*"):
+    for folder in matching(Location.of(root_dir).fetch("*/status.json"), "*"):
         try:
             if folder.is_dir() and matching(folder, RunFolder(folder).status.name):
                 statuses.append(read_status(RunFolder(folder)))

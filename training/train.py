@@ -82,7 +82,7 @@ def train(
         progress.say(line)
     with (
         contextlib.closing(progress),
-        folder.place.uploaded(),
+        folder.location.uploaded(),
         ray_session.connect(address, folder.process_logs),
         contextlib.closing(Logbook(folder, config)) as logbook,
     ):

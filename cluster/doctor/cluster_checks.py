@@ -17,7 +17,7 @@ from cluster.doctor.finding import OK, WARNING, WRONG, Finding
 from common import host
 from common.errors import BadInput, require, summarize_error
 from common.files import nearest
-from common.storage import Place
+from common.storage import Location
 from common.time_limit import call_with_timeout
 
 _STORAGE_SECONDS = 60.0
@@ -29,7 +29,7 @@ def check_cluster(
     address: str | None,
     nodes: Sequence[Mapping[str, Any]],
     measured: Sequence[Mapping[str, Any]],
-    place: Place,
+    location: Location,
     workers: Mapping[str, str] | None,
 ) -> dict[str, Finding]:
     """Checks a cluster as a whole; returns the findings by name.
@@ -38,14 +38,14 @@ def check_cluster(
         address: Address of the cluster; None for a Ray of this command alone.
         nodes: Nodes as `ray.nodes` returns them.
         measured: Measurements of each node, see `measure_nodes`.
-        place: Folder or URL for the runs.
+        location: Folder or URL for the runs.
         workers: Names of the workers that have to be there, by address; None if unknown.
     """
     addresses = [node["NodeManagerAddress"] for node in nodes]
     modes = [its.get("auth_mode") for its in measured if "error" not in its]
     reachable = address is not None and not all(map(_is_loopback, addresses))
     checks = {
-        "storage": check_storage(place),
+        "storage": check_storage(location),
         "environment": check_environment(host.said),
         "roles": check_roles([node["Resources"] for node in nodes]),
         "token": check_token(modes, reachable),
@@ -67,32 +67,34 @@ def check_environment(said: Sequence[str]) -> Finding:
     return Finding(WARNING, "; ".join(said), fix)
 
 
-def check_storage(place: Place) -> Finding:
-    """Checks that runs can be stored in a place: writes, reads and removes a small file."""
+def check_storage(location: Location) -> Finding:
+    """Checks that runs can be stored in a location: writes, reads and removes a small file."""
     try:
-        return call_with_timeout(_STORAGE_SECONDS, _try_url if place.url else _try_folder, place)
+        return call_with_timeout(
+            _STORAGE_SECONDS, _try_url if location.url else _try_folder, location
+        )
     except Exception as error:  # Every file system has its own errors.
         fix = "give this user the right to write there, or choose another --root-dir"
-        return Finding(WRONG, f"{place} cannot be written: {summarize_error(error)}", fix)
+        return Finding(WRONG, f"{location} cannot be written: {summarize_error(error)}", fix)
 
 
-def _try_folder(place: Place) -> Finding:
-    folder = nearest(place.path)  # A run creates the missing folders.
+def _try_folder(location: Location) -> Finding:
+    folder = nearest(location.path)  # A run creates the missing folders.
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"pianist")
         file.flush()
         os.fsync(file.fileno())
     free = shutil.disk_usage(folder).free
-    what = f"{place}: {free / 1e9:.0f} GB free"
+    what = f"{location}: {free / 1e9:.0f} GB free"
     if free < _LITTLE_DISK:
         return Finding(WARNING, what, "make room: a checkpoint takes some MB, a video, too")
     return Finding(OK, what)
 
 
-def _try_url(place: Place) -> Finding:
+def _try_url(location: Location) -> Finding:
     import fsspec
 
-    system, root = fsspec.core.url_to_fs(place.url)
+    system, root = fsspec.core.url_to_fs(location.url)
     file = f"{root.rstrip('/')}/pianist-doctor-{os.getpid()}-{time.time_ns()}"
     system.makedirs(root, exist_ok=True)
     system.pipe_file(file, b"pianist")
@@ -101,7 +103,7 @@ def _try_url(place: Place) -> Finding:
     finally:
         system.rm_file(file)
     require(read == b"pianist", "it gives back something else than was written")
-    return Finding(OK, f"{place} can be written")
+    return Finding(OK, f"{location} can be written")
 
 
 def check_roles(resources: Sequence[Mapping[str, float]]) -> Finding:

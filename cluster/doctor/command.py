@@ -15,7 +15,7 @@ from cluster.doctor.measurement import measure_nodes
 from cluster.doctor.node_checks import check_node
 from common import ray_session
 from common.errors import require_range
-from common.storage import Place
+from common.storage import Location
 from common.time_limit import call_with_timeout
 
 _CONNECT_SECONDS = 60.0
@@ -57,7 +57,7 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
     """
     file = config.cluster_file
     workers = None if file is None else read_workers(file)
-    place = Place.of(config.root_dir)
+    location = Location.of(config.root_dir)
     address = ray_session.cluster_address()
     logs = pathlib.Path(tempfile.gettempdir()) / f"pianist-doctor-logs-{os.getuid()}"
     with ray_session.connect(address, logs):
@@ -68,7 +68,7 @@ def doctor(config: DoctorConfig) -> dict[str, Any]:
         by_node = measure_nodes(nodes, server["NodeID"], config.seconds)
     labels = _labels(nodes, here)
     measured = [by_node[node["NodeID"]] for node in nodes]
-    checks = _as_json(check_cluster(address, nodes, measured, place, workers))
+    checks = _as_json(check_cluster(address, nodes, measured, location, workers))
     described = [
         {
             "node": label,
@@ -103,10 +103,10 @@ def table(answer: Mapping[str, Any]) -> str:
     ]
     whole = [f"{name} {_word(check['verdict'])}" for name, check in answer["checks"].items()]
     lines += [f"{answer['cluster'] or 'no cluster, this machine'}: {', '.join(whole)}", ""]
-    places = [(node["node"], node["checks"]) for node in answer["nodes"]]
+    nodes = [(node["node"], node["checks"]) for node in answer["nodes"]]
     problems = [
-        f"{_word(check['verdict']):<7}  {place}: {name}: {check['what']}; {check['fix']}"
-        for place, checks in [*places, ("cluster", answer["checks"])]
+        f"{_word(check['verdict']):<7}  {where}: {name}: {check['what']}; {check['fix']}"
+        for where, checks in [*nodes, ("cluster", answer["checks"])]
         for name, check in checks.items()
         if check["verdict"] != OK
     ]

@@ -171,7 +171,7 @@ def check_clock(network: Mapping[str, Any]) -> Finding:
     ahead = network["clock_ahead_seconds"]
     what = f"{abs(ahead):.3f} s {'ahead of' if ahead > 0 else 'behind'} {network['host']}"
     if abs(ahead) > _CLOCK_SECONDS + network["clock_known_to_seconds"]:
-        return Finding(WARNING, what, "switch on its synchronisation: timedatectl set-ntp true")
+        return Finding(WARNING, what, "switch on its synchronization: timedatectl set-ntp true")
     return Finding(OK, what)
 
 

@@ -127,11 +127,11 @@ def rate(config: RateConfig) -> dict[str, Any]:
     Raises:
         BadInput: The collection does not exist or is empty, or the address is not available.
     """
-    place = storage.find(config.collection, config.root_dir, "collection", *HOLDS_COLLECTION)
-    collection = Collection.open(place.fetch())
+    location = storage.find(config.collection, config.root_dir, "collection", *HOLDS_COLLECTION)
+    collection = Collection.open(location.fetch())
     if config.export:
         return _export(config, collection)
-    with place.uploaded():
+    with location.uploaded():
         return _rate(config, collection)
 
 

@@ -108,8 +108,8 @@ function show(next) {
   byId("question").dataset.segments = next.segments.join(",");
   byId("question").dataset.finished = String(!some);
   byId("correcting").textContent = some ? correcting() : "Earlier answers can still be corrected.";
-  byId("earlier").disabled = !next.place.earlier.length;
-  byId("later").disabled = !next.place.answered;
+  byId("earlier").disabled = !next.position.earlier.length;
+  byId("later").disabled = !next.position.answered;
   showProgress();
   score.set(next.score);
   byId("comment").value = next.comment;
@@ -161,7 +161,7 @@ function finished() {
 }
 
 function correcting() {
-  if (!question.place.answered) return "";
+  if (!question.position.answered) return "";
   if (mode === "pairs") return "You have answered this before. A new answer replaces the old one.";
   return question.score === null
     ? "You have skipped this before. You can rate it now."
@@ -221,11 +221,11 @@ function undo() {
 }
 
 function goEarlier() {
-  if (question.place.earlier.length) ask(question.place.earlier);
+  if (question.position.earlier.length) ask(question.position.earlier);
 }
 
 function goLater() {
-  if (question.place.answered) ask(question.place.later);
+  if (question.position.answered) ask(question.position.later);
 }
 
 // --- Keys -----------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ _LEAST_GAPS = 2  # Minimum number of gaps between answers for an estimate of the
 Segments = tuple[str, ...]
 
 
-class Place(NamedTuple):
-    """Place of a question among a rater's answered questions, without repetitions."""
+class Position(NamedTuple):
+    """Position of a question among a rater's answered questions, without repetitions."""
 
     answered: bool
     """Whether the question has been answered and can be corrected."""
@@ -38,7 +38,7 @@ class Question(NamedTuple):
     repetition: bool
     """Whether the rater is asked again, to measure the consistency of the answers. The page does
     not show it."""
-    place: Place
+    position: Position
     score: int | None
     """Score that the rater has given; None if there is none."""
     comment: str
@@ -120,7 +120,7 @@ def _ask_single(subject: Subject, ratings: Ratings, rater: Rater, show: Segments
         attribute=attribute,
         segments=show,
         repetition=again is not None,
-        place=_find([(name,) for name in answered], () if again is not None else show),
+        position=_find([(name,) for name in answered], () if again is not None else show),
         score=None if answer is None else answer.score,
         comment="" if answer is None else answer.comment,
         preferred=None,
@@ -163,7 +163,7 @@ def _ask_pair(subject: Subject, ratings: Ratings, rater: Rater, show: Segments) 
         attribute=attribute,
         segments=show,
         repetition=again is not None,
-        place=_find(list(own), show),
+        position=_find(list(own), show),
         score=None,
         comment="",
         preferred=own[show].preferred if show in own else None,
@@ -175,13 +175,13 @@ def _ask_pair(subject: Subject, ratings: Ratings, rater: Rater, show: Segments) 
     )
 
 
-def _find(answered: Sequence[Segments], show: Segments) -> Place:
-    """Returns the place of a question among those answered, oldest first."""
+def _find(answered: Sequence[Segments], show: Segments) -> Position:
+    """Returns the position of a question among those answered, oldest first."""
     around: list[Segments] = [(), *answered, ()]
     if show and show in answered:
         index = around.index(show, 1)
-        return Place(True, around[index - 1], around[index + 1])
-    return Place(False, around[-2], ())
+        return Position(True, around[index - 1], around[index + 1])
+    return Position(False, around[-2], ())
 
 
 def _seconds_left(times: Sequence[float], left: int) -> float | None:

@@ -48,7 +48,9 @@ _MODULES = (
 _ASSETS = (_PAGE, "page.css", *_MODULES)
 # Shown briefly to a user who follows a link with a token. An HTTP redirect would not work: if the
 # link is on another site, such as a mail page, SameSite=Strict withholds the cookie from it.
-_GO_ON = '<!DOCTYPE html><meta http-equiv="refresh" content="0;url={0}"><a href="{0}">Go on</a>'
+_REDIRECT = (
+    '<!DOCTYPE html><meta http-equiv="refresh" content="0;url={0}"><a href="{0}">Continue</a>'
+)
 
 Result = TypeVar("Result")
 
@@ -147,7 +149,7 @@ class _Desk:
         if not (self._guard.token and "token" in request.query):
             return self._asset(_PAGE)
         clean = "/?mode=pairs" if request.query.get("mode") == "pairs" else "/"
-        response = web.Response(text=_GO_ON.format(clean), content_type="text/html")
+        response = web.Response(text=_REDIRECT.format(clean), content_type="text/html")
         response.set_cookie(
             self._guard.cookie, self._guard.token, httponly=True, samesite="Strict", path="/"
         )
@@ -266,7 +268,7 @@ class _Desk:
             f"{len(show)} segments cannot be shown in mode {mode}",
         )
         question = await _limited(self._question, rater, mode, show)
-        return web.json_response(question._asdict() | {"place": question.place._asdict()})
+        return web.json_response(question._asdict() | {"position": question.position._asdict()})
 
     def _question(self, rater: Rater, mode: Mode, show: Segments) -> Question:
         require(
