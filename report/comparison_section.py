@@ -28,7 +28,7 @@ class _Quantity(NamedTuple):
     """Direction of improvement: 1 if more is better, -1 if less is better, 0 if neither."""
 
 
-_CENTRAL = (
+_DETERMINISTIC = (
     _Quantity("Note F1", "note_f1"),
     _Quantity("Frame F1", "f1"),
     _Quantity("Frame precision", "precision"),
@@ -44,7 +44,7 @@ _TOUCH = (
     _Quantity("Mean velocity", "mean_velocity", 1, 0),
     _Quantity("Velocity spread", "velocity_spread", 1, 0),
 )
-_DRAWN = (
+_STOCHASTIC = (
     _Quantity("Note F1", "note_f1"),
     _Quantity("Frame F1", "f1"),
     _Quantity("Return", "episode_return", 1),
@@ -114,11 +114,13 @@ def _tables(
 
     Of the latter these are the `rows`, `of` which performances, and the `verdicts` counted.
     """
-    central = _rows(values, _CENTRAL, "metrics", lambda *path: Measured(values.number(*path)))
-    parts, of = {"The central performance": central}, "performance"
+    deterministic = _rows(
+        values, _DETERMINISTIC, "metrics", lambda *path: Measured(values.number(*path))
+    )
+    parts, of = {"The deterministic performance": deterministic}, "performance"
     if any(values.get(side, "drawn") is not None for side in _SIDES):
-        heading, of = f"Performances drawn, mean{_count(values)}", "performances drawn"
-        parts[heading] = _rows(values, _DRAWN, "drawn", values.measured)
+        heading, of = f"Stochastic performances, mean{_count(values)}", "stochastic performances"
+        parts[heading] = _rows(values, _STOCHASTIC, "drawn", values.measured)
     groups, others = {}, []
     for heading, (rows, ratings) in parts.items():
         groups[heading] = rows + [row for name, row in ratings.items() if name in learnt_from]

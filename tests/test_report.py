@@ -409,7 +409,7 @@ def test_fine_tuning_is_compared_before_and_after(tmp_path):
         ["Simulated rating: note-f1", "21.0 ± 3.0", "21.0 ± 3.0", "0.0", "equal"],
     ]
     assert compared(text, 1) == [["Simulated rating: smoothness", "50.0", "49.0", "-1.0", "worse"]]
-    assert "What 1 other simulated rater says of the performances drawn: 1 worse" in page.words
+    assert "What 1 other simulated rater says of the stochastic performances: 1 worse" in page.words
     order = ["Before and after", "mean of 10", "Note F1 of the last evaluation", "Curves"]
     places = [page.words.index(words) for words in order]
     assert places == sorted(places)
@@ -564,7 +564,7 @@ def test_nothing_outside_the_run_is_shown(tmp_path):
         shutil.rmtree(run)
 
 
-def test_performances_drawn_may_be_few_or_none(tmp_path):
+def test_stochastic_performances_may_be_few_or_none(tmp_path):
     few = {"performances": 2, "note_f1": {"mean": 0.1}, "f1": {"mean": 0.2, "interval": None}}
     few |= {"episode_return": {"mean": 3.0}, "ratings": {}}
     sides = {"before": BEFORE | {"drawn": few}, "after": AFTER | {"drawn": few}}
@@ -580,7 +580,7 @@ def test_performances_drawn_may_be_few_or_none(tmp_path):
     assert compared(without, 1) == [
         ["Simulated rating: smoothness", "80.0", "60.0", "-20.0", "worse"]
     ]
-    assert "Performances drawn" not in without
+    assert "Stochastic performances" not in without
     assert "Left out" not in text + without
 
 
@@ -607,7 +607,7 @@ def test_people_s_ratings_leave_all_simulated_raters_below_the_table(tmp_path):
         assert not [row for row in compared(text) if row[0].startswith("Simulated")]
         names = [row[0].removeprefix("Simulated rating: ") for row in compared(text, 1)]
         assert names == ["note-f1", "smoothness"]
-        assert "2 other simulated raters say of the performances drawn: 1 equal, 1 worse" in (
+        assert "2 other simulated raters say of the stochastic performances: 1 equal, 1 worse" in (
             page.words
         )
 
