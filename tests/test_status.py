@@ -1,5 +1,6 @@
 """What `pianist status` says of trainings and fine-tunings."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -71,9 +72,35 @@ def test_a_status_without_kind_is_of_a_training(tmp_path):
     assert status(StatusConfig(root_dir=str(tmp_path)))["runs"][0]["kind"] == "train"
 
 
+def test_a_status_of_another_version_is_read(tmp_path):
+    write_status(tmp_path / "old", "train", 1.0)
+    file = tmp_path / "old" / "status.json"
+    values = json.loads(file.read_text())
+    for name in ("written_by", "actors_placed", "learner_steps_per_second"):
+        del values[name]
+    file.write_text(json.dumps(values | {"updates_per_second": 4.5, "started": 1}))
+    (shown,) = status(StatusConfig(root_dir=str(tmp_path)))["runs"]
+    assert list(shown) == [field.name for field in dataclasses.fields(Status)]
+    assert shown == values | {
+        "written_by": "",
+        "actors_placed": 0,
+        "learner_steps_per_second": 0.0,
+        "started": 1,
+    }
+
+
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"state": "training"}', '{"name": 1, "state": "x", "started": "y"}'],
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"state": "training"}',
+        '{"name": 1, "state": "x", "started": "y"}',
+        json.dumps(dataclasses.asdict(Status("bad", "train", "training", 1.0)) | {"host": None}),
+        json.dumps(dataclasses.asdict(Status("bad", "train", "training", 1.0)) | {"max_steps": ""}),
+    ],
 )
 def test_a_damaged_status_is_shown_beside_the_others(tmp_path, text):
     write_status(tmp_path / "good", "train", 1.0)

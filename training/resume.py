@@ -58,7 +58,7 @@ def settings_of(folder: run.RunFolder) -> TrainConfig:
         BadInput: The run is not a training run, or its settings are damaged.
     """
     require(
-        run.read_status(folder)["kind"] == "train",
+        run.read_status(folder).kind == "train",
         f"the run {folder.name} is a fine-tuning: only training runs can be resumed",
     )
     file = folder.path / "config.json"
@@ -79,12 +79,12 @@ def reopen(config: TrainConfig, folder: run.RunFolder) -> Repertoire:
     _require_same(config, dataclasses.replace(saved, name=folder.name))
     status = run.read_status(folder)
     require(
-        status["state"] not in run.ACTIVE,
-        f"the run {folder.name} is under way: process {status['process']} on {status['host']}",
+        status.state not in run.ACTIVE,
+        f"the run {folder.name} is under way: process {status.process} on {status.host}",
     )
     require(
-        status["environment_steps"] < config.max_steps,
-        f"the run {folder.name} has had {status['environment_steps']} environment steps: to "
+        status.environment_steps < config.max_steps,
+        f"the run {folder.name} has had {status.environment_steps} environment steps: to "
         "resume it, raise --max-steps",
     )
     songs = read_json(folder.path / "songs.json").get("songs", [])

@@ -36,7 +36,6 @@ if TYPE_CHECKING:  # The MIDI library takes seconds to import, and this module d
     from piano.repertoire import Repertoire
 
 _SECONDS_UNTIL_LOST = 60.0
-_TEXTS = ("name", "kind", "state", "actors_pending_because", "host", "written_by")
 ACTIVE = ("starting", "training", "evaluating")
 """States of a run that is under way."""
 UNKNOWN = ("damaged", "unreadable")
@@ -287,8 +286,33 @@ class Status:
         self.updated, self.written_by = time.time(), program()
         write_json(path, dataclasses.asdict(self))
 
+    @classmethod
+    def read(cls, path: pathlib.Path, **absent: Any) -> "Status":
+        """Reads what `write` wrote, or what another version of the program wrote.
 
-def read_status(run: RunFolder) -> dict[str, Any]:
+        Unknown fields are ignored.
+
+        Args:
+            path: Path of the file.
+            absent: Values of missing fields that have no default.
+
+        Raises:
+            BadInput: The file is missing or damaged.
+            PermissionError: The user may not read the file.
+        """
+        saved = absent | read_json(path)
+        known = {}
+        for field in dataclasses.fields(cls):
+            value = known[field.name] = saved.get(field.name, field.default)
+            wanted: Any = field.type
+            if wanted not in (str, int):
+                wanted = wanted | int  # A float may be written without a fraction.
+            shown = "missing" if value is dataclasses.MISSING else value
+            require(isinstance(value, wanted), f"{path} is damaged: {field.name} is {shown}")
+        return cls(**known)
+
+
+def read_status(run: RunFolder) -> Status:
     """Reads the status of a run.
 
     The state is "lost" if the status says that the run is under way, but the run's process on
@@ -298,34 +322,17 @@ def read_status(run: RunFolder) -> dict[str, Any]:
     Args:
         run: Folder of the run.
 
-    Returns:
-        Fields of `Status` by name.
-
     Raises:
         BadInput: The status is missing or damaged.
         PermissionError: The user may not read the status.
     """
-    absent = {
-        field.name: field.default
-        for field in dataclasses.fields(Status)
-        if field.default is not dataclasses.MISSING
-    }
-    status = absent | {"name": run.name, "kind": "train"} | read_json(run.status)
-    for name in (field.name for field in dataclasses.fields(Status)):
-        wanted = {"note_f1": (int, float, type(None)), "started": (int, float)}.get(name)
-        is_right = name in status and (
-            isinstance(status[name], wanted)
-            if wanted
-            else isinstance(status[name], str) == (name in _TEXTS)
-            and isinstance(status[name], (str, int, float))
-        )
-        require(is_right, f"{run.status} is damaged: {name} is {status.get(name, 'missing')}")
-    if status["state"] in ACTIVE and _is_lost(status):
-        status["state"] = "lost"
+    status = Status.read(run.status, name=run.name, kind="train")
+    if status.state in ACTIVE and _is_lost(status):
+        status.state = "lost"
     return status
 
 
-def read_statuses(root_dir: str) -> list[dict[str, Any]]:
+def read_statuses(root_dir: str) -> list[Status]:
     """Reads the status of every run below `root_dir`, oldest first; see `read_status`.
 
     A run whose status is damaged or unreadable has one of the states `UNKNOWN` and zero counts.
@@ -343,9 +350,8 @@ def read_statuses(root_dir: str) -> list[dict[str, Any]]:
                 statuses.append(read_status(RunFolder(folder)))
         except (BadInput, OSError) as error:
             state = "unreadable" if isinstance(error, PermissionError) else "damaged"
-            unknown = Status(folder.name, "unknown", state, 0.0, process=-1, host="")
-            statuses.append(dataclasses.asdict(unknown))
-    return sorted(statuses, key=lambda status: status["started"])
+            statuses.append(Status(folder.name, "unknown", state, 0.0, process=-1, host=""))
+    return sorted(statuses, key=lambda status: status.started)
 
 
 def best_checkpoint(run: RunFolder) -> str | None:
@@ -367,7 +373,7 @@ def best_checkpoint(run: RunFolder) -> str | None:
     return max(played)[1] if played else None
 
 
-def _is_lost(status: dict[str, Any]) -> bool:
-    if status.get("host") == socket.gethostname():
-        return not psutil.pid_exists(int(status.get("process", -1)))
-    return time.time() - float(status.get("updated", 0.0)) > _SECONDS_UNTIL_LOST
+def _is_lost(status: Status) -> bool:
+    if status.host == socket.gethostname():
+        return not psutil.pid_exists(status.process)
+    return time.time() - status.updated > _SECONDS_UNTIL_LOST

@@ -53,12 +53,12 @@ def scale(config: ScaleConfig) -> dict[str, Any]:
     folder = run.find(config.run, config.root_dir)
     status = run.read_status(folder)
     require(
-        status["kind"] == "train" and status["state"] in ("starting", "training"),
-        f"the run {folder.name} has no actors to scale: it is {status['state']}",
+        status.kind == "train" and status.state in ("starting", "training"),
+        f"the run {folder.name} has no actors to scale: it is {status.state}",
     )
     asked, deadline = time.time(), time.monotonic() + _NOTICE_SECONDS
     write_json(folder.scale_request, {"actors": config.actors})
-    while status["actors_wanted"] != config.actors or status["updated"] < asked:
+    while status.actors_wanted != config.actors or status.updated < asked:
         if time.monotonic() > deadline:
             folder.scale_request.unlink(missing_ok=True)
             raise BadInput(
@@ -67,8 +67,14 @@ def scale(config: ScaleConfig) -> dict[str, Any]:
             )
         time.sleep(0.2)
         status = run.read_status(folder)
-    names = ("wanted", "placed", "running", "pending", "pending_because")
-    return {"run": folder.name} | {f"actors_{name}": status[f"actors_{name}"] for name in names}
+    return {
+        "run": folder.name,
+        "actors_wanted": status.actors_wanted,
+        "actors_placed": status.actors_placed,
+        "actors_running": status.actors_running,
+        "actors_pending": status.actors_pending,
+        "actors_pending_because": status.actors_pending_because,
+    }
 
 
 def take_request(folder: run.RunFolder) -> int | None:

@@ -237,7 +237,7 @@ class _Training:
         """Finds the intact saved state that parts can resume from."""
         known = self._status.environment_steps
         if not known and self._folder.status.is_file():
-            known = run.read_status(self._folder)["environment_steps"]
+            known = run.read_status(self._folder).environment_steps
         resumed, damaged = resume.find(self._folder, self._config.replay.most_kept, known)
         for line in damaged:
             self._progress.say(f"{line}: the one before is taken")
