@@ -135,7 +135,7 @@ def recorded(trained, folder):
 
 
 @pytest.fixture
-def front_door(monkeypatch, capsys, folder):
+def run_cli(monkeypatch, capsys, folder):
     """Calls `pianist` in this process, where no Ray starts: exit code, answer and complaint."""
     from common import ray_session
 

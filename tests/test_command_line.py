@@ -188,12 +188,12 @@ def test_settings_that_are_none_are_refused():
     ],
 )
 def test_bad_input_gets_one_line_and_starts_nothing(
-    front_door, monkeypatch, tmp_path, arguments, words
+    run_cli, monkeypatch, tmp_path, arguments, words
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.mid").write_bytes(b"")
     (tmp_path / "text.mid").write_text("la la la")
-    assert_refused(front_door(*arguments), *words)
+    assert_refused(run_cli(*arguments), *words)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.mid", "text.mid"]
 
 
@@ -211,9 +211,9 @@ def test_whole_numbers_in_scientific_notation(written):
 
 
 @pytest.mark.parametrize("command", pianist.COMMANDS)
-def test_a_flag_without_its_value_is_refused_in_every_command(front_door, command):
+def test_a_flag_without_its_value_is_refused_in_every_command(run_cli, command):
     flag = {"bench": "--samples", "train": "--seed"}.get(command, "--root-dir")
-    code, out, error = front_door(command, flag)
+    code, out, error = run_cli(command, flag)
     assert (code, out) == (2, "")
     # With CI set, pyfluidsynth tells first where it was found.
     told = [line for line in error.splitlines() if not line.startswith("'fluidsynth' was found")]
@@ -232,8 +232,8 @@ def test_a_flag_without_its_value_is_refused_in_every_command(front_door, comman
         (("eval", "--load-checkpoint", ""), "the name of a folder or URL is empty"),
     ],
 )
-def test_an_empty_name_is_refused_as_such(front_door, words, complaint):
-    code, out, error = front_door(*words)
+def test_an_empty_name_is_refused_as_such(run_cli, words, complaint):
+    code, out, error = run_cli(*words)
     assert (code, out, error) == (2, "", f"pianist: {complaint}\n")
 
 
@@ -267,20 +267,18 @@ def test_a_file_whose_name_is_not_utf8_is_used_and_shown_with_what_can_be(tmp_pa
         (ODD,),
     ],
 )
-def test_arguments_that_are_not_utf8_are_refused_where_they_cannot_be_used(front_door, words):
-    assert_refused(front_door(*words))
+def test_arguments_that_are_not_utf8_are_refused_where_they_cannot_be_used(run_cli, words):
+    assert_refused(run_cli(*words))
 
 
 @pytest.mark.parametrize("command", ["train", "cpl"])
-def test_a_place_that_cannot_be_written_is_refused_before_anything_else(
-    front_door, tmp_path, command
-):
+def test_a_place_that_cannot_be_written_is_refused_before_anything_else(run_cli, tmp_path, command):
     file = tmp_path / "file"
     file.write_text("")
     # Neither the song nor the collection is there, which is found out later.
     words = {"train": ("--midi-file", "none.mid"), "cpl": ("none", "--load-checkpoint", "none")}
     for root in (file, file / "below", pathlib.Path("/proc/runs")):
-        refused = front_door(command, *words[command], "--root-dir", root)
+        refused = run_cli(command, *words[command], "--root-dir", root)
         assert_refused(refused, f"{root} cannot be written, ", "choose another --root-dir")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -288,12 +286,12 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_else(
 @pytest.mark.parametrize(
     "number", [errno.EACCES, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ETXTBSY, errno.ENOSPC]
 )
-def test_what_the_machine_refuses_for_a_file_is_one_line(front_door, monkeypatch, number):
+def test_what_the_machine_refuses_for_a_file_is_one_line(run_cli, monkeypatch, number):
     def fail(_arguments):
         raise OSError(number, os.strerror(number), "some/file")
 
     monkeypatch.setitem(pianist.COMMANDS, "status", pianist.Command(fail, ""))
-    refused = front_door("status")
+    refused = run_cli("status")
     assert refused == (2, "", f"pianist: some/file: {os.strerror(number)}\n")
 
 

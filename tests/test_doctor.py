@@ -204,11 +204,11 @@ def test_without_a_cluster_this_machine_is_examined(folder):
     assert list(place.iterdir()) == []
 
 
-def test_what_cannot_be_used_is_refused(front_door, tmp_path, monkeypatch):
+def test_what_cannot_be_used_is_refused(run_cli, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    assert_refused(front_door("doctor"), "no Ray cluster answers at 127.0.0.1:1")
-    assert_refused(front_door("doctor", "--seconds", 0), "--seconds is 0")
-    assert_refused(front_door("doctor", "--root-dir", "nosuch://a"), "nosuch://a cannot be used")
+    assert_refused(run_cli("doctor"), "no Ray cluster answers at 127.0.0.1:1")
+    assert_refused(run_cli("doctor", "--seconds", 0), "--seconds is 0")
+    assert_refused(run_cli("doctor", "--root-dir", "nosuch://a"), "nosuch://a cannot be used")
     for content, words in (
         (None, "cannot be read"),
         ("a: [", "is not YAML"),
@@ -219,7 +219,7 @@ def test_what_cannot_be_used_is_refused(front_door, tmp_path, monkeypatch):
         file = tmp_path / "cluster.yaml"
         if content is not None:
             file.write_text(content)
-        assert_refused(front_door("doctor", "--cluster-file", file), str(file), words)
+        assert_refused(run_cli("doctor", "--cluster-file", file), str(file), words)
 
 
 def learnt(agrees):

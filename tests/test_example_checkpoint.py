@@ -21,8 +21,8 @@ def test_it_is_small():
     assert sum(file.stat().st_size for file in EXAMPLE.rglob("*")) < 8e6
 
 
-def test_it_plays_as_its_metrics_say(copied, front_door, tmp_path):
-    exit_code, answer, errors = front_door(
+def test_it_plays_as_its_metrics_say(copied, run_cli, tmp_path):
+    exit_code, answer, errors = run_cli(
         *("eval", "--load-checkpoint", copied, "--record-dir", tmp_path / "eval"),
         *("--record-resolution", 48, 64, "--json"),
     )
@@ -36,7 +36,7 @@ def test_it_plays_as_its_metrics_say(copied, front_door, tmp_path):
     assert metrics["f1"] > 0.75
 
 
-def test_its_curves_can_be_looked_at(copied, front_door):
-    exit_code, _, errors = front_door("report", copied)
+def test_its_curves_can_be_looked_at(copied, run_cli):
+    exit_code, _, errors = run_cli("report", copied)
     assert exit_code == 0, errors
     assert (copied / "report.html").stat().st_size > 50_000

@@ -236,9 +236,9 @@ def test_the_policy_alone_has_changed(trained, tuned):
     assert descriptions[1]["learner_steps"] == 60
 
 
-def test_the_new_checkpoint_can_be_played(tuned, front_door, tmp_path):
+def test_the_new_checkpoint_can_be_played(tuned, run_cli, tmp_path):
     answer, path = tuned
-    exit_code, output, errors = front_door(
+    exit_code, output, errors = run_cli(
         *("eval", "--load-checkpoint", path, "--record-dir", tmp_path, "--json")
     )
     assert exit_code == 0, errors
@@ -247,16 +247,16 @@ def test_the_new_checkpoint_can_be_played(tuned, front_door, tmp_path):
     assert (tmp_path / "step_000000060" / "video.mp4").stat().st_size > 0
 
 
-def test_it_can_be_recorded_and_fine_tuned_again(carried, tuned, front_door, tmp_path):
+def test_it_can_be_recorded_and_fine_tuned_again(carried, tuned, run_cli, tmp_path):
     _, path = tuned
     shutil.copytree(path, tmp_path / "one")
     with pytest.raises(StartedError):
-        front_door("segments", tmp_path / "one")
+        run_cli("segments", tmp_path / "one")
     recorded_again = Collection.open(tmp_path / "one")
     assert len(recorded_again.missing()) == 7 * 7  # Seven passages, seven renditions of each.
     assert recorded_again.manifest["config"] == carried.manifest["config"]
     with pytest.raises(StartedError):
-        front_door(*tune(carried, "--load-checkpoint", path, "--raters", SMOOTH, root=tmp_path))
+        run_cli(*tune(carried, "--load-checkpoint", path, "--raters", SMOOTH, root=tmp_path))
 
 
 # --- A style that the answers favor -----------------------------------------------------
@@ -324,16 +324,14 @@ def tune(collection, *flags, root):
     return "cpl", collection.path, "--root-dir", root / "tuned", *loaded, *flags
 
 
-def test_people_count_and_simulated_raters_that_are_named(
-    empty_handed, front_door, tmp_path, capsys
-):
+def test_people_count_and_simulated_raters_that_are_named(empty_handed, run_cli, tmp_path, capsys):
     give(empty_handed, [10, 20, 30])
     give(empty_handed, [40, 30, 20, 10], Rater(SMOOTH, "simulated"))
 
     def preferences(*flags):
         flags = ("--validation-fraction", 0, *flags)
         with pytest.raises(StartedError):
-            front_door(*tune(empty_handed, *flags, root=tmp_path))
+            run_cli(*tune(empty_handed, *flags, root=tmp_path))
         shutil.rmtree(tmp_path / "tuned")
         (line,) = (line for line in capsys.readouterr().err.splitlines() if "to learn" in line)
         return int(line.partition("; ")[2].partition("; ")[2].split()[0])
@@ -413,18 +411,18 @@ def no_manifest(collection):
     ],
 )
 def test_bad_input_gets_one_line_and_writes_nothing(
-    empty_handed, front_door, tmp_path, prepare, flags, words
+    empty_handed, run_cli, tmp_path, prepare, flags, words
 ):
     prepare(empty_handed)
     before = sorted(tmp_path.rglob("*"))
-    assert_refused(front_door(*tune(empty_handed, *flags, root=tmp_path)), *words)
+    assert_refused(run_cli(*tune(empty_handed, *flags, root=tmp_path)), *words)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_name_that_is_taken_is_refused(carried, tuned, front_door):
+def test_a_name_that_is_taken_is_refused(carried, tuned, run_cli):
     _, path = tuned
     flags = ("--raters", SMOOTH, "--name", "one")
-    result = front_door(*tune(carried, *flags, root=path.parent.parent))
+    result = run_cli(*tune(carried, *flags, root=path.parent.parent))
     assert_refused(result, "there is a run one")
 
 
@@ -463,15 +461,15 @@ def other_flags(description):
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused(
-    carried, changed_checkpoint, front_door, tmp_path, edit, words
+    carried, changed_checkpoint, run_cli, tmp_path, edit, words
 ):
     flags = ("--load-checkpoint", changed_checkpoint(edit), "--raters", SMOOTH)
-    assert_refused(front_door(*tune(carried, *flags, root=tmp_path)), *words)
+    assert_refused(run_cli(*tune(carried, *flags, root=tmp_path)), *words)
     assert [path.name for path in tmp_path.iterdir()] == ["step_000000001"]
 
 
 def test_wrong_keys_may_end_the_checkpoint_s_episodes(
-    carried, changed_checkpoint, front_door, tmp_path
+    carried, changed_checkpoint, run_cli, tmp_path
 ):
     """Segments are recorded without, so that they can be heard to the end."""
 
@@ -480,7 +478,7 @@ def test_wrong_keys_may_end_the_checkpoint_s_episodes(
 
     flags = ("--load-checkpoint", changed_checkpoint(edit), "--raters", SMOOTH)
     with pytest.raises(StartedError):
-        front_door(*tune(carried, *flags, root=tmp_path))
+        run_cli(*tune(carried, *flags, root=tmp_path))
 
 
 # --- Several rounds ---------------------------------------------------------------------
@@ -498,12 +496,12 @@ def tune_both(two_rounds, *flags, root):
     return "cpl", first.path, second.path.parent.parent, *tune(first, *flags, root=root)[2:]
 
 
-def test_rounds_are_learnt_from_together(two_rounds, front_door, tmp_path, capsys):
+def test_rounds_are_learnt_from_together(two_rounds, run_cli, tmp_path, capsys):
     first, second = two_rounds
     give(first, [10, 20, 30])
     give(second, [10, 20, 30, 40])
     with pytest.raises(StartedError):
-        front_door(*tune_both(two_rounds, "--validation-fraction", 0, root=tmp_path))
+        run_cli(*tune_both(two_rounds, "--validation-fraction", 0, root=tmp_path))
     # 3 + 6: none of one collection with one of the other.
     assert "; 9 preferences to learn from, 0 held out" in capsys.readouterr().err
 
@@ -533,34 +531,34 @@ def rated_by_another(collection):
     ],
 )
 def test_what_is_wrong_with_one_round_is_said_of_it(
-    two_rounds, front_door, tmp_path, prepare, flags, words
+    two_rounds, run_cli, tmp_path, prepare, flags, words
 ):
     first, second = two_rounds
     give(first, [10, 20])
     prepare(second)
-    result = front_door(*tune_both(two_rounds, *flags, root=tmp_path))
+    result = run_cli(*tune_both(two_rounds, *flags, root=tmp_path))
     assert_refused(result, *words, str(second.path))
     assert not (tmp_path / "tuned").exists()
 
 
-def test_a_collection_is_named_once(empty_handed, front_door, tmp_path):
+def test_a_collection_is_named_once(empty_handed, run_cli, tmp_path):
     give(empty_handed, [10, 20])
     (tmp_path / "elsewhere").mkdir()
     for other in (empty_handed.path, tmp_path / "elsewhere" / ".." / "collection"):
         arguments = tune(empty_handed, root=tmp_path)
-        result = front_door(*arguments[:2], other, *arguments[2:])
+        result = run_cli(*arguments[:2], other, *arguments[2:])
         assert_refused(result, "are the same collection")
-    assert_refused(front_door("cpl", "--load-checkpoint", "runs/scale"), "COLLECTION is missing")
+    assert_refused(run_cli("cpl", "--load-checkpoint", "runs/scale"), "COLLECTION is missing")
 
 
-def test_a_collection_without_a_base_is_said(two_rounds, front_door, tmp_path, capsys):
+def test_a_collection_without_a_base_is_said(two_rounds, run_cli, tmp_path, capsys):
     """As of version 1."""
     _, second = two_rounds
     for collection in two_rounds:
         give(collection, [10, 20, 30])
     shutil.rmtree(second.path / "base")
     with pytest.raises(StartedError):
-        front_door(*tune_both(two_rounds, "--validation-fraction", 0, root=tmp_path))
+        run_cli(*tune_both(two_rounds, "--validation-fraction", 0, root=tmp_path))
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "no policy" in line)
     assert str(second.path) in line
     assert "relative to the policy that is fine-tuned" in line

@@ -211,12 +211,12 @@ def test_without_room_anywhere_ray_does_not_start(monkeypatch):
         pass
 
 
-def test_a_disk_that_fills_up_is_said(front_door, monkeypatch):
+def test_a_disk_that_fills_up_is_said(run_cli, monkeypatch):
     def fill(_arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setitem(pianist.COMMANDS, "status", pianist.Command(fill, "fill"))
-    assert_refused(front_door("status"), "No space left on device: make room in ")
+    assert_refused(run_cli("status"), "No space left on device: make room in ")
 
 
 @pytest.mark.parametrize("name", host._CACHES)

@@ -64,9 +64,9 @@ def test_what_suits_a_library_stays(capsys, value):
 @pytest.mark.parametrize(
     ("name", "value"), [("XLA_FLAGS", "--xla_no_such_flag=1"), ("JAX_ENABLE_X64", "maybe")]
 )
-def test_settings_that_jax_does_not_start_with_are_refused(front_door, name, value):
+def test_settings_that_jax_does_not_start_with_are_refused(run_cli, name, value):
     os.environ[name] = value
-    assert_refused(front_door("train"), f"JAX does not start with {name} as set")
+    assert_refused(run_cli("train"), f"JAX does not start with {name} as set")
 
 
 def test_settings_with_which_jax_takes_too_long_are_refused(monkeypatch):

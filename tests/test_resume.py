@@ -76,13 +76,13 @@ def broken_off(folder, tmp_path):
         (["--batch-size", 0], ["--batch-size is 0"]),
     ],
 )
-def test_what_cannot_be_changed_is_named_and_nothing_is(broken_off, front_door, flags, words):
+def test_what_cannot_be_changed_is_named_and_nothing_is(broken_off, run_cli, flags, words):
     before = (broken_off.path / "config.json").read_bytes()
-    assert_refused(front_door("train", "--resume", broken_off.path, *flags), *words)
+    assert_refused(run_cli("train", "--resume", broken_off.path, *flags), *words)
     assert (broken_off.path / "config.json").read_bytes() == before
 
 
-def test_the_run_is_looked_up_once(broken_off, front_door, monkeypatch):
+def test_the_run_is_looked_up_once(broken_off, run_cli, monkeypatch):
     looked_up, find = [], storage.find
 
     def count_and_find(*which):
@@ -90,7 +90,7 @@ def test_the_run_is_looked_up_once(broken_off, front_door, monkeypatch):
         return find(*which)
 
     monkeypatch.setattr(storage, "find", count_and_find)
-    refused = front_door("train", "--resume", broken_off.path, "--seed", 7)
+    refused = run_cli("train", "--resume", broken_off.path, "--seed", 7)
     assert_refused(refused, "--seed is 7")
     assert len(looked_up) == 1
 
@@ -115,30 +115,30 @@ def test_what_can_be_changed_is_and_the_rest_stays(broken_off):
     assert resume.settings_of(broken_off) == changed
 
 
-def test_settings_for_which_there_is_no_room_do_not_become_those_of_the_run(broken_off, front_door):
+def test_settings_for_which_there_is_no_room_do_not_become_those_of_the_run(broken_off, run_cli):
     file = broken_off.path / "config.json"
     before = file.read_text()
     more = ("--replay-capacity", 10**9)
-    refused = front_door("train", "--resume", broken_off.path, *more)
+    refused = run_cli("train", "--resume", broken_off.path, *more)
     assert_refused(refused, "lower --replay-capacity")
     assert file.read_text() == before
 
 
-def test_a_run_that_is_not_there_or_under_way_or_no_training_is_refused(broken_off, front_door):
-    assert_refused(front_door("train", "--resume", "nothing"), "no run at nothing")
+def test_a_run_that_is_not_there_or_under_way_or_no_training_is_refused(broken_off, run_cli):
+    assert_refused(run_cli("train", "--resume", "nothing"), "no run at nothing")
     status = json.loads(broken_off.status.read_text())
     write_json(broken_off.status, status | {"process": os.getpid()})
-    refused = front_door("train", "--resume", broken_off.path)
+    refused = run_cli("train", "--resume", broken_off.path)
     assert_refused(refused, "the run one is under way", str(os.getpid()))
     write_json(broken_off.status, status | {"kind": "cpl"})
-    assert_refused(front_door("train", "--resume", broken_off.path), "is a fine-tuning")
+    assert_refused(run_cli("train", "--resume", broken_off.path), "is a fine-tuning")
     write_json(broken_off.status, status)
     (broken_off.path / "config.json").write_text("{")
-    assert_refused(front_door("train", "--resume", broken_off.path), "config.json is damaged")
+    assert_refused(run_cli("train", "--resume", broken_off.path), "config.json is damaged")
 
 
-def test_status_says_how_to_go_on(broken_off, front_door):
-    _, answer, _ = front_door("status", "--root-dir", broken_off.path.parent)
+def test_status_says_how_to_go_on(broken_off, run_cli):
+    _, answer, _ = run_cli("status", "--root-dir", broken_off.path.parent)
     assert "one was interrupted: pianist train --resume one resumes it" in answer
 
 
@@ -270,13 +270,13 @@ def test_curves_go_on_without_a_gap_and_nothing_begins_anew(survived):
     assert any("learner/q" in line for line in resumed[:3])
 
 
-def test_one_policy_has_learnt_two_songs(survived, folder, front_door):
+def test_one_policy_has_learnt_two_songs(survived, folder, run_cli):
     _, facts = survived
     answer = facts["end"]
     assert answer["metrics"]["due_notes"] == pytest.approx((9 + 55) / 2)
     for name in ("five finger scale/video.mp4", "ode to joy/video.mp4", "ode to joy/played.mid"):
         assert (folder / answer["files"][name]).stat().st_size > 0
-    exit_code, one, errors = front_door(
+    exit_code, one, errors = run_cli(
         "eval", "--load-checkpoint", "runs/long", "--midi-file", JOY, "--json"
     )
     assert exit_code == 0, errors

@@ -112,14 +112,14 @@ def test_a_damaged_request_is_put_away(tmp_path, text):
 
 
 @pytest.mark.parametrize("actors", [-1, 5000])
-def test_a_number_out_of_range_is_refused(front_door, actors):
-    exit_code, _, errors = front_door("scale", "some", "--actors", actors)
+def test_a_number_out_of_range_is_refused(run_cli, actors):
+    exit_code, _, errors = run_cli("scale", "some", "--actors", actors)
     assert exit_code == 2
     assert "--actors" in errors
 
 
-def test_a_run_that_is_not_there_is_refused(front_door):
-    exit_code, _, errors = front_door("scale", "nobody", "--actors", 1)
+def test_a_run_that_is_not_there_is_refused(run_cli):
+    exit_code, _, errors = run_cli("scale", "nobody", "--actors", 1)
     assert exit_code == 2
     assert "no run at nobody" in errors
 

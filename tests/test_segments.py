@@ -423,40 +423,40 @@ def copied_run(trained, recorded, tmp_path):
 SAME = ("--whole-pieces", "--noise", 0, 0.2, "--record-resolution", 48, 64)
 
 
-def test_after_a_complete_collection_the_same_command_begins_another(copied_run, front_door):
+def test_after_a_complete_collection_the_same_command_begins_another(copied_run, run_cli):
     run, complete = copied_run
     with pytest.raises(StartedError):
-        front_door("segments", run, *SAME)
+        run_cli("segments", run, *SAME)
     (begun,) = set((run / "collections").iterdir()) - {complete}
     assert Collection.open(run).path == begun
     assert len(Collection.open(begun).missing()) == len(Collection.open(complete).planned)
     # Once begun, it is completed; not so with other settings.
     with pytest.raises(StartedError):
-        front_door("segments", run, *SAME, "--actors", 2)
+        run_cli("segments", run, *SAME, "--actors", 2)
     assert len(list((run / "collections").iterdir())) == 2
     # Collections are named by the second: another one takes the name of the first.
     begun.rename(begun.with_name("20000101-000000"))
     with pytest.raises(StartedError):
-        front_door("segments", run, *SAME, "--temperature", 1)
+        run_cli("segments", run, *SAME, "--temperature", 1)
     assert len(list((run / "collections").iterdir())) == 3
 
 
-def test_an_unfinished_collection_whose_checkpoint_is_gone_is_named(copied_run, front_door):
+def test_an_unfinished_collection_whose_checkpoint_is_gone_is_named(copied_run, run_cli):
     run, complete = copied_run
     first = Collection.open(complete).planned[0]
     (complete / "segments" / first.name / "segment.json").unlink()
     shutil.rmtree(run / "checkpoints" / first.checkpoint)
-    assert_refused(front_door("segments", run, *SAME), str(complete), first.checkpoint)
+    assert_refused(run_cli("segments", run, *SAME), str(complete), first.checkpoint)
 
 
-def test_a_fine_tuned_run_can_be_recorded(copied_run, front_door):
+def test_a_fine_tuned_run_can_be_recorded(copied_run, run_cli):
     """Its settings are others than those of a training."""
     run, _ = copied_run
     shutil.rmtree(run / "collections")
     (run / "config.json").write_text(json.dumps({"alpha": 0.1}))
     (run / "songs.json").unlink()
     with pytest.raises(StartedError):
-        front_door("segments", run, *SAME)
+        run_cli("segments", run, *SAME)
     collection = Collection.open(run)
     assert collection.manifest["config"]["environment"] == to_json(
         dataclasses.replace(ENVIRONMENT, frame_stack=1, wrong_press_termination=False)
@@ -490,8 +490,8 @@ def test_a_fine_tuned_run_can_be_recorded(copied_run, front_door):
         (["scale", "--noise", "loud"], ["--noise"]),
     ],
 )
-def test_bad_input_gets_one_line_and_writes_nothing(recorded, folder, front_door, arguments, words):
+def test_bad_input_gets_one_line_and_writes_nothing(recorded, folder, run_cli, arguments, words):
     before = sorted(folder.rglob("*"))
-    assert_refused(front_door("segments", *arguments), *words)
+    assert_refused(run_cli("segments", *arguments), *words)
     assert sorted(folder.rglob("*")) == before
     assert [path.name for path in recorded.path.parent.iterdir()] == [recorded.path.name]

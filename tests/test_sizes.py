@@ -74,12 +74,12 @@ def test_a_network_whose_checkpoints_could_not_be_read_is_refused():
         sizes.require_room(config, PIANO, on_cluster=True)
 
 
-def test_it_is_refused_before_anything_is_made(front_door, folder, monkeypatch):
+def test_it_is_refused_before_anything_is_made(run_cli, folder, monkeypatch):
     def free():
         return 0.0, 0.5e9
 
     monkeypatch.setattr(sizes.memory, "free", free)
     names = [path.name for path in folder.iterdir()]
-    refused = front_door("train", *FLAGS, "--replay-capacity", 1_000_000, "--root-dir", "sizes")
+    refused = run_cli("train", *FLAGS, "--replay-capacity", 1_000_000, "--root-dir", "sizes")
     assert_refused(refused, "0.5 GB: lower --replay-capacity", "0.89 GB are needed")
     assert [path.name for path in folder.iterdir()] == names

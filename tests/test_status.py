@@ -110,10 +110,10 @@ def test_a_damaged_status_is_shown_beside_the_others(tmp_path, text):
     assert shown == {"bad": "damaged", "good": "training"}
 
 
-def test_a_root_that_is_no_folder_is_refused(tmp_path, front_door):
+def test_a_root_that_is_no_folder_is_refused(tmp_path, run_cli):
     file = tmp_path / "file"
     file.write_text("")
-    code, out, error = front_door("status", "--root-dir", file)
+    code, out, error = run_cli("status", "--root-dir", file)
     assert (code, out, error) == (2, "", f"pianist: {file}: Not a directory\n")
 
 

@@ -132,30 +132,30 @@ def recorder(monkeypatch):
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_sent(
-    front_door, recorder, work, monkeypatch, arguments, words
+    run_cli, recorder, work, monkeypatch, arguments, words
 ):
     shutil.copy(SCALE, work.parent / "outside.mid")
     monkeypatch.chdir(work)
-    assert_refused(front_door("submit", *arguments), *words)
+    assert_refused(run_cli("submit", *arguments), *words)
     assert recorder == []
 
 
-def test_what_can_be_done_is_sent(front_door, recorder, work, monkeypatch):
+def test_what_can_be_done_is_sent(run_cli, recorder, work, monkeypatch):
     monkeypatch.chdir(work)
-    assert_refused(front_door("submit", *small("it")), "no Ray cluster answers", "500")
+    assert_refused(run_cli("submit", *small("it")), "no Ray cluster answers", "500")
     assert recorder
 
 
-def test_a_working_directory_that_is_too_large_is_refused(front_door, recorder, work, monkeypatch):
+def test_a_working_directory_that_is_too_large_is_refused(run_cli, recorder, work, monkeypatch):
     monkeypatch.chdir(work)
     monkeypatch.setattr(package, "_MOST_BYTES", 100_000)
     (work / "data.bin").write_bytes(bytes(200_000))
-    assert_refused(front_door("submit", *small("it")), "too large", ".rayignore", "data.bin")
+    assert_refused(run_cli("submit", *small("it")), "too large", ".rayignore", "data.bin")
     assert recorder == []
     (work / ".rayignore").write_text("*.bin\n")
-    assert_refused(front_door("submit", *small("it")), "no Ray cluster answers")
+    assert_refused(run_cli("submit", *small("it")), "no Ray cluster answers")
     (work / ".rayignore").write_text("!\n")
-    assert_refused(front_door("submit", *small("it")), ".rayignore cannot be used", "'!'")
+    assert_refused(run_cli("submit", *small("it")), ".rayignore cannot be used", "'!'")
 
 
 def test_what_is_ignored_is_not_packed(work, tmp_path_factory):
@@ -179,14 +179,14 @@ def test_what_is_ignored_is_not_packed(work, tmp_path_factory):
     assert said.startswith("6 files (0.0 MB")
 
 
-def test_without_a_cluster_there_is_a_word_what_to_do(front_door, work, monkeypatch):
+def test_without_a_cluster_there_is_a_word_what_to_do(run_cli, work, monkeypatch):
     monkeypatch.chdir(work)
     monkeypatch.setenv("TMPDIR", str(work))  # Where Ray notes the cluster of this machine.
     monkeypatch.setattr("tempfile.tempdir", None)  # What it was before is remembered there.
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_TMPDIR"):
         monkeypatch.delenv(name, raising=False)
     words = ("no cluster to submit to", "run `pianist train` itself", "--address")
-    assert_refused(front_door("submit", *small("it")), *words)
+    assert_refused(run_cli("submit", *small("it")), *words)
 
 
 def test_options_of_submit_may_stand_anywhere():
@@ -199,30 +199,30 @@ def test_options_of_submit_may_stand_anywhere():
 # --- The network ------------------------------------------------------------------------
 
 
-def test_an_address_where_nothing_listens_is_refused(front_door, work, monkeypatch):
+def test_an_address_where_nothing_listens_is_refused(run_cli, work, monkeypatch):
     monkeypatch.chdir(work)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     words = f"no Ray cluster answers at {address}: ", "refused"
-    assert_refused(front_door("submit", "--address", address, *small("it")), *words)
+    assert_refused(run_cli("submit", "--address", address, *small("it")), *words)
 
 
-def test_a_server_that_never_answers_is_given_up_in_time(front_door, work, monkeypatch):
+def test_a_server_that_never_answers_is_given_up_in_time(run_cli, work, monkeypatch):
     monkeypatch.chdir(work)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
     monkeypatch.setattr(submit, "_CONNECT_SECONDS", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://someone:password@127.0.0.1:{silent.getsockname()[1]}"
         started = time.monotonic()
-        result = front_door("submit", "--address", address, *small("it"))
+        result = run_cli("submit", "--address", address, *small("it"))
     assert time.monotonic() - started < 30
     assert_refused(result, "no Ray cluster answers at http://127.0.0.1", "within 2 s")
     assert "password" not in result[2]
 
 
-def test_an_address_that_is_none_is_refused(front_door):
-    result = front_door("submit", "--address", "http://[::1:8265", *small("it"))
+def test_an_address_that_is_none_is_refused(run_cli):
+    result = run_cli("submit", "--address", "http://[::1:8265", *small("it"))
     assert_refused(result, "--address is 'http://[::1:8265', no address of a cluster")
 
 

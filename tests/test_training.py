@@ -114,8 +114,8 @@ def test_status_and_report(folder):
 
 
 @pytest.mark.usefixtures("trained")
-def test_a_name_that_is_taken_is_refused(front_door):
-    assert_refused(front_door("train", "--name", "scale", *FLAGS), "there is a run scale")
+def test_a_name_that_is_taken_is_refused(run_cli):
+    assert_refused(run_cli("train", "--name", "scale", *FLAGS), "there is a run scale")
 
 
 # --- pianist eval -----------------------------------------------------------------------
@@ -144,13 +144,13 @@ def test_eval_plays_the_newest_checkpoint_as_training_did(trained, folder):
         (["--eval-episodes", 0], ["--eval-episodes is 0"]),
     ],
 )
-def test_eval_refuses_what_does_not_belong_together(front_door, flags, words):
-    assert_refused(front_door("eval", "--load-checkpoint", "runs/scale", *flags), *words)
+def test_eval_refuses_what_does_not_belong_together(run_cli, flags, words):
+    assert_refused(run_cli("eval", "--load-checkpoint", "runs/scale", *flags), *words)
 
 
-def test_eval_of_the_same_song_from_its_file(trained, front_door):
+def test_eval_of_the_same_song_from_its_file(trained, run_cli):
     trained_answer, _ = trained
-    exit_code, answer, errors = front_door(
+    exit_code, answer, errors = run_cli(
         "eval", "--load-checkpoint", "runs/scale", *FLAGS[:6], "--json"
     )
     assert exit_code == 0, errors
@@ -208,6 +208,6 @@ def test_two_runs_on_one_machine_do_not_share_a_private_ray(folder):
     assert addresses[0] != addresses[1]
 
 
-def test_a_cluster_that_does_not_answer_is_named(front_door, monkeypatch):
+def test_a_cluster_that_does_not_answer_is_named(run_cli, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    assert_refused(front_door("train", *FLAGS), "no Ray cluster answers at 127.0.0.1:1")
+    assert_refused(run_cli("train", *FLAGS), "no Ray cluster answers at 127.0.0.1:1")
