@@ -193,13 +193,15 @@ def test_without_a_cluster_this_machine_is_examined(folder):
         timeout=600,
         check=False,
     )
-    assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
+    assert result.returncode == 0, table(answer)
     assert answer["cluster"] is None
     (node,) = answer["nodes"]
     assert WRONG not in verdicts(node["checks"]).values()
     assert node["measured"]["versions"]["ray"]
-    assert "no cluster, this machine: storage OK, roles OK, token OK" in table(answer)
+    assert "no cluster, this machine: storage OK, environment OK, roles OK, token OK" in table(
+        answer
+    )
     wait_until_nothing_is_left(place)
     assert list(place.iterdir()) == []
 
