@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import jax
+import numpy as np
 
 from common import memory
 from common.errors import BadInput
@@ -35,6 +36,18 @@ def use_cpu() -> None:
     Call it before JAX is first used.
     """
     jax.config.update("jax_platforms", "cpu")
+
+
+def put_copies(arrays: Any, device: jax.Device | None = None) -> Any:
+    """Copies a tree of arrays to a device, so that donated buffers share memory with no other.
+
+    On a CPU, `jax.device_put` shares the memory of NumPy arrays.
+
+    Args:
+        arrays: Tree of NumPy or JAX arrays.
+        device: Device that gets them; by default JAX's own choice.
+    """
+    return jax.device_put(jax.tree.map(np.array, arrays), device)
 
 
 def compiler_options(cores: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from learner import sac
 from learner.config import LearnerConfig, SACConfig
-from learner.device import use_metal
+from learner.device import put_copies, use_metal
 from learner.learner import Shape, learner_steps
 from learner.observation import ObservationLayout
 from learner.ring import Rings, Window
@@ -91,7 +91,7 @@ def _problem() -> tuple[Any, ...]:
 
 
 def _learn(problem: tuple[Any, ...], device: jax.Device) -> tuple[np.ndarray, dict[str, float]]:
-    on_device = jax.device_put(problem, device, may_alias=False)  # The state is donated.
+    on_device = put_copies(problem, device)  # A learner step donates the state.
     state, metrics, *_ = learner_steps(*on_device, _shape())
     return _weights(jax.device_get(state)), {name: float(value) for name, value in metrics.items()}
 

@@ -17,7 +17,7 @@ from common.health import UnhealthyStep
 from learner import checkpoint, sac
 from learner.active_inputs import ActiveInputs
 from learner.config import LearnerConfig
-from learner.device import compile_here, device_name, free_memory
+from learner.device import compile_here, device_name, free_memory, put_copies
 from learner.observation import Array, ObservationLayout, assemble
 from learner.parameters import Published
 from learner.ring import Ring, Rings, Window, draw, gather, ring_bytes
@@ -268,7 +268,7 @@ class Learner:
         if saved is not None:
             whole = checkpoint.load_state(saved, whole)
         self._step = int(whole.step)
-        self._state = jax.device_put(self._active.prune(whole))
+        self._state = put_copies(self._active.prune(whole))  # Learner steps donate it.
         self._whole = jax.device_get(whole)
         self._table = jax.device_put(self._active.table)
         self._updates_at_once = updates_at_once()

@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 from runs_for_tests import FLAGS, ROOT, assert_refused, run, wait_until_nothing_is_left
 
 from common import cores
 from learner import device
-from learner.device import compiler_options, gpu_is_here, variables
+from learner.device import compiler_options, gpu_is_here, put_copies, variables
 
 pytestmark = pytest.mark.run
 
@@ -34,6 +35,13 @@ def test_a_gpu_compiles_as_jax_has_it(monkeypatch):
     assert compiler_options(1) != compiler_options(2) != {}
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compiler_options(1) == compiler_options(2) == {}
+
+
+def test_donated_buffers_share_no_memory_with_arrays_of_the_host():
+    array = np.arange(100_000, dtype=np.float32)
+    (on_device,) = put_copies([array], jax.local_devices(backend="cpu")[0])
+    assert on_device.unsafe_buffer_pointer() != array.ctypes.data
+    np.testing.assert_array_equal(on_device, array)
 
 
 @pytest.fixture

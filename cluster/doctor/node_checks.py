@@ -105,8 +105,8 @@ def check_learning(learning: Mapping[str, Any]) -> Finding:
         return Finding(WRONG, f"no learner step can be computed: {learning['error']}", fix)
     answer = learning["answer"]
     what = (
-        f"three learner steps on {answer['device']} are {answer['parameters']:.2g} of their "
-        f"length away from the CPU's, metrics {answer['metrics']:.2g}"
+        f"three learner steps on {answer['device']} differ from the CPU's by "
+        f"{answer['parameters']:.2%} in the parameters' change, {answer['metrics']:.2%} in metrics"
     )
     return Finding(OK, what) if answer["agrees"] else Finding(WRONG, what, fix)
 
