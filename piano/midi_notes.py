@@ -1,0 +1,175 @@
+"""The notes of a MIDI file for ten fingers, and what was left out or repaired."""
+
+import collections
+import dataclasses
+import heapq
+import itertools
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from common.errors import require
+from piano.midi_reader import ChannelEvent, MidiContents, Track, read_midi_file
+from piano.score_time import Place, ScoreTime
+
+LOWEST_PITCH, HIGHEST_PITCH = 21, 108
+_FINGERS = 10
+
+
+class Finding(NamedTuple):
+    """Something that was left out of a piece, repaired, or is to be known."""
+
+    what: str
+    places: tuple[Place, ...] = ()
+    """Where it is, in the order of time; empty if it concerns the whole file."""
+
+    def __str__(self) -> str:
+        """Describes the finding and its first place in one line."""
+        return f"{self.what}, first at {self.places[0]}" if self.places else self.what
+
+
+@dataclasses.dataclass
+class Note:
+    """A note with its times in ticks."""
+
+    start: int
+    end: int
+    pitch: int
+    velocity: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MidiPiece:
+    """A MIDI file as notes that ten fingers can play.
+
+    Attributes:
+        contents: Everything that the file holds.
+        time: Seconds and bars of the ticks.
+        notes: Notes to play.
+        pedal: Values of the sustain pedal, by time.
+        findings: What was left out or repaired.
+    """
+
+    contents: MidiContents
+    time: ScoreTime
+    notes: list[Note]
+    pedal: list[ChannelEvent]
+    findings: list[Finding]
+
+
+def read_piece(path: pathlib.Path) -> MidiPiece:
+    """Reads a MIDI file.
+
+    Raises:
+        BadInput: The file cannot be read or has no note to play.
+    """
+    contents = read_midi_file(path)
+    findings = _Findings(ScoreTime(contents))
+    findings.add_oddities(contents)
+    tracks = contents.tracks
+    notes = [note for track in tracks for note in _pair_notes(track, findings)]
+    notes = _keep_on_keyboard(notes, findings)
+    notes = _separate_overlaps(notes, findings)
+    notes = _keep_ten_at_once(notes, findings)
+    require(bool(notes), f"{path} has no note on the 88 keys of a piano")
+    pedal = sorted(
+        (event for track in tracks for event in track.pedal), key=lambda event: event.tick
+    )
+    return MidiPiece(contents, findings.time, notes, pedal, findings.all)
+
+
+class _Findings:
+    """The findings so far."""
+
+    def __init__(self, time: ScoreTime):
+        self.time = time
+        self.all: list[Finding] = []
+
+    def add(self, ticks: Sequence[int], what: str) -> None:
+        """Adds a finding that is in several places, if there are any."""
+        if ticks:
+            places = tuple(self.time.place(tick) for tick in sorted(ticks))
+            self.all.append(Finding(f"{len(ticks)} {what}", places))
+
+    def add_oddities(self, contents: MidiContents) -> None:
+        """Adds the oddities of a file. Those in the same words become one finding."""
+        by_words: dict[str, list[Place]] = {}
+        for oddity in contents.oddities:
+            places = by_words.setdefault(oddity.what, [])
+            if oddity.tick is not None:
+                places.append(self.time.place(oddity.tick))
+        for what, places in by_words.items():
+            times = f", {len(places)} times" if len(places) > 1 else ""
+            self.all.append(Finding(what + times, tuple(places)))
+
+
+def _pair_notes(track: Track, findings: _Findings) -> list[Note]:
+    """Pairs note-ons with note-offs, and repairs events that lack a partner.
+
+    Each note-off ends the earliest sounding note of its channel and pitch.
+    """
+    notes: list[Note] = []
+    sounding: dict[tuple[int, int], collections.deque[Note]] = {}
+    without_on: list[int] = []
+    for tick, channel, pitch, velocity in track.notes:
+        key = (channel, pitch)
+        if velocity > 0:
+            note = Note(tick, tick, pitch, velocity)
+            notes.append(note)
+            sounding.setdefault(key, collections.deque()).append(note)
+        elif sounding.get(key):
+            sounding[key].popleft().end = tick
+        else:
+            without_on.append(tick)
+    without_off = [note for queue in sounding.values() for note in queue]
+    for note in without_off:
+        note.end = track.end
+    findings.add(without_on, "note-off(s) without a note ignored")
+    findings.add(
+        [note.start for note in without_off], "note(s) that never end now end with their track"
+    )
+    return notes
+
+
+def _keep_on_keyboard(notes: list[Note], findings: _Findings) -> list[Note]:
+    off = [note for note in notes if not LOWEST_PITCH <= note.pitch <= HIGHEST_PITCH]
+    findings.add([note.start for note in off], "note(s) off the keyboard left out")
+    return [note for note in notes if LOWEST_PITCH <= note.pitch <= HIGHEST_PITCH]
+
+
+def _separate_overlaps(notes: list[Note], findings: _Findings) -> list[Note]:
+    """Ends each note at the next onset of its key, because a key sounds only once at a time."""
+    kept: list[Note] = []
+    latest: dict[int, Note] = {}
+    overlaps: list[int] = []
+    for note in sorted(notes, key=lambda note: (note.start, note.end)):
+        before = latest.get(note.pitch)
+        if before is not None and note.start < before.end:
+            overlaps.append(note.start)
+            if note.start == before.start:  # Doubled: keep the greater length and velocity.
+                before.end = max(before.end, note.end)
+                before.velocity = max(before.velocity, note.velocity)
+                continue
+            before.end = note.start
+        latest[note.pitch] = note
+        kept.append(note)
+    findings.add(overlaps, "overlapping note(s) of one key separated")
+    return kept
+
+
+def _keep_ten_at_once(notes: list[Note], findings: _Findings) -> list[Note]:
+    """Limits the notes at any time to ten, one per finger, by removing the softest new ones."""
+    kept: list[Note] = []
+    left_out: list[int] = []
+    held: list[int] = []  # A heap of the end ticks of sounding notes.
+    for start, group in itertools.groupby(notes, key=lambda note: note.start):
+        while held and held[0] <= start:
+            heapq.heappop(held)
+        new = sorted(group, key=lambda note: -note.velocity)
+        room = _FINGERS - len(held)
+        for note in new[:room]:
+            heapq.heappush(held, note.end)
+        kept += new[:room]
+        left_out += [start] * len(new[room:])
+    findings.add(left_out, "note(s) beyond ten at once left out")
+    return kept
