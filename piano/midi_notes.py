@@ -20,12 +20,20 @@ class Finding(NamedTuple):
     """Something that was left out of a piece, repaired, or is to be known."""
 
     what: str
+    """What was found, in words that follow the number of places if there are any."""
     places: tuple[Place, ...] = ()
     """Where it is, in the order of time; empty if it concerns the whole file."""
 
     def __str__(self) -> str:
         """Describes the finding and its first place in one line."""
-        return f"{self.what}, first at {self.places[0]}" if self.places else self.what
+        if not self.places:
+            return self.what
+        return f"{len(self.places)} {self.what}, first at {self.places[0]}"
+
+    def within(self, begin: float, end: float) -> "Finding | None":
+        """Returns the finding in a span of seconds; None if it has places, but none there."""
+        there = tuple(place for place in self.places if begin <= place.seconds < end)
+        return self._replace(places=there) if there or not self.places else None
 
 
 @dataclasses.dataclass
@@ -55,6 +63,12 @@ class MidiPiece:
     notes: list[Note]
     pedal: list[ChannelEvent]
     findings: list[Finding]
+
+    @property
+    def last_bar(self) -> int | None:
+        """Last bar that holds a part of a note or of the pedal; None if the file has no bars."""
+        ends = [note.end for note in self.notes] + [event.tick for event in self.pedal]
+        return self.time.bar(max(0, max(ends) - 1))
 
 
 def read_piece(path: pathlib.Path) -> MidiPiece:
@@ -89,7 +103,7 @@ class _Findings:
         """Adds a finding that is in several places, if there are any."""
         if ticks:
             places = tuple(self.time.place(tick) for tick in sorted(ticks))
-            self.all.append(Finding(f"{len(ticks)} {what}", places))
+            self.all.append(Finding(what, places))
 
     def add_oddities(self, contents: MidiContents) -> None:
         """Adds the oddities of a file. Those in the same words become one finding."""
@@ -99,8 +113,7 @@ class _Findings:
             if oddity.tick is not None:
                 places.append(self.time.place(oddity.tick))
         for what, places in by_words.items():
-            times = f", {len(places)} times" if len(places) > 1 else ""
-            self.all.append(Finding(what + times, tuple(places)))
+            self.all.append(Finding(what, tuple(sorted(places))))
 
 
 def _pair_notes(track: Track, findings: _Findings) -> list[Note]:

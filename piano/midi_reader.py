@@ -60,7 +60,8 @@ class Oddity(NamedTuple):
 
     what: str
     tick: int | None
-    """Tick at which it is; None if it concerns the file or a whole track."""
+    """Tick at which it is; None if it concerns the file or a whole track. The words for a tick
+    follow a number: 3 tempo(s)."""
 
 
 @dataclasses.dataclass
@@ -287,7 +288,7 @@ class _Parser:
     def _channel_event(self, track: Track, status: int, values: bytes) -> None:
         kind, channel = status & 0xF0, status & 0x0F
         if max(values) > 127:
-            self._say(f"a value above 127 in track {track.number} read as 127", track.end)
+            self._say(f"value(s) above 127 in track {track.number} read as 127", track.end)
             values = bytes(min(value, 127) for value in values)
         if kind in (0x80, 0x90):
             velocity = values[1] if kind == 0x90 else 0
@@ -304,12 +305,12 @@ class _Parser:
         elif kind == 0x51:
             tempo = int.from_bytes(content[:3], "big")
             if len(content) < 3 or tempo == 0:
-                self._say("a tempo that is no number above 0 ignored", track.end)
+                self._say("tempo(s) without a value above 0 ignored", track.end)
             else:
                 self._tempi.append((track.end, tempo))
         elif kind == 0x58:
             if len(content) < 2 or content[1] > 6 or not 1 <= content[0] <= 64:
-                self._say("a time signature that music does not have ignored", track.end)
+                self._say("time signature(s) that music does not have ignored", track.end)
             else:
                 self._meters.append((track.end, (content[0], 2 ** content[1])))
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from note_seq import sequences_lib
@@ -12,8 +13,10 @@ from robopianist.music import midi_file
 
 from common.errors import BadInput, require
 from common.files import as_utf8
-from piano.config import SongConfig
-from piano.midi_notes import HIGHEST_PITCH, LOWEST_PITCH, MidiPiece, read_piece
+from piano import excerpt
+from piano.config import ArrangementConfig, SongConfig
+from piano.midi_notes import HIGHEST_PITCH, LOWEST_PITCH, Finding, MidiPiece, read_piece
+from piano.score_time import Place
 
 LONGEST_SONG_SECONDS = 600.0
 _HIGHEST_VELOCITY = 127
@@ -27,12 +30,19 @@ class Song:
     Attributes:
         title: Title for people.
         midi: Notes and pedal in robopianist's format, stretched, transposed and trimmed.
-        repairs: Repairs that the file needed, one line each.
+        source: Name of the file or piece that it was read from.
+        findings: What was left out of the source or repaired.
     """
 
     title: str
     midi: midi_file.MidiFile
-    repairs: tuple[str, ...] = ()
+    source: str = ""
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What was left out of the source or repaired, one line each."""
+        return tuple(f"{self.source}: {finding}" for finding in self.findings)
 
     @property
     def has_fingering(self) -> bool:
@@ -93,31 +103,129 @@ def load_songs(config: SongConfig) -> list[Song]:
         BadInput: A piece or file does not exist, cannot be played, or is named twice.
     """
     if not config.midi_file:
-        return [_arrange(_named_piece(config.environment_name), config)]
-    songs = [_arrange(_read_midi_file(path), config) for path in config.midi_file]
+        song = _named_piece(config.environment_name)
+        return [_arrange(_part(song, config), config, midi_file.MidiFile.trim_silence)]
+    songs = [arrange(path, read_piece(path), config) for path in config.midi_file]
     titles = [song.title for song in songs]
     for title in titles:
         require(titles.count(title) == 1, f"--midi-file names {title} twice")
     return songs
 
 
-def _arrange(song: Song, config: SongConfig) -> Song:
+def arrange(path: pathlib.Path, piece: MidiPiece, config: ArrangementConfig) -> Song:
+    """Returns what is played of a MIDI file.
+
+    Args:
+        path: Path of the file.
+        piece: Notes of the file.
+        config: The part to play, and how to play it.
+
+    Raises:
+        BadInput: The piece lacks the part, or nothing of it can be played, or it is too long.
+    """
+    song = Song(
+        title=as_utf8(path.stem).replace("_", " "),
+        midi=midi_file.MidiFile(seq=_to_sequence(piece)),
+        source=path.name,
+        findings=tuple(piece.findings),
+    )
+    return _arrange(_part(song, config, piece), config, _trim_silence)
+
+
+def _part(song: Song, config: ArrangementConfig, piece: MidiPiece | None = None) -> Song:
+    """Returns the part of a song that the flags choose; without them, the whole song.
+
+    Args:
+        song: Whole song.
+        config: The part to play.
+        piece: Piece with the song's bars; None if it has none.
+
+    Raises:
+        BadInput: The song lacks the part, or no note sounds in it.
+    """
+    if config.bars:
+        assert piece is not None
+        begin, end = _span_of_bars(song, config, piece)
+        words = f"bars {config.bars}"
+    elif config.excerpt_seconds:
+        begin, end = config.excerpt_seconds
+        seconds = song.midi.seq.total_time
+        require(
+            begin < seconds and end <= seconds + _SHORTEST_NOTE_SECONDS,
+            f"--excerpt is {config.excerpt}, but {song.title} ends after {seconds:.2f} s",
+        )
+        end = min(end, seconds)
+        words = f"{begin:g}-{end:g} s"
+    else:
+        return song
+    part = excerpt.take(song.midi.seq, begin, end)
+    require(
+        len(part.sequence.notes) > 0,
+        f"no note of {song.title} sounds from {begin:.2f} to {end:.2f} s: choose another part",
+    )
+    findings = [finding.within(begin, end) for finding in song.findings]
+    for times, what in (
+        (part.cut, "note(s) cut at the edges of the part"),
+        (
+            part.too_short,
+            "note(s) left out, because less than "
+            f"{excerpt.SHORTEST_CUT_NOTE_SECONDS} s of them is in the part",
+        ),
+    ):
+        places = [piece.time.place_of_seconds(t) if piece else Place(None, t) for t in times]
+        findings += [Finding(what, tuple(sorted(places)))] if places else []
+    return dataclasses.replace(
+        song,
+        title=f"{song.title} {words}",
+        midi=midi_file.MidiFile(seq=part.sequence),
+        findings=tuple(finding for finding in findings if finding),
+    )
+
+
+def _span_of_bars(song: Song, config: ArrangementConfig, piece: MidiPiece) -> tuple[float, float]:
+    """Returns begin and end of --bars in seconds."""
+    assert config.first_and_last_bar is not None
+    first, last = config.first_and_last_bar
+    last_there = piece.last_bar
+    if last_there is None:
+        raise BadInput(
+            f"--bars is {config.bars}, but {song.source} counts time in SMPTE frames and has no "
+            "bars: choose a part with --excerpt"
+        )
+    require(
+        last <= last_there, f"--bars is {config.bars}, but {song.title} has {last_there} bar(s)"
+    )
+    end = min(piece.time.start_of_bar(last + 1), song.midi.seq.total_time)
+    return piece.time.start_of_bar(first), end
+
+
+def _arrange(
+    song: Song,
+    config: ArrangementConfig,
+    trim: Callable[[midi_file.MidiFile], midi_file.MidiFile],
+) -> Song:
     """Returns the song stretched, transposed and trimmed."""
     midi = song.midi.stretch(config.stretch_factor).transpose(config.shift_factor)
+    lost = len(song.midi.seq.notes) - len(midi.seq.notes)
     require(
         len(midi.seq.notes) > 0,
         f"no note of {song.title} is left on the keyboard after --shift-factor "
         f"{config.shift_factor}",
     )
     if config.trim_silence:
-        # robopianist's own method ends with the note that is listed last. In a file with several
-        # tracks another note may sound last. Named pieces keep robopianist's behavior.
-        midi = _trim_silence(midi) if config.midi_file else midi.trim_silence()
+        midi = trim(midi)
     _check_playable(midi.seq, song.title)
-    return dataclasses.replace(song, midi=midi)
+    moved = f"{lost} note(s) left out, because --shift-factor moves them off the keyboard"
+    findings = (*song.findings, *([Finding(moved)] if lost else []))
+    return dataclasses.replace(song, midi=midi, findings=findings)
 
 
 def _trim_silence(midi: midi_file.MidiFile) -> midi_file.MidiFile:
+    """Removes the silence at both ends.
+
+    robopianist's own method ends with the note that is listed last. In a file with several tracks
+    another note may sound last. Named pieces keep robopianist's behavior.
+    """
     notes = midi.seq.notes
     return midi_file.MidiFile(
         seq=sequences_lib.extract_subsequence(
@@ -148,7 +256,7 @@ def _named_piece(name: str) -> Song:
             "played with --midi-file"
         )
     midi = music.load(piece)
-    return Song(title=midi.title or piece, midi=midi)
+    return Song(title=midi.title or piece, midi=midi, source=piece)
 
 
 def _check_playable(sequence: music_pb2.NoteSequence, title: str) -> None:
@@ -171,16 +279,8 @@ def _check_playable(sequence: music_pb2.NoteSequence, title: str) -> None:
     seconds = max(numbers)
     require(
         seconds <= LONGEST_SONG_SECONDS,
-        f"{title} lasts {seconds:.0f} s, longer than the limit of {LONGEST_SONG_SECONDS:.0f} s",
-    )
-
-
-def _read_midi_file(path: pathlib.Path) -> Song:
-    piece = read_piece(path)
-    return Song(
-        title=as_utf8(path.stem).replace("_", " "),
-        midi=midi_file.MidiFile(seq=_to_sequence(piece)),
-        repairs=tuple(f"{path.name}: {finding}" for finding in piece.findings),
+        f"{title} lasts {seconds:.0f} s, longer than the limit of {LONGEST_SONG_SECONDS:.0f} s: "
+        "choose a part with --excerpt or --bars",
     )
 
 

@@ -218,19 +218,19 @@ def test_any_piece_has_the_notes_and_times_of_pretty_midi(tmp_path_factory, file
         ),
         (
             midi(track(b"\x00\xff\x51\x01\x07" + C4)),
-            "a tempo that is no number above 0 ignored, first at bar 1, 0.00 s",
+            "1 tempo(s) without a value above 0 ignored, first at bar 1, 0.00 s",
         ),
         (
             midi(track(b"\x00\xff\x51\x03\0\0\0" * 2 + C4)),
-            "a tempo that is no number above 0 ignored, 2 times, first at bar 1, 0.00 s",
+            "2 tempo(s) without a value above 0 ignored, first at bar 1, 0.00 s",
         ),
         (
             midi(track(C4 + b"\x60\xff\x58\x04\x00\x02\x18\x08")),
-            "a time signature that music does not have ignored, first at bar 1, 1.00 s",
+            "1 time signature(s) that music does not have ignored, first at bar 1, 1.00 s",
         ),
         (
             midi(track(b"\x00\xb0\x07\xc8" + C4)),
-            "a value above 127 in track 1 read as 127, first at bar 1, 0.00 s",
+            "1 value(s) above 127 in track 1 read as 127, first at bar 1, 0.00 s",
         ),
     ],
 )
