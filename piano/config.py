@@ -26,6 +26,10 @@ class ArrangementConfig:
     bars: str = ""
     """Part of a MIDI file to play, as FIRST-LAST in bars, such as 9-16. Bars count from 1; an
     upbeat is bar 1. "" is the whole piece."""
+    tracks: tuple[int, ...] = ()
+    """Tracks of a MIDI file to play, counted from 1. The default is all."""
+    channels: tuple[int, ...] = ()
+    """MIDI channels to play, 1 to 16. The default is all but 10, which is percussion."""
     stretch_factor: float = 1.0
     """Factor on the duration of the piece: above 1 is slower, below 1 is faster."""
     shift_factor: int = 0
@@ -48,6 +52,14 @@ class ArrangementConfig:
         require(
             not self.excerpt or (span is not None and span[0] < span[1]),
             f"--excerpt is {self.excerpt}, must be BEGIN:END in seconds, such as 12.5:22.5",
+        )
+        require(
+            all(track >= 1 for track in self.tracks),
+            f"--tracks is {_listed(self.tracks)}, must be numbers counted from 1",
+        )
+        require(
+            all(1 <= channel <= 16 for channel in self.channels),
+            f"--channels is {_listed(self.channels)}, must be numbers from 1 to 16",
         )
         bars = self.first_and_last_bar
         require(
@@ -84,11 +96,21 @@ class SongConfig(ArrangementConfig):
             BadInput: A value is out of range. The message names the flag, value and range.
         """
         super().__post_init__()
+        if self.midi_file:
+            return
         require(
-            bool(self.midi_file) or not self.bars,
+            not self.bars,
             f"--bars is {self.bars}, but robopianist's pieces have no bars: choose a part with "
             "--excerpt, or give --midi-file",
         )
+        require(
+            not self.tracks and not self.channels,
+            "--tracks and --channels choose from a MIDI file: give --midi-file, too",
+        )
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return " ".join(map(str, numbers))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,8 +46,9 @@ def take(sequence: music_pb2.NoteSequence, begin: float, end: float) -> Excerpt:
         kept.start_time, kept.end_time = _after(begin, start), _after(begin, stop)
     changes = [one for one in sequence.control_changes if one.control_number == _PEDAL_CONTROLLER]
     changes.sort(key=lambda change: change.time)
-    before = [change for change in changes if change.time <= begin][-1:]
-    for change in before + [change for change in changes if begin < change.time < end]:
+    before = [change for change in changes if change.time < begin + _SAME_MOMENT]
+    inside = [change for change in changes[len(before) :] if change.time < end - _SAME_MOMENT]
+    for change in before[-1:] + inside:
         excerpt.sequence.control_changes.add(
             time=_after(begin, max(begin, change.time)),
             control_number=_PEDAL_CONTROLLER,

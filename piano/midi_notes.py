@@ -1,18 +1,24 @@
 """The notes of a MIDI file for ten fingers, and what was left out or repaired."""
 
+import bisect
 import collections
 import dataclasses
 import heapq
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+import pretty_midi
+
 from common.errors import require
-from piano.midi_reader import ChannelEvent, MidiContents, Track, read_midi_file
+from piano.midi_reader import ChannelEvent, MidiContents, NoteEvent, Track, read_midi_file
 from piano.score_time import Place, ScoreTime
 
 LOWEST_PITCH, HIGHEST_PITCH = 21, 108
+PERCUSSION = 9
+"""Channel of percussion by General MIDI, from 0: channel 10 for people."""
+_PIANOS = 8
 _FINGERS = 10
 
 
@@ -34,6 +40,38 @@ class Finding(NamedTuple):
         """Returns the finding in a span of seconds; None if it has places, but none there."""
         there = tuple(place for place in self.places if begin <= place.seconds < end)
         return self._replace(places=there) if there or not self.places else None
+
+
+class Programs:
+    """The instruments of a file's channels.
+
+    Args:
+        contents: Contents of the file.
+    """
+
+    def __init__(self, contents: MidiContents):
+        changes = sorted(
+            (change for track in contents.tracks for change in track.programs),
+            key=lambda change: change.tick,
+        )
+        self._changes: dict[int, list[ChannelEvent]] = {}
+        for change in changes:
+            self._changes.setdefault(change.channel, []).append(change)
+
+    def instrument(self, event: NoteEvent) -> str:
+        """Returns the name of the instrument that plays a note, by General MIDI."""
+        if event.channel == PERCUSSION:
+            return "percussion"
+        return pretty_midi.program_to_instrument_name(self._program(event))
+
+    def is_piano(self, event: NoteEvent) -> bool:
+        """Returns whether a note is of General MIDI's family of pianos."""
+        return event.channel != PERCUSSION and self._program(event) < _PIANOS
+
+    def _program(self, event: NoteEvent) -> int:
+        changes = self._changes.get(event.channel, [])
+        number = bisect.bisect_right(changes, event.tick, key=lambda change: change.tick)
+        return changes[number - 1].value if number else 0
 
 
 @dataclasses.dataclass
@@ -71,23 +109,37 @@ class MidiPiece:
         return self.time.bar(max(0, max(ends) - 1))
 
 
-def read_piece(path: pathlib.Path) -> MidiPiece:
+def read_piece(
+    path: pathlib.Path, tracks: Collection[int] = (), channels: Collection[int] = ()
+) -> MidiPiece:
     """Reads a MIDI file.
 
+    Args:
+        path: Path of the file.
+        tracks: Tracks to play, from 1; empty for all.
+        channels: Channels to play, from 1; empty for all but that of percussion.
+
     Raises:
-        BadInput: The file cannot be read or has no note to play.
+        BadInput: The file cannot be read, lacks a track or channel, or has no note to play.
     """
     contents = read_midi_file(path)
+    _require_choice(path, contents, tracks, channels)
     findings = _Findings(ScoreTime(contents))
     findings.add_oddities(contents)
-    tracks = contents.tracks
-    notes = [note for track in tracks for note in _pair_notes(track, findings)]
+    chosen = _choose(contents, tracks, channels, findings)
+    _name_instruments(chosen, contents, findings)
+    notes = [note for track in chosen for note in _pair_notes(track, findings)]
+    require(
+        bool(notes) or not any(track.onsets for track in contents.tracks),
+        f"{path} has no note to play in the chosen tracks and channels; channel 10 is percussion, "
+        "which only --channels 10 plays",
+    )
     notes = _keep_on_keyboard(notes, findings)
     notes = _separate_overlaps(notes, findings)
     notes = _keep_ten_at_once(notes, findings)
     require(bool(notes), f"{path} has no note on the 88 keys of a piano")
     pedal = sorted(
-        (event for track in tracks for event in track.pedal), key=lambda event: event.tick
+        (event for track in chosen for event in track.pedal), key=lambda event: event.tick
     )
     return MidiPiece(contents, findings.time, notes, pedal, findings.all)
 
@@ -114,6 +166,76 @@ class _Findings:
                 places.append(self.time.place(oddity.tick))
         for what, places in by_words.items():
             self.all.append(Finding(what, tuple(sorted(places))))
+
+
+def _require_choice(
+    path: pathlib.Path, contents: MidiContents, tracks: Collection[int], channels: Collection[int]
+) -> None:
+    """Rejects tracks and channels that the file lacks."""
+    number = len(contents.tracks)
+    for track in tracks:
+        require(track <= number, f"--tracks names {track}, but {path} has {number} track(s)")
+    there = {event.channel + 1 for track in contents.tracks for event in track.onsets}
+    for channel in channels:
+        require(
+            channel in there,
+            f"--channels names {channel}, but the notes of {path} are in channel(s) "
+            + ", ".join(map(str, sorted(there))),
+        )
+
+
+def _choose(
+    contents: MidiContents,
+    tracks: Collection[int],
+    channels: Collection[int],
+    findings: _Findings,
+) -> list[Track]:
+    """Returns the tracks with what is played of them, and lists what is left out."""
+    notes: dict[str, list[int]] = {}
+    pedal: dict[str, list[int]] = {}
+
+    def why_not(track: Track, channel: int) -> str | None:
+        if tracks and track.number not in tracks:
+            return "tracks that --tracks does not name"
+        if channels and channel + 1 not in channels:
+            return "channels that --channels does not name"
+        if not channels and channel == PERCUSSION:
+            return "percussion (channel 10)"
+        return None
+
+    chosen = []
+    for track in contents.tracks:
+        reasons = {channel: why_not(track, channel) for channel in range(16)}
+        for event in track.onsets:
+            if reason := reasons[event.channel]:
+                notes.setdefault(reason, []).append(event.tick)
+        for change in track.pedal:
+            if reason := reasons[change.channel]:
+                pedal.setdefault(reason, []).append(change.tick)
+        played = dataclasses.replace(
+            track,
+            notes=[event for event in track.notes if not reasons[event.channel]],
+            pedal=[change for change in track.pedal if not reasons[change.channel]],
+        )
+        chosen.append(played)
+    for reason, ticks in notes.items():
+        findings.add(ticks, f"note(s) of {reason} left out")
+    for reason, ticks in pedal.items():
+        findings.add(ticks, f"pedal change(s) of {reason} left out")
+    return chosen
+
+
+def _name_instruments(chosen: Sequence[Track], contents: MidiContents, findings: _Findings) -> None:
+    """Lists the instruments other than pianos whose notes are played along."""
+    programs = Programs(contents)
+    played: dict[tuple[int, str], list[int]] = {}
+    for track in chosen:
+        for event in track.onsets:
+            if not programs.is_piano(event):
+                key = (event.channel, programs.instrument(event))
+                played.setdefault(key, []).append(event.tick)
+    for (channel, name), ticks in sorted(played.items()):
+        findings.add(ticks, f"note(s) of {name} (channel {channel + 1}) played on the piano")
 
 
 def _pair_notes(track: Track, findings: _Findings) -> list[Note]:

@@ -84,6 +84,11 @@ class Track:
     programs: list[ChannelEvent] = dataclasses.field(default_factory=list)
     end: int = 0
 
+    @property
+    def onsets(self) -> list[NoteEvent]:
+        """The note-ons."""
+        return [event for event in self.notes if event.velocity > 0]
+
 
 @dataclasses.dataclass
 class MidiContents:

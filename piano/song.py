@@ -105,7 +105,10 @@ def load_songs(config: SongConfig) -> list[Song]:
     if not config.midi_file:
         song = _named_piece(config.environment_name)
         return [_arrange(_part(song, config), config, midi_file.MidiFile.trim_silence)]
-    songs = [arrange(path, read_piece(path), config) for path in config.midi_file]
+    songs = [
+        arrange(path, read_piece(path, config.tracks, config.channels), config)
+        for path in config.midi_file
+    ]
     titles = [song.title for song in songs]
     for title in titles:
         require(titles.count(title) == 1, f"--midi-file names {title} twice")
