@@ -27,7 +27,8 @@ class ArrangementConfig:
     """Part of a MIDI file to play, as FIRST-LAST in bars, such as 9-16. Bars count from 1; an
     upbeat is bar 1. "" is the whole piece."""
     tracks: tuple[int, ...] = ()
-    """Tracks of a MIDI file to play, counted from 1. The default is all."""
+    """Tracks of a MIDI file to play, counted from 1 as `pianist song` lists them. The default is
+    all."""
     channels: tuple[int, ...] = ()
     """MIDI channels to play, 1 to 16. The default is all but 10, which is percussion."""
     stretch_factor: float = 1.0

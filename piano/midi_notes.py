@@ -132,7 +132,7 @@ def read_piece(
     require(
         bool(notes) or not any(track.onsets for track in contents.tracks),
         f"{path} has no note to play in the chosen tracks and channels; channel 10 is percussion, "
-        "which only --channels 10 plays",
+        "which only --channels 10 plays (pianist song FILE lists them)",
     )
     notes = _keep_on_keyboard(notes, findings)
     notes = _separate_overlaps(notes, findings)

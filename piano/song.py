@@ -23,6 +23,10 @@ _HIGHEST_VELOCITY = 127
 _SHORTEST_NOTE_SECONDS = 0.01
 
 
+class TooLong(BadInput):
+    """What is to be played is longer than the limit."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Song:
     """A piece in the form that robopianist plays.
@@ -32,12 +36,14 @@ class Song:
         midi: Notes and pedal in robopianist's format, stretched, transposed and trimmed.
         source: Name of the file or piece that it was read from.
         findings: What was left out of the source or repaired.
+        origin: Time in the source at which the song begins, in seconds.
     """
 
     title: str
     midi: midi_file.MidiFile
     source: str = ""
     findings: tuple[Finding, ...] = ()
+    origin: float = 0.0
 
     @property
     def repairs(self) -> tuple[str, ...]:
@@ -181,6 +187,7 @@ def _part(song: Song, config: ArrangementConfig, piece: MidiPiece | None = None)
         song,
         title=f"{song.title} {words}",
         midi=midi_file.MidiFile(seq=part.sequence),
+        origin=begin,
         findings=tuple(finding for finding in findings if finding),
     )
 
@@ -215,12 +222,14 @@ def _arrange(
         f"no note of {song.title} is left on the keyboard after --shift-factor "
         f"{config.shift_factor}",
     )
+    origin = song.origin
     if config.trim_silence:
+        origin += min(note.start_time for note in midi.seq.notes) / config.stretch_factor
         midi = trim(midi)
     _check_playable(midi.seq, song.title)
     moved = f"{lost} note(s) left out, because --shift-factor moves them off the keyboard"
     findings = (*song.findings, *([Finding(moved)] if lost else []))
-    return dataclasses.replace(song, midi=midi, findings=findings)
+    return dataclasses.replace(song, midi=midi, findings=findings, origin=origin)
 
 
 def _trim_silence(midi: midi_file.MidiFile) -> midi_file.MidiFile:
@@ -280,11 +289,11 @@ def _check_playable(sequence: music_pb2.NoteSequence, title: str) -> None:
         f"{title} has MIDI velocities outside 1 to {_HIGHEST_VELOCITY}",
     )
     seconds = max(numbers)
-    require(
-        seconds <= LONGEST_SONG_SECONDS,
-        f"{title} lasts {seconds:.0f} s, longer than the limit of {LONGEST_SONG_SECONDS:.0f} s: "
-        "choose a part with --excerpt or --bars",
-    )
+    if seconds > LONGEST_SONG_SECONDS:
+        raise TooLong(
+            f"{title} lasts {seconds:.0f} s, longer than the limit of "
+            f"{LONGEST_SONG_SECONDS:.0f} s: choose a part with --excerpt or --bars"
+        )
 
 
 def _to_sequence(piece: MidiPiece) -> music_pb2.NoteSequence:

@@ -191,6 +191,16 @@ def test_settings_that_are_none_are_refused():
         (["train", "--tracks", "1"], ["--tracks and --channels", "give --midi-file"]),
         (["train", "--bars", "1-2", "--excerpt", "1:2"], ["both choose a part"]),
         (["train", "--midi-file", str(SCALE), "--camera-id", "roof"], ["--camera-id is roof"]),
+        (["song"], ["file"]),
+        (["song", "missing.mid"], ["no MIDI file at missing.mid"]),
+        (["song", "text.mid"], ["text.mid is not a MIDI file"]),
+        (["song", "."], [". is a folder"]),
+        (["song", str(SCALE), "--out", "empty.mid"], ["empty.mid"]),
+        (["song", str(SCALE), "--bars", "2-9"], ["--bars is 2-9", "has 3 bar"]),
+        (["song", str(SCALE), "--excerpt", "x"], ["--excerpt is x, must be BEGIN:END"]),
+        (["song", str(SCALE), "--tracks", "9"], ["--tracks names 9"]),
+        (["song", str(SCALE), "--channels", "17"], ["--channels is 17"]),
+        (["song", str(SCALE), "--shift-factor", "87"], ["no note of five finger scale is left"]),
         (["eval"], ["--load-checkpoint"]),
         (["eval", "--load-checkpoint", "missing"], ["no checkpoint at missing"]),
         (["eval", "--load-checkpoint", "."], ["no checkpoint at ."]),
@@ -225,7 +235,7 @@ def test_whole_numbers_in_scientific_notation(written):
 
 @pytest.mark.parametrize("command", pianist.COMMANDS)
 def test_a_flag_without_its_value_is_refused_in_every_command(front_door, command):
-    flag = {"bench": "--samples", "train": "--seed"}.get(command, "--root-dir")
+    flag = {"bench": "--samples", "train": "--seed", "song": "--out"}.get(command, "--root-dir")
     code, out, error = front_door(command, flag)
     assert (code, out) == (2, "")
     # With CI set, pyfluidsynth tells first where it was found.

@@ -274,7 +274,7 @@ def test_a_run_keeps_its_part(tmp_path):
     path = write(tmp_path / "a.mid", note(60) + note(62) + note(64))
     song = SongConfig(midi_file=(path,), excerpt="0.5:1.5")
     config = TrainConfig(root_dir=str(tmp_path / "runs"), name="one", song=song)
-    assert from_json(TrainConfig, to_json(config), "a file") == config
+    assert from_json(to_json(config), "a file") == config
     repertoire = Repertoire(load_songs(song), EnvironmentConfig())
     folder = runs.create(config, "SAC", repertoire)
     path.unlink()
