@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from common.errors import BadInput, require
 
-_MOST_FILE_BYTES = 16_000_000
+_MOST_FILE_BYTES = 4_000_000  # Half a million notes.
 _MOST_TICKS = 2**28 - 1  # Largest delta time: the standard has four bytes of seven bits.
 _MOST_BYTES_BEFORE_HEADER = 4096
 _HEADER, _TRACK = b"MThd", b"MTrk"

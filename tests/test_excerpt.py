@@ -6,13 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_song import load, note, notes_of, write
 
+import pianist
 from common.errors import BadInput
+from learner import checkpoint, sac
+from learner.config import LearnerConfig, SACConfig
 from piano.config import ArrangementConfig, EnvironmentConfig, SongConfig
 from piano.repertoire import Repertoire
 from piano.song import LONGEST_SONG_SECONDS, Song, load_songs
 from training import resume
 from training import run as runs
 from training.config import TrainConfig, from_json, to_json
+from training.evaluate import EvaluateConfig, evaluate, with_flags_of_checkpoint
 
 TICK = 0.001
 """Seconds a tick in the files of the property test."""
@@ -284,3 +288,30 @@ def test_a_run_keeps_its_part(tmp_path):
     assert (again.due_keys(0) == repertoire.due_keys(0)).all()
     described = Song.from_json(repertoire.songs[0].to_json())
     assert described.trajectory(0.05) == repertoire.songs[0].trajectory(0.05)
+
+
+@pytest.mark.run
+def test_an_evaluation_plays_the_part_of_the_checkpoint(tmp_path):
+    """The checkpoint holds the notes, so the file may be gone."""
+    path = write(tmp_path / "a.mid", note(60) * 2 + note(62) * 2 + note(64) * 2)
+    config = TrainConfig(
+        song=SongConfig(midi_file=(path,), excerpt="1:2"),
+        learner=LearnerConfig(agent_config=SACConfig(hidden_dims=(2,), num_qs=1)),
+    )
+    repertoire = Repertoire(load_songs(config.song), config.environment)
+    piano = repertoire.piano(0)
+    state = sac.initial_state(config.learner, piano.layout.observation_dim, piano.action_dim, 0)
+    description = {
+        "learner_steps": 1,
+        "environment_steps": 2,
+        "config": to_json(config),
+        "songs": [song.to_json() for song in repertoire.songs],
+    }
+    folder = checkpoint.pack(state, description).write(tmp_path)
+    arguments = ["--load-checkpoint", str(folder), "--record-dir", str(tmp_path / "eval")]
+    default = with_flags_of_checkpoint(arguments)
+    path.unlink()
+    answer = evaluate(pianist.parse(EvaluateConfig, "eval", arguments, default))
+    assert answer["song"] == "a 1-2 s"
+    assert answer["metrics"]["due_notes"] == 2
+    assert answer["metrics"]["episode_length"] == repertoire.piano(0).episode_length

@@ -276,6 +276,7 @@ def test_a_track_s_name_is_shown_without_what_a_terminal_would_obey(tmp_path):
         (midi()[:10], "it ends within its header"),
         (midi(track(b"\x00\x3c\x50")), r"lacks its kind \(track 1, byte 23\); download or export"),
         (midi(track(b"\x00\xf5")), "MIDI has no event 0xf5"),
+        (midi(track()) + bytes(4_000_000), "more than the limit of 4000000: export a part of it"),
         (b"PK\x03\x04....", "is a ZIP archive, such as a MuseScore file .*: export the piece as"),
         (b"<?xml version='1.0'?>", "is an XML file, such as MusicXML: export"),
         (b"RIFF\0\0\0\0WAVEfmt ", "is a WAV recording: export"),
