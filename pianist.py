@@ -131,6 +131,13 @@ def report(arguments: Sequence[str]) -> dict[str, Any]:
     return report(parse(ReportConfig, "report", arguments))
 
 
+def song(arguments: Sequence[str]) -> dict[str, Any]:
+    """Shows what a MIDI file holds and what would be played."""
+    from report.song_page import ShowSongConfig, show_song
+
+    return show_song(parse(ShowSongConfig, "song", arguments))
+
+
 def bench(arguments: Sequence[str]) -> dict[str, Any]:
     """Measures the speed of a part and of its alternative."""
     from benchmarks.command import BenchConfig, bench
@@ -149,6 +156,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "song": Command(
+        song, "show what a MIDI file holds and what would be played of it", uses_jax=False
+    ),
     "train": Command(train, "teach two hands to play a MIDI file, then play it"),
     "eval": Command(evaluate, "play a checkpoint: metrics, video with sound, MIDI"),
     "status": Command(status, "list the runs, with state and speed", uses_jax=False),
@@ -233,6 +243,11 @@ def readable(answer: dict[str, Any]) -> str:
         from cluster.doctor.command import table as checks
 
         return checks(answer)
+
+    if "holds" in answer:
+        from report.song_page import text
+
+        return text(answer)
 
     def lines(values: dict[str, Any], indent: str) -> Iterator[str]:
         for name, value in values.items():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from typing import Literal
 
 from common.errors import require, require_range
@@ -11,14 +12,25 @@ _CAMERAS = tuple(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class SongConfig:
-    """The piece to play, and how to arrange it."""
+_EXCERPT = re.compile(r"(\d{1,9}(?:\.\d*)?):(\d{1,9}(?:\.\d*)?)")
+_BARS = re.compile(r"(\d{1,9})-(\d{1,9})")
 
-    environment_name: str = "RoboPianist-debug-TwinkleTwinkleRousseau-v0"
-    """Name of one of robopianist's pieces. --midi-file takes precedence over it."""
-    midi_file: tuple[pathlib.Path, ...] = ()
-    """MIDI file (.mid) to play instead of a named piece. One policy learns all files given."""
+
+@dataclasses.dataclass(frozen=True)
+class ArrangementConfig:
+    """What is played of a piece, and how."""
+
+    excerpt: str = ""
+    """Part to play, as BEGIN:END in seconds of the piece before --stretch-factor, such as
+    12.5:22.5. Notes that sound across its edges are cut. "" is the whole piece."""
+    bars: str = ""
+    """Part of a MIDI file to play, as FIRST-LAST in bars, such as 9-16. Bars count from 1; an
+    upbeat is bar 1. "" is the whole piece."""
+    tracks: tuple[int, ...] = ()
+    """Tracks of a MIDI file to play, counted from 1 as `pianist song` lists them. The default is
+    all."""
+    channels: tuple[int, ...] = ()
+    """MIDI channels to play, 1 to 16. The default is all but 10, which is percussion."""
     stretch_factor: float = 1.0
     """Factor on the duration of the piece: above 1 is slower, below 1 is faster."""
     shift_factor: int = 0
@@ -34,6 +46,72 @@ class SongConfig:
         """
         require_range(self, "stretch_factor", least=0.1, most=10)
         require_range(self, "shift_factor", least=-87, most=87, unit="semitones")
+        require(
+            not (self.excerpt and self.bars), "--excerpt and --bars both choose a part: give one"
+        )
+        span = self.excerpt_seconds
+        require(
+            not self.excerpt or (span is not None and span[0] < span[1]),
+            f"--excerpt is {self.excerpt}, must be BEGIN:END in seconds, such as 12.5:22.5",
+        )
+        require(
+            all(track >= 1 for track in self.tracks),
+            f"--tracks is {_listed(self.tracks)}, must be numbers counted from 1",
+        )
+        require(
+            all(1 <= channel <= 16 for channel in self.channels),
+            f"--channels is {_listed(self.channels)}, must be numbers from 1 to 16",
+        )
+        bars = self.first_and_last_bar
+        require(
+            not self.bars or (bars is not None and 1 <= bars[0] <= bars[1]),
+            f"--bars is {self.bars}, must be FIRST-LAST, counted from 1, such as 9-16",
+        )
+
+    @property
+    def excerpt_seconds(self) -> tuple[float, float] | None:
+        """Begin and end of --excerpt in seconds; None if it is not given."""
+        found = _EXCERPT.fullmatch(self.excerpt)
+        return (float(found[1]), float(found[2])) if found else None
+
+    @property
+    def first_and_last_bar(self) -> tuple[int, int] | None:
+        """First and last bar of --bars; None if it is not given."""
+        found = _BARS.fullmatch(self.bars)
+        return (int(found[1]), int(found[2])) if found else None
+
+
+@dataclasses.dataclass(frozen=True)
+class SongConfig(ArrangementConfig):
+    """The piece to play, and how to arrange it."""
+
+    environment_name: str = "RoboPianist-debug-TwinkleTwinkleRousseau-v0"
+    """Name of one of robopianist's pieces. --midi-file takes precedence over it."""
+    midi_file: tuple[pathlib.Path, ...] = ()
+    """MIDI file (.mid) to play instead of a named piece. One policy learns all files given."""
+
+    def __post_init__(self) -> None:
+        """Rejects values out of range.
+
+        Raises:
+            BadInput: A value is out of range. The message names the flag, value and range.
+        """
+        super().__post_init__()
+        if self.midi_file:
+            return
+        require(
+            not self.bars,
+            f"--bars is {self.bars}, but robopianist's pieces have no bars: choose a part with "
+            "--excerpt, or give --midi-file",
+        )
+        require(
+            not self.tracks and not self.channels,
+            "--tracks and --channels choose from a MIDI file: give --midi-file, too",
+        )
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return " ".join(map(str, numbers))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,17 +31,22 @@ _PLAIN = (0.5, 0.5, 0.5, 1.0)
 
 def what_is_missing() -> list[str]:
     """Returns a line for each of video and sound that this machine cannot produce."""
-    reasons = [graphics.why_no_pictures()]
+    reasons = [graphics.why_no_pictures(), what_is_missing_for_sound()]
+    return [reason for reason in reasons if reason]
+
+
+def what_is_missing_for_sound() -> str | None:
+    """Returns what is missing for sound and how to install it; None if sound works."""
     try:
         import fluidsynth  # noqa: F401
     except ImportError:
-        reasons.append("no sound: FluidSynth is not installed; sudo apt-get install libfluidsynth3")
+        return "no sound: FluidSynth is not installed; sudo apt-get install libfluidsynth3"
     except (OSError, AttributeError) as error:  # The library is damaged or of another version.
-        reasons.append(
+        return (
             f"no sound: FluidSynth does not work here ({error}); "
             "sudo apt-get install --reinstall libfluidsynth3"
         )
-    return [reason for reason in reasons if reason]
+    return None
 
 
 def record(performance: Performance, piano: TaskSpec, config: RecordingConfig) -> dict[str, bytes]:
@@ -109,16 +114,28 @@ def write_sound(performance: Performance, velocity: str, path: pathlib.Path) -> 
     Raises:
         ImportError: FluidSynth is not installed.
     """
+    write_midi_sound(to_midi(performance, velocity), path)
+
+
+def write_midi_sound(midi: midi_file.MidiFile, path: pathlib.Path) -> None:
+    """Synthesizes notes and pedal to a mono 16-bit WAV file, which is silent without notes.
+
+    Args:
+        midi: Notes and pedal in robopianist's MIDI format.
+        path: Path of the WAV file.
+
+    Raises:
+        ImportError: FluidSynth is not installed.
+    """
     rate = constants.SAMPLING_RATE
-    samples = np.zeros(int(rate * (performance.seconds + _SECONDS_AFTER_THE_END)))
-    if len(performance.played_notes):
-        sound = to_midi(performance, velocity).synthesize(rate)[: len(samples)]
-        samples[: len(sound)] = sound
+    samples = np.zeros(int(rate * (midi.seq.total_time + _SECONDS_AFTER_THE_END)))
+    if len(midi.seq.notes):
+        sound = midi.synthesize(rate)[: len(samples)]
         # pretty_midi normalizes every piece to full loudness, but soft playing must stay soft.
         # Amplitude is proportional to the square of the velocity (General MIDI's curve,
         # 40 log10(velocity / 127)).
-        if velocity == "touch":
-            samples *= (performance.played_notes[:, 3].max() / 127) ** 2
+        loudest = max(note.velocity for note in midi.seq.notes)
+        samples[: len(sound)] = sound * (loudest / 127) ** 2
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

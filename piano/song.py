@@ -1,16 +1,11 @@
-"""Songs: the notes that are due and their times. Only this module reads and checks MIDI files."""
+"""Songs: the notes that are due and their times."""
 
-import bisect
 import dataclasses
-import heapq
-import io
-import itertools
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
-import mido
 from note_seq import sequences_lib
 from note_seq.protobuf import music_pb2
 from robopianist import music, suite
@@ -18,15 +13,18 @@ from robopianist.music import midi_file
 
 from common.errors import BadInput, require
 from common.files import as_utf8
-from piano.config import SongConfig
+from piano import excerpt
+from piano.config import ArrangementConfig, SongConfig
+from piano.midi_notes import HIGHEST_PITCH, LOWEST_PITCH, Finding, MidiPiece, read_piece
+from piano.score_time import Place
 
 LONGEST_SONG_SECONDS = 600.0
-_LARGEST_FILE_BYTES = 2_000_000
-_MOST_TICKS = 2**28 - 1  # Largest delta time: the standard has four bytes of seven bits.
-_LOWEST_KEY, _HIGHEST_KEY = 21, 108
 _HIGHEST_VELOCITY = 127
-_FINGERS = 10
 _SHORTEST_NOTE_SECONDS = 0.01
+
+
+class TooLong(BadInput):
+    """What is to be played is longer than the limit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +34,21 @@ class Song:
     Attributes:
         title: Title for people.
         midi: Notes and pedal in robopianist's format, stretched, transposed and trimmed.
-        repairs: Repairs that the file needed, one line each.
+        source: Name of the file or piece that it was read from.
+        findings: What was left out of the source or repaired.
+        origin: Time in the source at which the song begins, in seconds.
     """
 
     title: str
     midi: midi_file.MidiFile
-    repairs: tuple[str, ...] = ()
+    source: str = ""
+    findings: tuple[Finding, ...] = ()
+    origin: float = 0.0
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What was left out of the source or repaired, one line each."""
+        return tuple(f"{self.source}: {finding}" for finding in self.findings)
 
     @property
     def has_fingering(self) -> bool:
@@ -102,31 +109,135 @@ def load_songs(config: SongConfig) -> list[Song]:
         BadInput: A piece or file does not exist, cannot be played, or is named twice.
     """
     if not config.midi_file:
-        return [_arrange(_named_piece(config.environment_name), config)]
-    songs = [_arrange(_read_midi_file(path), config) for path in config.midi_file]
+        song = _named_piece(config.environment_name)
+        return [_arrange(_part(song, config), config, midi_file.MidiFile.trim_silence)]
+    songs = [
+        arrange(path, read_piece(path, config.tracks, config.channels), config)
+        for path in config.midi_file
+    ]
     titles = [song.title for song in songs]
     for title in titles:
         require(titles.count(title) == 1, f"--midi-file names {title} twice")
     return songs
 
 
-def _arrange(song: Song, config: SongConfig) -> Song:
+def arrange(path: pathlib.Path, piece: MidiPiece, config: ArrangementConfig) -> Song:
+    """Returns what is played of a MIDI file.
+
+    Args:
+        path: Path of the file.
+        piece: Notes of the file.
+        config: The part to play, and how to play it.
+
+    Raises:
+        BadInput: The piece lacks the part, or nothing of it can be played, or it is too long.
+    """
+    song = Song(
+        title=as_utf8(path.stem).replace("_", " "),
+        midi=midi_file.MidiFile(seq=_to_sequence(piece)),
+        source=path.name,
+        findings=tuple(piece.findings),
+    )
+    return _arrange(_part(song, config, piece), config, _trim_silence)
+
+
+def _part(song: Song, config: ArrangementConfig, piece: MidiPiece | None = None) -> Song:
+    """Returns the part of a song that the flags choose; without them, the whole song.
+
+    Args:
+        song: Whole song.
+        config: The part to play.
+        piece: Piece with the song's bars; None if it has none.
+
+    Raises:
+        BadInput: The song lacks the part, or no note sounds in it.
+    """
+    if config.bars:
+        assert piece is not None
+        begin, end = _span_of_bars(song, config, piece)
+        words = f"bars {config.bars}"
+    elif config.excerpt_seconds:
+        begin, end = config.excerpt_seconds
+        seconds = song.midi.seq.total_time
+        require(
+            begin < seconds and end <= seconds + _SHORTEST_NOTE_SECONDS,
+            f"--excerpt is {config.excerpt}, but {song.title} ends after {seconds:.2f} s",
+        )
+        end = min(end, seconds)
+        words = f"{begin:g}-{end:g} s"
+    else:
+        return song
+    part = excerpt.take(song.midi.seq, begin, end)
+    require(
+        len(part.sequence.notes) > 0,
+        f"no note of {song.title} sounds from {begin:.2f} to {end:.2f} s: choose another part",
+    )
+    findings = [finding.within(begin, end) for finding in song.findings]
+    for times, what in (
+        (part.cut, "note(s) cut at the edges of the part"),
+        (
+            part.too_short,
+            "note(s) left out, because less than "
+            f"{excerpt.SHORTEST_CUT_NOTE_SECONDS} s of them is in the part",
+        ),
+    ):
+        places = [piece.time.place_of_seconds(t) if piece else Place(None, t) for t in times]
+        findings += [Finding(what, tuple(sorted(places)))] if places else []
+    return dataclasses.replace(
+        song,
+        title=f"{song.title} {words}",
+        midi=midi_file.MidiFile(seq=part.sequence),
+        origin=begin,
+        findings=tuple(finding for finding in findings if finding),
+    )
+
+
+def _span_of_bars(song: Song, config: ArrangementConfig, piece: MidiPiece) -> tuple[float, float]:
+    """Returns begin and end of --bars in seconds."""
+    assert config.first_and_last_bar is not None
+    first, last = config.first_and_last_bar
+    last_there = piece.last_bar
+    if last_there is None:
+        raise BadInput(
+            f"--bars is {config.bars}, but {song.source} counts time in SMPTE frames and has no "
+            "bars: choose a part with --excerpt"
+        )
+    require(
+        last <= last_there, f"--bars is {config.bars}, but {song.title} has {last_there} bar(s)"
+    )
+    end = min(piece.time.start_of_bar(last + 1), song.midi.seq.total_time)
+    return piece.time.start_of_bar(first), end
+
+
+def _arrange(
+    song: Song,
+    config: ArrangementConfig,
+    trim: Callable[[midi_file.MidiFile], midi_file.MidiFile],
+) -> Song:
     """Returns the song stretched, transposed and trimmed."""
     midi = song.midi.stretch(config.stretch_factor).transpose(config.shift_factor)
+    lost = len(song.midi.seq.notes) - len(midi.seq.notes)
     require(
         len(midi.seq.notes) > 0,
         f"no note of {song.title} is left on the keyboard after --shift-factor "
         f"{config.shift_factor}",
     )
+    origin = song.origin
     if config.trim_silence:
-        # robopianist's own method ends with the note that is listed last. In a file with several
-        # tracks another note may sound last. Named pieces keep robopianist's behavior.
-        midi = _trim_silence(midi) if config.midi_file else midi.trim_silence()
+        origin += min(note.start_time for note in midi.seq.notes) / config.stretch_factor
+        midi = trim(midi)
     _check_playable(midi.seq, song.title)
-    return dataclasses.replace(song, midi=midi)
+    moved = f"{lost} note(s) left out, because --shift-factor moves them off the keyboard"
+    findings = (*song.findings, *([Finding(moved)] if lost else []))
+    return dataclasses.replace(song, midi=midi, findings=findings, origin=origin)
 
 
 def _trim_silence(midi: midi_file.MidiFile) -> midi_file.MidiFile:
+    """Removes the silence at both ends.
+
+    robopianist's own method ends with the note that is listed last. In a file with several tracks
+    another note may sound last. Named pieces keep robopianist's behavior.
+    """
     notes = midi.seq.notes
     return midi_file.MidiFile(
         seq=sequences_lib.extract_subsequence(
@@ -157,7 +268,7 @@ def _named_piece(name: str) -> Song:
             "played with --midi-file"
         )
     midi = music.load(piece)
-    return Song(title=midi.title or piece, midi=midi)
+    return Song(title=midi.title or piece, midi=midi, source=piece)
 
 
 def _check_playable(sequence: music_pb2.NoteSequence, title: str) -> None:
@@ -170,7 +281,7 @@ def _check_playable(sequence: music_pb2.NoteSequence, title: str) -> None:
     )
     require(len(sequence.notes) > 0, f"{title} has no note on the 88 keys of a piano")
     require(
-        all(_LOWEST_KEY <= note.pitch <= _HIGHEST_KEY for note in sequence.notes),
+        all(LOWEST_PITCH <= note.pitch <= HIGHEST_PITCH for note in sequence.notes),
         f"{title} has notes off the keyboard",
     )
     require(
@@ -178,235 +289,24 @@ def _check_playable(sequence: music_pb2.NoteSequence, title: str) -> None:
         f"{title} has MIDI velocities outside 1 to {_HIGHEST_VELOCITY}",
     )
     seconds = max(numbers)
-    require(
-        seconds <= LONGEST_SONG_SECONDS,
-        f"{title} lasts {seconds:.0f} s, longer than the limit of {LONGEST_SONG_SECONDS:.0f} s",
-    )
-
-
-# --- MIDI files -------------------------------------------------------------------------
-
-
-@dataclasses.dataclass
-class _Note:
-    start: int  # Start and end are in ticks.
-    end: int
-    pitch: int
-    velocity: int
-
-
-class _Clock:
-    """Conversion of ticks to seconds, and to bars for messages.
-
-    Args:
-        ticks_per_beat: Number of ticks per beat in the file.
-        tempi: Microseconds per beat, by the tick from which they hold.
-        meters: Beats (quarter notes) per bar, by the tick from which they hold.
-    """
-
-    def __init__(self, ticks_per_beat: int, tempi: dict[int, int], meters: dict[int, float]):
-        self._tempi = _Rates({0: 500_000} | tempi, scale=1e-6 / ticks_per_beat)
-        self._meters = _Rates(
-            {tick: 1 / beats for tick, beats in ({0: 4.0} | meters).items()},
-            scale=1 / ticks_per_beat,
+    if seconds > LONGEST_SONG_SECONDS:
+        raise TooLong(
+            f"{title} lasts {seconds:.0f} s, longer than the limit of "
+            f"{LONGEST_SONG_SECONDS:.0f} s: choose a part with --excerpt or --bars"
         )
 
-    def seconds(self, tick: int) -> float:
-        """Returns the time of a tick in seconds."""
-        return self._tempi.total(tick)
 
-    def bar_and_time(self, tick: int) -> str:
-        """Returns bar and time of a tick, such as "bar 3, 4.50 s"."""
-        return f"bar {int(self._meters.total(tick) + 1e-9) + 1}, {self.seconds(tick):.2f} s"
-
-
-class _Rates:
-    """The integral over ticks of a rate that changes at some of them."""
-
-    def __init__(self, rates: Mapping[int, float], scale: float):
-        self._begins = sorted(rates)
-        self._rates = [rates[begin] * scale for begin in self._begins]
-        self._totals = [0.0]
-        for i in range(1, len(self._begins)):
-            length = self._begins[i] - self._begins[i - 1]
-            self._totals.append(self._totals[-1] + length * self._rates[i - 1])
-
-    def total(self, tick: int) -> float:
-        i = bisect.bisect_right(self._begins, tick) - 1
-        return self._totals[i] + (tick - self._begins[i]) * self._rates[i]
-
-
-def _read_midi_file(path: pathlib.Path) -> Song:
-    file = _open_midi_file(path)
-    tracks = [_with_ticks(track) for track in file.tracks]
-    messages = sorted((pair for track in tracks for pair in track), key=lambda pair: pair[0])
-    clock = _Clock(
-        file.ticks_per_beat,
-        {tick: message.tempo for tick, message in messages if message.type == "set_tempo"},
-        {
-            tick: message.numerator * 4 / message.denominator
-            for tick, message in messages
-            if message.type == "time_signature"
-            and 1 <= message.numerator <= 64 >= message.denominator
-        },
-    )
-    last_tick = messages[-1][0] if messages else 0
-    require(
-        clock.seconds(last_tick) <= LONGEST_SONG_SECONDS,
-        f"{path} lasts {clock.seconds(last_tick):.0f} s, longer than the limit of "
-        f"{LONGEST_SONG_SECONDS:.0f} s",
-    )
-    repairs: list[str] = []
-    notes = [note for track in tracks for note in _pair_notes(track, clock, repairs)]
-    notes = _keep_on_keyboard(notes, clock, repairs)
-    notes = _separate_overlaps(notes, clock, repairs)
-    notes = _keep_ten_at_once(notes, clock, repairs)
-    require(bool(notes), f"{path} has no note on the 88 keys of a piano")
-    sequence = _to_sequence(notes, messages, clock)
-    return Song(
-        title=as_utf8(path.stem).replace("_", " "),
-        midi=midi_file.MidiFile(seq=sequence),
-        repairs=tuple(f"{path.name}: {line}" for line in repairs),
-    )
-
-
-def _open_midi_file(path: pathlib.Path) -> mido.MidiFile:
-    require(path.exists(), f"no MIDI file at {path}")
-    require(path.is_file(), f"{path} is a folder, not a MIDI file")
-    size = path.stat().st_size
-    require(size > 0, f"{path} is empty")
-    require(
-        size <= _LARGEST_FILE_BYTES,
-        f"{path} has {size} bytes, more than the limit of {_LARGEST_FILE_BYTES}",
-    )
-    try:
-        contents = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        file = mido.MidiFile(file=io.BytesIO(contents), clip=True)
-    except Exception as error:
-        # mido's parser raises many kinds of exceptions: OSError, IndexError, ValueError, ...
-        raise BadInput(f"{path} is not a MIDI file, or is damaged: {error!r}") from error
-    require(
-        file.ticks_per_beat > 0 and file.type in (0, 1),
-        f"{path} counts time in a way that is not supported (SMPTE, or a type 2 file): "
-        "export it as a type 1 file with a tempo",
-    )
-    require(
-        all(message.time <= _MOST_TICKS for track in file.tracks for message in track),
-        f"{path} is damaged: an event comes later than a MIDI file can say",
-    )
-    return file
-
-
-def _with_ticks(track: mido.MidiTrack) -> list[tuple[int, mido.Message]]:
-    """Returns the messages of a track with their absolute times in ticks."""
-    tick, messages = 0, []
-    for message in track:
-        tick += message.time
-        messages.append((tick, message))
-    return messages
-
-
-def _pair_notes(
-    track: list[tuple[int, mido.Message]], clock: _Clock, repairs: list[str]
-) -> list[_Note]:
-    """Pairs note-ons with note-offs, and repairs events that lack a partner.
-
-    Each note-off ends the earliest sounding note of its channel and pitch.
-    """
-    notes: list[_Note] = []
-    sounding: dict[tuple[int, int], list[_Note]] = {}
-    without_on: list[int] = []
-    for tick, message in track:
-        if message.type not in ("note_on", "note_off"):
-            continue
-        key = (message.channel, message.note)
-        if message.type == "note_on" and message.velocity > 0:
-            note = _Note(tick, tick, message.note, message.velocity)
-            notes.append(note)
-            sounding.setdefault(key, []).append(note)
-        elif sounding.get(key):
-            sounding[key].pop(0).end = tick
-        else:
-            without_on.append(tick)
-    without_off = [note for stack in sounding.values() for note in stack]
-    for note in without_off:
-        note.end = track[-1][0]
-    _report(repairs, clock, without_on, "note-off(s) without a note ignored")
-    _report(
-        repairs,
-        clock,
-        [note.start for note in without_off],
-        "note(s) that never end now end with their track",
-    )
-    return notes
-
-
-def _keep_on_keyboard(notes: list[_Note], clock: _Clock, repairs: list[str]) -> list[_Note]:
-    off = [note for note in notes if not _LOWEST_KEY <= note.pitch <= _HIGHEST_KEY]
-    _report(repairs, clock, [note.start for note in off], "note(s) off the keyboard left out")
-    return [note for note in notes if _LOWEST_KEY <= note.pitch <= _HIGHEST_KEY]
-
-
-def _separate_overlaps(notes: list[_Note], clock: _Clock, repairs: list[str]) -> list[_Note]:
-    """Ends each note at the next onset of its key, because a key sounds only once at a time."""
-    kept: list[_Note] = []
-    latest: dict[int, _Note] = {}
-    overlaps: list[int] = []
-    for note in sorted(notes, key=lambda note: (note.start, note.end)):
-        before = latest.get(note.pitch)
-        if before is not None and note.start < before.end:
-            overlaps.append(note.start)
-            if note.start == before.start:  # Doubled: keep the greater length and velocity.
-                before.end = max(before.end, note.end)
-                before.velocity = max(before.velocity, note.velocity)
-                continue
-            before.end = note.start
-        latest[note.pitch] = note
-        kept.append(note)
-    _report(repairs, clock, overlaps, "overlapping note(s) of one key separated")
-    return kept
-
-
-def _keep_ten_at_once(notes: list[_Note], clock: _Clock, repairs: list[str]) -> list[_Note]:
-    """Limits the notes at any time to ten, one per finger, by removing the softest new ones."""
-    kept: list[_Note] = []
-    left_out: list[int] = []
-    held: list[int] = []  # A heap of the end ticks of sounding notes.
-    for start, group in itertools.groupby(notes, key=lambda note: note.start):
-        while held and held[0] <= start:
-            heapq.heappop(held)
-        new = sorted(group, key=lambda note: -note.velocity)
-        room = _FINGERS - len(held)
-        for note in new[:room]:
-            heapq.heappush(held, note.end)
-        kept += new[:room]
-        left_out += [start] * len(new[room:])
-    _report(repairs, clock, left_out, "note(s) beyond ten at once left out")
-    return kept
-
-
-def _report(repairs: list[str], clock: _Clock, ticks: list[int], what: str) -> None:
-    if ticks:
-        repairs.append(f"{len(ticks)} {what}, first at {clock.bar_and_time(min(ticks))}")
-
-
-def _to_sequence(
-    notes: list[_Note], messages: list[tuple[int, mido.Message]], clock: _Clock
-) -> music_pb2.NoteSequence:
-    """Converts the notes to robopianist's format, with times in seconds."""
+def _to_sequence(piece: MidiPiece) -> music_pb2.NoteSequence:
+    """Converts a piece to robopianist's format, with times in seconds."""
     sequence = music_pb2.NoteSequence()
-    for note in sorted(notes, key=lambda note: (note.start, note.pitch)):
-        start = clock.seconds(note.start)
-        end = max(clock.seconds(note.end), start + _SHORTEST_NOTE_SECONDS)
+    for note in sorted(piece.notes, key=lambda note: (note.start, note.pitch)):
+        start = piece.time.seconds(note.start)
+        end = max(piece.time.seconds(note.end), start + _SHORTEST_NOTE_SECONDS)
         sequence.notes.add(start_time=start, end_time=end, pitch=note.pitch, velocity=note.velocity)
-    for tick, message in messages:
-        if message.type == "control_change" and message.control == 64:
-            sequence.control_changes.add(
-                time=clock.seconds(tick), control_number=64, control_value=message.value
-            )
+    for tick, _, value in piece.pedal:
+        sequence.control_changes.add(
+            time=piece.time.seconds(tick), control_number=64, control_value=value
+        )
     ends = [note.end_time for note in sequence.notes]
     sequence.total_time = max(ends + [change.time for change in sequence.control_changes])
     return sequence

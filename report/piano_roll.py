@@ -17,7 +17,8 @@ from piano.performance import Performance
 from report.key_statuses import Bar, Onset, find_bars, find_onsets, find_pedal_bars, key_range
 
 _SECONDS_A_ROW = 20.0
-_MOST_TITLES = 7000
+MOST_TITLES = 7000
+"""Largest number of marks that show their details on hover."""
 _APART = 8.0  # Distance between the velocities of a chord.
 _LOUDEST = 127.0
 
@@ -105,7 +106,7 @@ def lay_out_roll(performance: Performance) -> dict[str, Any]:
     """
     bars, pedal = find_bars(performance), find_pedal_bars(performance)
     onsets = find_onsets(performance)
-    count = max(1, math.ceil(performance.seconds / _SECONDS_A_ROW - 0.2))
+    count = count_rows(performance.seconds)
     steps = math.ceil(len(performance.rewards) / count)
     edges = np.arange(count + 1) * steps * float(performance.control_timestep)
     rows = []
@@ -118,13 +119,18 @@ def lay_out_roll(performance: Performance) -> dict[str, Any]:
                 "bars": view.cut(bars),
                 "pedal": view.cut(pedal),
                 "onsets": within,
-                "velocities": _lay_out_velocities(view, within),
+                "velocities": lay_out_velocities(view, within),
             }
         )
-    return {"rows": rows, "titled": len(bars) + len(onsets) <= _MOST_TITLES}
+    return {"rows": rows, "titled": len(bars) + len(onsets) <= MOST_TITLES}
 
 
-def _lay_out_velocities(view: View, onsets: Sequence[Onset]) -> list[tuple[float, Onset]]:
+def count_rows(seconds: float) -> int:
+    """Returns the number of rows of a roll."""
+    return max(1, math.ceil(seconds / _SECONDS_A_ROW - 0.2))
+
+
+def lay_out_velocities(view: View, onsets: Sequence[Onset]) -> list[tuple[float, Onset]]:
     """Returns the onsets with a velocity and their positions, those of a chord side by side."""
     in_order = sorted(onsets, key=lambda onset: (onset.seconds, onset.key))
     return [

@@ -21,6 +21,7 @@ from benchmarks.command import BenchConfig
 from cluster.doctor.command import DoctorConfig
 from cluster.submit import SubmitConfig
 from report.page import ReportConfig
+from report.song_page import ShowSongConfig
 from rlhf.fine_tune import FineTuneConfig
 from rlhf.rate_page.command import RateConfig
 from rlhf.segments import SegmentsConfig
@@ -30,6 +31,7 @@ from training.scale import ScaleConfig
 from training.status import StatusConfig
 
 _CONFIGS: dict[str, type] = {
+    "song": ShowSongConfig,
     "train": TrainConfig,
     "eval": EvaluateConfig,
     "status": StatusConfig,

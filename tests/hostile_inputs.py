@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
 KINDS = ("midi", "checkpoint", "manifest", "requests")
@@ -36,20 +37,44 @@ def reading(kind: str, folder: pathlib.Path) -> Iterator[tuple[Target, list[byte
 
 
 def _midi(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, list[bytes]]:
+    """A MIDI file behind a byte that chooses what is played of it."""
+    import json
+
     from common.errors import BadInput
-    from piano.config import SongConfig
-    from piano.song import load_songs
+    from piano.config import ArrangementConfig, SongConfig
+    from piano.song import Song, load_songs
+    from report.song_facts import find_facts
+    from report.song_roll import lay_out_song
 
     path = folder / "piece.mid"
+    choices: list[dict[str, Any]] = [
+        {"trim_silence": True},
+        {"excerpt": "0.5:3", "trim_silence": True},
+        {"bars": "2-3"},
+        {"tracks": (1,), "stretch_factor": 2.0},
+        {"channels": (1, 10), "shift_factor": 30},
+        {},
+    ]
 
     def read(content: bytes) -> None:
-        path.write_bytes(content)
+        flags = choices[(content[:1] or b"\0")[0] % len(choices)]
+        path.write_bytes(content[1:])
         with contextlib.suppress(BadInput):
-            (song,) = load_songs(SongConfig(midi_file=(path,), trim_silence=True))
+            (song,) = load_songs(SongConfig(midi_file=(path,), **flags))
             assert song.trajectory(0.05).notes
+            assert Song.from_json(json.loads(json.dumps(song.to_json()))).title == song.title
+        with contextlib.suppress(BadInput):
+            facts = find_facts(path, ArrangementConfig(**flags))
+            json.dumps(facts.to_json(), allow_nan=False)
+            if facts.song:
+                lay_out_song(facts)
 
-    seeds = [file.read_bytes() for file in sorted((ROOT / "example_midis").glob("*.mid"))]
-    return read, sorted(seeds, key=len)[:4]
+    files = [file.read_bytes() for file in sorted((ROOT / "example_midis").glob("*.mid"))]
+    return read, [
+        bytes([number]) + content
+        for content in sorted(files, key=len)[:4]
+        for number in range(len(choices))
+    ]
 
 
 def _checkpoint(folder: pathlib.Path, _: contextlib.ExitStack) -> tuple[Target, list[bytes]]:
@@ -180,7 +205,7 @@ def fuzz(kind: str, inputs: int, folder: pathlib.Path) -> None:
     work.mkdir()
     with (
         atheris.instrument_imports(
-            include=["mido", "piano", "common", "replay", "rlhf", "learner"]
+            include=["piano", "common", "replay", "rlhf", "learner", "report"]
         ),
         reading(kind, work) as (read, seeds),
     ):

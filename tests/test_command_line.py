@@ -177,7 +177,30 @@ def test_settings_that_are_none_are_refused():
         (["train", "--midi-file", "empty.mid"], ["empty.mid is empty"]),
         (["train", "--midi-file", "text.mid"], ["text.mid is not a MIDI file"]),
         (["train", "--environment-name", "RoboPianist-x"], ["unknown --environment-name"]),
+        (["train", "--excerpt", "5"], ["--excerpt is 5, must be BEGIN:END"]),
+        (["train", "--excerpt", "9:5"], ["--excerpt is 9:5, must be BEGIN:END"]),
+        (["train", "--excerpt", "1:999"], ["--excerpt is 1:999", "ends after"]),
+        (["train", "--midi-file", str(SCALE), "--bars", "0-2"], ["--bars is 0-2, must be FIRST"]),
+        (["train", "--midi-file", str(SCALE), "--bars", "2-9"], ["--bars is 2-9", "has 3 bar"]),
+        (["train", "--bars", "1-2"], ["--bars is 1-2", "have no bars"]),
+        (["train", "--midi-file", str(SCALE), "--tracks", "0"], ["--tracks is 0, must be numbers"]),
+        (["train", "--midi-file", str(SCALE), "--tracks", "9"], ["--tracks names 9"]),
+        (["train", "--midi-file", str(SCALE), "--channels", "17"], ["--channels is 17, must be"]),
+        (["train", "--midi-file", str(SCALE), "--channels", "5"], ["--channels names 5"]),
+        (["train", "--channels", "x"], ["--channels is x, must be a whole number"]),
+        (["train", "--tracks", "1"], ["--tracks and --channels", "give --midi-file"]),
+        (["train", "--bars", "1-2", "--excerpt", "1:2"], ["both choose a part"]),
         (["train", "--midi-file", str(SCALE), "--camera-id", "roof"], ["--camera-id is roof"]),
+        (["song"], ["file"]),
+        (["song", "missing.mid"], ["no MIDI file at missing.mid"]),
+        (["song", "text.mid"], ["text.mid is not a MIDI file"]),
+        (["song", "."], [". is a folder"]),
+        (["song", str(SCALE), "--out", "empty.mid"], ["empty.mid"]),
+        (["song", str(SCALE), "--bars", "2-9"], ["--bars is 2-9", "has 3 bar"]),
+        (["song", str(SCALE), "--excerpt", "x"], ["--excerpt is x, must be BEGIN:END"]),
+        (["song", str(SCALE), "--tracks", "9"], ["--tracks names 9"]),
+        (["song", str(SCALE), "--channels", "17"], ["--channels is 17"]),
+        (["song", str(SCALE), "--shift-factor", "87"], ["no note of five finger scale is left"]),
         (["eval"], ["--load-checkpoint"]),
         (["eval", "--load-checkpoint", "missing"], ["no checkpoint at missing"]),
         (["eval", "--load-checkpoint", "."], ["no checkpoint at ."]),
@@ -212,7 +235,7 @@ def test_whole_numbers_in_scientific_notation(written):
 
 @pytest.mark.parametrize("command", pianist.COMMANDS)
 def test_a_flag_without_its_value_is_refused_in_every_command(run_cli, command):
-    flag = {"bench": "--samples", "train": "--seed"}.get(command, "--root-dir")
+    flag = {"bench": "--samples", "train": "--seed", "song": "--out"}.get(command, "--root-dir")
     code, out, error = run_cli(command, flag)
     assert (code, out) == (2, "")
     # With CI set, pyfluidsynth tells first where it was found.
