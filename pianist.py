@@ -212,9 +212,10 @@ def parse(
     """
     import tyro
 
-    from common.arguments import checked
+    from common.arguments import checked, join_lines_of_help
 
     arguments = checked(cls, arguments)
+    join_lines_of_help()
     complaint = io.StringIO()
     try:
         # Help belongs on standard output, which `run` redirects to standard error.
@@ -243,7 +244,6 @@ def readable(answer: dict[str, Any]) -> str:
         from cluster.doctor.command import table as checks
 
         return checks(answer)
-
     if "holds" in answer:
         from report.song_page import text
 

@@ -58,8 +58,8 @@ class SubmitConfig:
     Arguments after the command's name belong to the command, as in `pianist train`, and are checked
     here before anything is sent. Ctrl-C only stops following; `ray job stop` stops the job.
 
-    The working directory is sent, without runs, videos, caches, .git, .venv, and without files that
-    .gitignore and .rayignore exclude. Of the environment variables, by default only MUJOCO_GL,
+    The working directory is sent, without runs, videos, caches, .git, .venv, and without files
+    excluded by .gitignore or .rayignore. Of the environment variables, by default only MUJOCO_GL,
     WANDB_* and XLA_* are passed on. The cluster stores them in plain text: they appear in its logs,
     and Ray shows them to everybody who has the cluster's token (the dashboard hides them from
     browsers). WANDB_API_KEY is therefore passed on only with `--mode online`, and credentials of

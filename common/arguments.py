@@ -1,9 +1,11 @@
-"""Checks command-line arguments against the settings of a command before they are parsed.
+"""What `tyro` lacks: checks of the arguments before it parses them, and help without line breaks.
 
 `tyro` accepts a flag for several values without any value, and reads whole numbers in digits only.
+In the help of a setting it keeps the line breaks of the source.
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 import re
@@ -12,9 +14,28 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import docstring_parser
+from docstring_parser import DocstringStyle
+
 from common.errors import BadInput, require
 
 _SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?")
+
+
+@functools.cache
+def join_lines_of_help() -> None:
+    """Makes `tyro` show the docstring of each setting as one paragraph."""
+    parse = docstring_parser.parse_from_object
+
+    def parse_joined(
+        described: Any, style: DocstringStyle = DocstringStyle.REST
+    ) -> docstring_parser.Docstring:
+        found = parse(described, style)
+        for setting in found.params:
+            setting.description = " ".join((setting.description or "").split())
+        return found
+
+    docstring_parser.parse_from_object = parse_joined
 
 
 def checked(cls: type, arguments: Sequence[str]) -> list[str]:

@@ -65,6 +65,19 @@ def test_help_answers_in_under_a_second():
 
 
 @pytest.mark.parametrize("command", pianist.COMMANDS)
+def test_help_of_a_setting_is_one_paragraph(command, monkeypatch):
+    # In so wide a terminal, a line break can only come from the source.
+    monkeypatch.setenv("COLUMNS", "5000")
+    lines = [line.strip("│ ") for line in run(command, "--help").stdout.splitlines()]
+    first_table = next(number for number, line in enumerate(lines) if line.startswith("╭"))
+    assert all(line[0].isupper() for line in lines[1:first_table] if line)
+    for line in lines[first_table:]:
+        is_text = line and line[0] not in "╭╰─" and "show this help" not in line
+        if is_text and ("  " in line or not line.startswith("-")) and command != "rate":
+            assert line.endswith((")", ".", "]", "}")), line
+
+
+@pytest.mark.parametrize("command", pianist.COMMANDS)
 def test_help_of_a_command_shows_defaults_and_no_empty_texts(command):
     result = run(command, "--help")
     assert result.returncode == 0

@@ -310,6 +310,11 @@ def test_an_evaluation_plays_the_part_of_the_checkpoint(tmp_path):
     folder = checkpoint.pack(state, description).write(tmp_path)
     arguments = ["--load-checkpoint", str(folder), "--record-dir", str(tmp_path / "eval")]
     default = with_flags_of_checkpoint(arguments)
+    other = with_flags_of_checkpoint([*arguments, "--midi-file", "b.mid"])
+    assert default is not None
+    assert other is not None
+    assert default.song.excerpt == "1:2"
+    assert other.song.excerpt == ""
     path.unlink()
     answer = evaluate(pianist.parse(EvaluateConfig, "eval", arguments, default))
     assert answer["song"] == "a 1-2 s"

@@ -66,10 +66,14 @@ def with_flags_of_checkpoint(arguments: Sequence[str]) -> EvaluateConfig | None:
         return None
     root_dir = given(arguments, "--root-dir") or EvaluateConfig.root_dir
     trained = TrainedPolicy.find(path, root_dir).config
+    song = trained.song
+    if given(arguments, "--midi-file") or given(arguments, "--environment-name"):
+        # A part of the checkpoint's piece means nothing in another piece.
+        song = dataclasses.replace(song, excerpt="", bars="", tracks=(), channels=())
     return EvaluateConfig(
         load_checkpoint=path,
         root_dir=root_dir,
-        song=trained.song,
+        song=song,
         environment=trained.environment,
         recording=trained.recording,
     )
