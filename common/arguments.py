@@ -28,9 +28,9 @@ def join_lines_of_help() -> None:
     parse = docstring_parser.parse_from_object
 
     def parse_joined(
-        described: Any, style: DocstringStyle = DocstringStyle.REST
+        obj: Any, style: DocstringStyle = DocstringStyle.REST
     ) -> docstring_parser.Docstring:
-        found = parse(described, style)
+        found = parse(obj, style)
         for setting in found.params:
             setting.description = " ".join((setting.description or "").split())
         return found
