@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathspec import GitIgnoreSpec
 
 from common.errors import BadInput, require
+from common.files import as_utf8
 
 # Above this size Ray's upload fails with a traceback of the server.
 _MOST_BYTES = 512 * 1024**2
@@ -59,18 +60,24 @@ def _how_to_shrink(sizes: Mapping[pathlib.Path, int]) -> str:
 
 
 def _files_below(
-    directory: pathlib.Path, specs: Sequence[tuple[pathlib.Path, GitIgnoreSpec]]
+    directory: pathlib.Path,
+    specs: Sequence[tuple[pathlib.Path, GitIgnoreSpec]],
+    above: tuple[pathlib.Path, ...] = (),
 ) -> Iterator[pathlib.Path]:
-    """Yields the files below a directory that are sent, selected as `ray job submit` does.
+    """Yields the files below a directory that no .gitignore or .rayignore excludes.
 
     Args:
         directory: Directory to search, with its own ignore files.
         specs: Patterns of the directories above, each with the directory that they are relative to.
+        above: Real paths of the directories above, which a link may lead back to.
 
     Raises:
-        BadInput: A pattern in an ignore file is invalid.
+        BadInput: A pattern in an ignore file is invalid, or the name of a file is not UTF-8.
         OSError: A file or directory cannot be read.
     """
+    real = directory.resolve()
+    if real in above:
+        return
     no_git = os.environ.get("RAY_RUNTIME_ENV_IGNORE_GITIGNORE") == "1"
     for file in [directory / name for name in (".rayignore", ".gitignore")[: 1 if no_git else 2]]:
         if file.is_file():
@@ -80,8 +87,12 @@ def _files_below(
         if any(spec.match_file(f"{path.relative_to(root)}{end}") for root, spec in specs):
             continue
         if path.is_dir():
-            yield from _files_below(path, specs)
+            yield from _files_below(path, specs, (*above, real))
         elif path.is_file():
+            require(
+                str(path) == as_utf8(str(path)),
+                f"{as_utf8(str(path))} has no UTF-8 name and cannot be sent: rename or exclude it",
+            )
             yield path
 
 

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from common import memory
 from common.errors import BadInput
@@ -39,15 +39,16 @@ def use_cpu() -> None:
 
 
 def put_copies(arrays: Any, device: jax.Device | None = None) -> Any:
-    """Copies a tree of arrays to a device, so that donated buffers share memory with no other.
+    """Copies a tree of arrays into memory of a device, which a computation may then donate.
 
-    On a CPU, `jax.device_put` shares the memory of NumPy arrays.
+    On a CPU, `jax.device_put` shares the memory of NumPy arrays. JAX 0.4 does not notice when it
+    donates such memory: computations then overwrite the arrays of the host, or crash.
 
     Args:
         arrays: Tree of NumPy or JAX arrays.
         device: Device that gets them; by default JAX's own choice.
     """
-    return jax.device_put(jax.tree.map(np.array, arrays), device)
+    return jax.tree.map(jnp.copy, jax.device_put(arrays, device))
 
 
 def compiler_options(cores: int) -> dict[str, Any]:

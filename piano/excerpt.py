@@ -37,7 +37,7 @@ def take(sequence: music_pb2.NoteSequence, begin: float, end: float) -> Excerpt:
         if stop - start < _SAME_MOMENT:
             continue
         if note.start_time < begin - _SAME_MOMENT or note.end_time > end + _SAME_MOMENT:
-            if stop - start < SHORTEST_CUT_NOTE_SECONDS:
+            if stop - start < SHORTEST_CUT_NOTE_SECONDS - _SAME_MOMENT:
                 excerpt.too_short.append(start)
                 continue
             excerpt.cut.append(start)

@@ -279,9 +279,10 @@ def _separate_overlaps(notes: list[Note], findings: _Findings) -> list[Note]:
     overlaps: list[int] = []
     for note in sorted(notes, key=lambda note: (note.start, note.end)):
         before = latest.get(note.pitch)
-        if before is not None and note.start < before.end:
+        is_doubled = before is not None and note.start == before.start
+        if before is not None and (is_doubled or note.start < before.end):
             overlaps.append(note.start)
-            if note.start == before.start:  # Doubled: keep the greater length and velocity.
+            if is_doubled:  # Keep the greater length and velocity.
                 before.end = max(before.end, note.end)
                 before.velocity = max(before.velocity, note.velocity)
                 continue

@@ -261,7 +261,7 @@ class _Parser:
         data, at = self._data, begin
         status: int | None = None
         # Some programs leave a length of 0, and others one that is too small.
-        while at != stated_end or (at == begin and not self._may_end(at)):
+        while at != stated_end or not self._may_end(at):
             delta, at = self._number(at, track)
             track.end += delta
             byte = data[at]

@@ -37,10 +37,18 @@ def test_a_gpu_compiles_as_jax_has_it(monkeypatch):
     assert compiler_options(1) == compiler_options(2) == {}
 
 
-def test_donated_buffers_share_no_memory_with_arrays_of_the_host():
+def test_donated_buffers_share_no_memory_with_arrays_of_the_host(monkeypatch):
+    shared: list[int] = []
+
+    def put(arrays, device):
+        shared.extend(array.ctypes.data for array in arrays)
+        return device_put(arrays, device)
+
+    device_put = jax.device_put
+    monkeypatch.setattr(jax, "device_put", put)
     array = np.arange(100_000, dtype=np.float32)
     (on_device,) = put_copies([array], jax.local_devices(backend="cpu")[0])
-    assert on_device.unsafe_buffer_pointer() != array.ctypes.data
+    assert on_device.unsafe_buffer_pointer() not in shared
     np.testing.assert_array_equal(on_device, array)
 
 

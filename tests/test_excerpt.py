@@ -315,6 +315,12 @@ def test_an_evaluation_plays_the_part_of_the_checkpoint(tmp_path):
     assert other is not None
     assert default.song.excerpt == "1:2"
     assert other.song.excerpt == ""
+    named = with_flags_of_checkpoint([*arguments, "--environment-name", "RoboPianist-x"])
+    assert named is not None
+    assert named.song.midi_file == ()
+    bars = [*arguments, "--bars", "1-1"]
+    parsed = pianist.parse(EvaluateConfig, "eval", bars, with_flags_of_checkpoint(bars))
+    assert (parsed.song.bars, parsed.song.excerpt) == ("1-1", "")
     path.unlink()
     answer = evaluate(pianist.parse(EvaluateConfig, "eval", arguments, default))
     assert answer["song"] == "a 1-2 s"

@@ -52,15 +52,23 @@ def notes_of(piece):
 
 def notes_of_song(path):
     (song,) = load_songs(SongConfig(midi_file=(path,)))
-    return sorted((n.start_time, n.end_time, n.pitch, n.velocity) for n in song.midi.seq.notes)
+    notes = [(n.start_time, n.end_time, n.pitch, n.velocity) for n in song.midi.seq.notes]
+    return sorted(notes, key=by_key_and_time)
 
 
 def notes_of_pretty_midi(path):
-    return sorted(
+    notes = [
         (n.start, max(n.end, n.start + SHORTEST_NOTE_SECONDS), n.pitch, n.velocity)
         for instrument in pretty_midi.PrettyMIDI(str(path)).instruments
         for n in instrument.notes
-    )
+    ]
+    return sorted(notes, key=by_key_and_time)
+
+
+def by_key_and_time(note):
+    """Readers round times differently, so notes of different keys may change places."""
+    start, _, pitch, _ = note
+    return pitch, start
 
 
 def assert_same_notes(ours, theirs):
@@ -202,6 +210,8 @@ def test_any_piece_has_the_notes_and_times_of_pretty_midi(tmp_path_factory, file
         (midi(track(C4, END + b"\x00\x90")), "2 byte(s) behind the end of track 1 ignored"),
         (midi(track() + bytes(3)), "3 byte(s) between or behind the tracks ignored"),
         (midi(track(length=0)), "track 1 has another length than the file says"),
+        # The length ends between two events.
+        (midi(track(length=8)), "track 1 has another length than the file says"),
         (midi(track(length=9)), "track 1 has another length than the file says"),
         (midi(track(length=999)), "track 1 has another length than the file says"),
         (midi(track(length=1), track(b"")), "track 1 has another length than the file says"),

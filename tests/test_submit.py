@@ -165,6 +165,7 @@ def test_what_is_ignored_is_not_packed(work, tmp_path_factory):
     (work / "deep" / "er" / "left.bin").touch()
     (work / "deep" / ".gitignore").write_text("*.bin\n!kept.bin\n")
     file = tmp_path_factory.mktemp("package") / "it.zip"
+    (work / "loop").symlink_to(work)
     said = package.pack(work, ["*.mp4", "/runs/", "/models/"], ["scale.mid"], file)
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()

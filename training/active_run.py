@@ -32,6 +32,8 @@ class ActiveRun:
         self.logbook = logbook
         self.status = status
         self.writing = writing
+        self.evaluations = 0
+        """Number of evaluations that have ended."""
 
     def set_state(self, state: str) -> None:
         """Changes the state of the run, and writes its status."""

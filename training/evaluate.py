@@ -69,7 +69,9 @@ def with_flags_of_checkpoint(arguments: Sequence[str]) -> EvaluateConfig | None:
     song = trained.song
     if given(arguments, "--midi-file") or given(arguments, "--environment-name"):
         # A part of the checkpoint's piece means nothing in another piece.
-        song = dataclasses.replace(song, excerpt="", bars="", tracks=(), channels=())
+        song = dataclasses.replace(song, midi_file=(), excerpt="", bars="", tracks=(), channels=())
+    elif given(arguments, "--excerpt") or given(arguments, "--bars"):
+        song = dataclasses.replace(song, excerpt="", bars="")
     return EvaluateConfig(
         load_checkpoint=path,
         root_dir=root_dir,

@@ -43,7 +43,6 @@ class Evaluations:
         self._recordings = Recordings(config.recording, active.logbook, active.writing)
         self._pending: ray.ObjectRef | None = None
         self._since = 0.0
-        self._count = 0
         self._metrics: Metrics | None = None
 
     @property
@@ -103,8 +102,8 @@ class Evaluations:
             self._replace_evaluator(failure)
             return
         self._pending = None
-        is_recorded = last or self._count % self._config.record_every == 0
-        self._count += 1
+        is_recorded = last or self._active.evaluations % self._config.record_every == 0
+        self._active.evaluations += 1
         with self._active.writing("evaluations"):
             folder = self._keep(evaluation)
             if is_recorded:
