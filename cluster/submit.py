@@ -470,19 +470,18 @@ class _Job:
     async def _show_tail(self) -> None:
         """Shows the logs as they are written, until the job ends or the connection breaks.
 
-        A connection that a machine on the way has dropped stays silent forever, so each one is
+        A connection that a machine on the way has dropped stays silent forever, so a silent one is
         given up after a while. The next one begins with the first line again.
         """
-
-        async def read() -> None:
-            seen = 0
-            async for text in self._client.tail_job_logs(self._id):
+        seen = 0
+        # Errors of the network, a long silence, and the end of the logs.
+        with contextlib.suppress(Exception):
+            texts = aiter(self._client.tail_job_logs(self._id))
+            while True:
+                text = await asyncio.wait_for(anext(texts), _TAIL_SECONDS)
                 self._show(text[max(0, self._shown - seen) :])
                 seen += len(text)
                 self._heard = time.monotonic()
-
-        with contextlib.suppress(Exception):  # Errors of the network, and the end of the time.
-            await asyncio.wait_for(read(), _TAIL_SECONDS)
 
     def _show(self, text: str) -> None:
         self._shown += len(text)

@@ -41,8 +41,8 @@ def use_cpu() -> None:
 def put_copies(arrays: Any, device: jax.Device | None = None) -> Any:
     """Copies a tree of arrays into memory of a device, which a computation may then donate.
 
-    On a CPU, `jax.device_put` shares the memory of NumPy arrays. JAX 0.4 does not notice when it
-    donates such memory: computations then overwrite the arrays of the host, or crash.
+    On a CPU, `jax.device_put` shares the memory of NumPy arrays. When this memory is donated, JAX
+    0.4 frees it at once, although the computation may not have read it yet.
 
     Args:
         arrays: Tree of NumPy or JAX arrays.

@@ -138,10 +138,18 @@ def read_piece(
     notes = _separate_overlaps(notes, findings)
     notes = _keep_ten_at_once(notes, findings)
     require(bool(notes), f"{path} has no note on the 88 keys of a piano")
-    pedal = sorted(
-        (event for track in chosen for event in track.pedal), key=lambda event: event.tick
-    )
-    return MidiPiece(contents, findings.time, notes, pedal, findings.all)
+    return MidiPiece(contents, findings.time, notes, _merge_pedals(chosen), findings.all)
+
+
+def _merge_pedals(tracks: Sequence[Track]) -> list[ChannelEvent]:
+    """Returns the changes of the piano's one pedal, which is down while any channel's is."""
+    changes = [change for track in tracks for change in track.pedal]
+    values: dict[int, int] = {}
+    merged = []
+    for change in sorted(changes, key=lambda change: change.tick):
+        values[change.channel] = change.value
+        merged.append(change._replace(value=max(values.values())))
+    return merged
 
 
 class _Findings:

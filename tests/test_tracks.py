@@ -50,6 +50,18 @@ def test_percussion_is_left_out_and_other_instruments_are_named(song):
     assert played.repairs == (LEFT_OUT, PEDAL_LEFT_OUT, BASS)
 
 
+def test_the_pedal_is_down_while_that_of_any_channel_is(tmp_path):
+    path = write(
+        tmp_path / "a.mid",
+        pedal(0) + on(0, 60) + on(0, 62) + pedal(0, 0) + on(0, 64),
+        on(1, 40) + pedal(1, 0) + on(1, 41, ticks=960) + pedal(1, 90) + on(1, 43),
+    )
+    changes = load(path).midi.seq.control_changes
+    assert [(one.time, one.control_value) for one in changes] == [
+        *((0.0, 127), (0.5, 127), (1.0, 0), (1.5, 90)),
+    ]
+
+
 def test_tracks_choose(song):
     played = load(song, tracks=(1, 3))
     assert pitches(played) == [60, 62, 70]

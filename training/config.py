@@ -196,7 +196,7 @@ def from_json(values: Any, where: str) -> TrainConfig:
     except pydantic.ValidationError as error:
         fault = error.errors(include_url=False)[0]
         if fault["type"] == "value_error":
-            raise fault["ctx"]["error"] from None
+            raise BadInput(f"the settings in {where}: {fault['ctx']['error']}") from None
         is_unknown = fault["type"] == "unexpected_keyword_argument"
         problem = "there is no such setting" if is_unknown else fault["msg"]
         name = ".".join(str(part) for part in fault["loc"][1:])
