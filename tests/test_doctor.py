@@ -246,7 +246,7 @@ def learnt(agrees):
         (node_checks.check_replay({"error": "no reverb"}), WRONG, "no reverb"),
         (node_checks.check_replay({"answer": False}), OK, "kept in memory"),
         (node_checks.check_learning({"error": "no device"}), WRONG, "no device"),
-        (node_checks.check_learning(learnt(agrees=False)), WRONG, "away from the CPU's"),
+        (node_checks.check_learning(learnt(agrees=False)), WRONG, "differ from the CPU's"),
         (node_checks.check_learning(learnt(agrees=True)), OK, "metal:0"),
         (node_checks.check_recording({"answer": ["no sound: a; b"]}), WARNING, "no sound: a"),
         (node_checks.check_recording({"error": "no actors"}), WRONG, "no actors"),
