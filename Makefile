@@ -18,8 +18,8 @@ CONSTRAINTS = $(VENV)/bin/python -c \
 	'import sys; print("constraints.txt" if sys.version_info < (3, 12) else "constraints-py312.txt")'
 
 # Tiers of tests, see pyproject.toml.
-UNIT = not run and not browser and not hosts and not bench and not clusters and not alone
-QUICK = not hosts and not bench and not clusters and not alone
+UNIT = not run and not slow and not browser and not hosts and not bench and not clusters and not alone
+QUICK = not slow and not hosts and not bench and not clusters and not alone
 ALL = not clusters and not alone
 # How `make newer` tries a run: two minutes, the start included.
 SMALL_RUN = --max-minutes 2 --eval-interval 2000 --actors 1 --warmstart-steps 500 --name newer

@@ -22,6 +22,7 @@ def test_auto_leaves_the_choice_to_jax():
     assert variables("cpu") == {"JAX_PLATFORMS": "cpu"}
 
 
+@pytest.mark.slow
 def test_a_platform_that_is_not_there_is_refused_in_one_line(folder):
     result = run(
         folder,

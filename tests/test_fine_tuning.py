@@ -262,6 +262,7 @@ def test_it_can_be_recorded_and_fine_tuned_again(carried, tuned, run_cli, tmp_pa
 # --- A style that the answers favor -----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_policy_learns_to_play_in_the_favored_style(trained, folder):
     trained_answer, _ = trained
     recorded = run(folder, *("segments", "runs/scale", "--no-video", "--json"), seconds=300)

@@ -461,6 +461,7 @@ def wait_until_it_trains(process, reader, run):
     raise AssertionError("it did not start")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2000)
 def test_a_closed_terminal_saves_and_leaves_amid_proxies_and_odd_files(folder):
     """One real start in hostile surroundings, since each costs half a minute."""
@@ -474,6 +475,7 @@ def test_a_closed_terminal_saves_and_leaves_amid_proxies_and_odd_files(folder):
     assert not watchdog_finds(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2000)
 def test_nothing_outlives_a_killed_command(folder):
     process, reader, run = start_training(folder, "killed")

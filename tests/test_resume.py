@@ -35,7 +35,7 @@ from training import run as runs
 from training.config import TrainConfig, WandbConfig
 from training.logbook import Logbook
 
-pytestmark = pytest.mark.run
+pytestmark = [pytest.mark.run, pytest.mark.slow]
 
 SMALL = [
     *FLAGS,

@@ -34,6 +34,7 @@ def wait_for(read, condition, process, seconds=PATIENCE):
     return value
 
 
+@pytest.mark.slow
 def test_a_run_at_a_url_is_scaled_up_to_none_and_back(folder, monkeypatch):
     root = f"file://{folder}/bucket"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))

@@ -384,6 +384,7 @@ def test_everything_of_every_segment_is_there(trained, recorded):
     assert deterministic[names[-1]] == answer["metrics"]
 
 
+@pytest.mark.slow
 def test_by_default_passages_are_recorded_with_a_base_and_starts(trained, folder):
     _, path = trained
     answer = run(

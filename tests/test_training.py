@@ -162,6 +162,7 @@ def test_eval_of_the_same_song_from_its_file(trained, run_cli):
 EVALUATOR_GIVES_WAY_BY = 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [0, 5])
 def test_all_parts_have_the_priority_of_the_command_and_the_evaluator_gives_way(folder, own):
     name, flags = f"nice{own}", [*FLAGS, "--max-steps", 1_000_000]
@@ -193,6 +194,7 @@ with ray_session.connect(ray_session.cluster_address(), pathlib.Path("logs")):
 """
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_machine_do_not_share_a_private_ray(folder):
     result = subprocess.run(
         [sys.executable, "-c", CONNECT, "outer", CONNECT],

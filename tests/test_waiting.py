@@ -14,6 +14,8 @@ from common.clock import AwakeClock
 from common.errors import PartFailed
 from common.waiting import Patience, said_if_long
 
+pytestmark = [pytest.mark.run, pytest.mark.slow]
+
 BUSY = "while True: pass"
 IDLE = "import time; time.sleep(600)"
 
