@@ -276,7 +276,7 @@ def test_video_sounds_and_the_roll_moves_with_it(tmp_path, open_page):
         page.keyboard.press("r")
         until(page, "document.querySelector('video').currentTime < 0.4")
         until(page, "document.querySelector('video').ended")
-        assert page.get_attribute("canvas >> nth=0", "data-seconds") == "2.00"
+        assert page.get_attribute("canvas[data-seconds] >> nth=0", "data-seconds") == "2.00"
         box = page.locator("canvas >> nth=0").bounding_box()
         page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 20)
         until(page, "document.querySelector('video').currentTime < 1.2")
@@ -298,7 +298,7 @@ def test_sound_alone_or_notes_alone(tmp_path, open_page, monkeypatch):
         press(page, "5", "Enter")
         until(page, "document.querySelector('.note').innerText.includes('FluidSynth')")
         assert page.locator("audio, video").count() == 0
-        assert "4 notes due" in page.get_attribute("canvas >> nth=0", "aria-label")
+        assert "4 notes due" in page.get_attribute("canvas[aria-label] >> nth=0", "aria-label")
         press(page, "6", "Enter")
         assert len(scores_of(served)) == 2
 
@@ -619,7 +619,7 @@ def test_where_the_judged_part_begins_is_shown(tmp_path, open_page):
     with serving(make_collection(tmp_path, segments=2, steps=30, lead_in=20)) as served:
         page = open_page(address(served))
         begin(page)
-        label = page.get_attribute("main canvas >> nth=0", "aria-label")
+        label = page.get_attribute("main canvas[aria-label] >> nth=0", "aria-label")
         assert label.endswith("in 2.5 seconds; the first 1.0 are not judged")
         phase = page.locator("main .phase").first
         until(page, "document.querySelector('main video')?.currentTime > 0.1")
