@@ -28,6 +28,7 @@ from common import addresses, proxies
 from common.errors import BadInput, require, summarize_error
 from common.files import as_utf8
 from common.time_limit import call_with_timeout
+from training import run
 
 if TYPE_CHECKING:  # Ray takes a second to import, and bad flags are rejected without it.
     from ray.job_submission import JobSubmissionClient
@@ -175,21 +176,20 @@ def _plan(command: str, job: Any, arguments: Sequence[str]) -> _Planned:
         BadInput: The songs cannot be played, or lie outside the working directory.
     """
     if command == "segments" or (command == "train" and job.resume):
-        run = job.run if command == "segments" else job.resume
-        _say_where_it_is_read(run)
-        return _Planned(command, pathlib.PurePath(run).name, list(arguments), [])
+        known = job.run if command == "segments" else job.resume
+        _say_where_it_is_read(known)
+        return _Planned(command, pathlib.PurePath(known).name, list(arguments), [])
     files: dict[pathlib.Path, str] = {}
     if command == "cpl":
         _say_where_it_is_read(*job.collections, job.load_checkpoint)
-        what = "CPL"
+        method, title = "CPL", ""
     else:
         from piano.repertoire import Repertoire
         from piano.song import load_songs
 
-        title = Repertoire(load_songs(job.song), job.environment).title
-        what = f"SAC-{'-'.join(title.split()).replace('/', '-')[:80]}"
+        method, title = "SAC", Repertoire(load_songs(job.song), job.environment).title
         files = {path: _inside(path) for path in job.song.midi_file}
-    made_up = f"{what}-{job.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    made_up = run.new_name(method, title, job.seed)
     there = [_with_path(argument, files) for argument in arguments]
     named = [] if job.name else ["--name", made_up]
     return _Planned(command, job.name or made_up, [*there, *named], list(files.values()))

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 from note_seq.protobuf import music_pb2
 
+from piano.keyboard import PEDAL_CONTROLLER
+
 SHORTEST_CUT_NOTE_SECONDS = 0.05
 """Length of the shortest piece of a note that a cut keeps, in seconds: a usual control step."""
 _SAME_MOMENT = 1e-6
 _DECIMALS = 9
-_PEDAL_CONTROLLER = 64
 
 
 class Excerpt(NamedTuple):
@@ -44,14 +45,14 @@ def take(sequence: music_pb2.NoteSequence, begin: float, end: float) -> Excerpt:
         kept = excerpt.sequence.notes.add()
         kept.CopyFrom(note)
         kept.start_time, kept.end_time = _after(begin, start), _after(begin, stop)
-    changes = [one for one in sequence.control_changes if one.control_number == _PEDAL_CONTROLLER]
+    changes = [one for one in sequence.control_changes if one.control_number == PEDAL_CONTROLLER]
     changes.sort(key=lambda change: change.time)
     before = [change for change in changes if change.time < begin + _SAME_MOMENT]
     inside = [change for change in changes[len(before) :] if change.time < end - _SAME_MOMENT]
     for change in before[-1:] + inside:
         excerpt.sequence.control_changes.add(
             time=_after(begin, max(begin, change.time)),
-            control_number=_PEDAL_CONTROLLER,
+            control_number=PEDAL_CONTROLLER,
             control_value=change.control_value,
         )
     return excerpt

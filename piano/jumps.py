@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from piano.midi_notes import LOWEST_PITCH
+from piano.keyboard import LOWEST_PITCH
 
 _SPAN = 12
 """Semitones from the lowest to the highest key that a hand reaches without a move."""

@@ -15,12 +15,12 @@ import dataclasses
 
 import numpy as np
 
+from piano.keyboard import LOWEST_PITCH
 from piano.performance import Performance
 
 ONSET_TOLERANCE_SECONDS = 0.05
 _OFFSET_RATIO = 0.2
 _VELOCITY_TOLERANCE = 0.1
-_LOWEST_PITCH = 21
 
 
 def metrics(performance: Performance) -> dict[str, float]:
@@ -202,4 +202,4 @@ def _intervals_and_pitches(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Converts notes for mir_eval: (N, 2) onset and offset in seconds, (N,) pitch in Hz."""
     import mir_eval
 
-    return notes[:, :2], mir_eval.util.midi_to_hz(notes[:, 2] + _LOWEST_PITCH)
+    return notes[:, :2], mir_eval.util.midi_to_hz(notes[:, 2] + LOWEST_PITCH)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import pretty_midi
 
 from common.errors import require
+from piano.keyboard import HIGHEST_PITCH, LOWEST_PITCH
 from piano.midi_reader import ChannelEvent, MidiContents, NoteEvent, Track, read_midi_file
 from piano.score_time import Place, ScoreTime
 
-LOWEST_PITCH, HIGHEST_PITCH = 21, 108
 PERCUSSION = 9
 """Channel of percussion by General MIDI, from 0: channel 10 for people."""
 _PIANOS = 8
@@ -30,11 +30,14 @@ class Finding(NamedTuple):
     places: tuple[Place, ...] = ()
     """Where it is, in the order of time; empty if it concerns the whole file."""
 
+    @property
+    def counted(self) -> str:
+        """What was found, after the number of places if there are any."""
+        return f"{len(self.places)} {self.what}" if self.places else self.what
+
     def __str__(self) -> str:
         """Describes the finding and its first place in one line."""
-        if not self.places:
-            return self.what
-        return f"{len(self.places)} {self.what}, first at {self.places[0]}"
+        return f"{self.counted}, first at {self.places[0]}" if self.places else self.counted
 
     def within(self, begin: float, end: float) -> "Finding | None":
         """Returns the finding in a span of seconds; None if it has places, but none there."""

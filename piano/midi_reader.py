@@ -10,6 +10,7 @@ import pathlib
 from typing import NamedTuple
 
 from common.errors import BadInput, require
+from piano.keyboard import PEDAL_CONTROLLER
 
 _MOST_FILE_BYTES = 4_000_000  # Half a million notes.
 _MOST_TICKS = 2**28 - 1  # Largest delta time: the standard has four bytes of seven bits.
@@ -22,7 +23,6 @@ _SYSTEM_DATA_BYTES = {
     **{0xF1: 1, 0xF2: 2, 0xF3: 1, 0xF6: 0},
     **dict.fromkeys((0xF8, 0xFA, 0xFB, 0xFC, 0xFE), 0),
 }
-_PEDAL_CONTROLLER = 64
 _OTHER_FORMATS = {
     b"PK\x03\x04": "a ZIP archive, such as a MuseScore file or compressed MusicXML",
     b"<?xml": "an XML file, such as MusicXML",
@@ -298,7 +298,7 @@ class _Parser:
         if kind in (0x80, 0x90):
             velocity = values[1] if kind == 0x90 else 0
             track.notes.append(NoteEvent(track.end, channel, values[0], velocity))
-        elif kind == 0xB0 and values[0] == _PEDAL_CONTROLLER:
+        elif kind == 0xB0 and values[0] == PEDAL_CONTROLLER:
             track.pedal.append(ChannelEvent(track.end, channel, values[1]))
         elif kind == 0xC0:
             track.programs.append(ChannelEvent(track.end, channel, values[0]))

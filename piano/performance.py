@@ -8,7 +8,6 @@ import numpy as np
 from common.errors import require
 from common.files import read_arrays
 
-_KEYS = 88
 _NOTE_COLUMNS = {"due_notes": (3, 4), "played_notes": (4,)}
 _SAME_MOMENT = 1e-6
 """Tolerance in seconds between equal times. It is far above the rounding errors of summed time

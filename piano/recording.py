@@ -18,10 +18,10 @@ from robopianist.music import constants, midi_file
 from common.files import read_files
 from piano import graphics
 from piano.config import RecordingConfig
+from piano.keyboard import LOWEST_PITCH
 from piano.performance import Performance
 from piano.task_spec import TaskSpec
 
-_LOWEST_PITCH = 21
 _SECONDS_AFTER_THE_END = 1.0
 # Color-blind people can tell these colors of Okabe and Ito apart. The report uses them, too.
 _HIT, _WRONG, _DUE = (0.0, 0.62, 0.45, 1.0), (0.84, 0.37, 0.0, 1.0), (0.34, 0.71, 0.91, 1.0)
@@ -90,7 +90,7 @@ def to_midi(performance: Performance, velocity: str = "touch") -> midi_file.Midi
         sequence.notes.add(
             start_time=onset,
             end_time=offset,
-            pitch=int(key) + _LOWEST_PITCH,
+            pitch=int(key) + LOWEST_PITCH,
             velocity=int(touch) if velocity == "touch" else 127,
         )
     for seconds, down in performance.pedal_changes:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from piano.midi_reader import MidiContents
 
-_DEFAULT_TEMPO = 500_000  # Microseconds per quarter note.
+DEFAULT_TEMPO = 500_000  # Microseconds per quarter note.
 _DEFAULT_METER = (4, 4)
 _ROUNDING = 1e-9
 
@@ -38,14 +38,9 @@ class ScoreTime:
             self._seconds = _Rates({0: 1.0}, 1 / contents.ticks_per_second)
             self._bars: _Bars | None = None
         else:
-            tempi = {0: _DEFAULT_TEMPO} | contents.tempi
+            tempi = {0: DEFAULT_TEMPO} | contents.tempi
             self._seconds = _Rates(tempi, 1e-6 / contents.ticks_per_beat)
             self._bars = _Bars({0: _DEFAULT_METER} | contents.meters, contents.ticks_per_beat)
-
-    @property
-    def has_bars(self) -> bool:
-        """Whether the file counts beats, and so has bars."""
-        return self._bars is not None
 
     def seconds(self, tick: float) -> float:
         """Returns the time of a tick in seconds."""

@@ -15,7 +15,8 @@ from common.errors import BadInput, require
 from common.files import as_utf8
 from piano import excerpt
 from piano.config import ArrangementConfig, SongConfig
-from piano.midi_notes import HIGHEST_PITCH, LOWEST_PITCH, Finding, MidiPiece, read_piece
+from piano.keyboard import HIGHEST_PITCH, LOWEST_PITCH, PEDAL_CONTROLLER
+from piano.midi_notes import Finding, MidiPiece, read_piece
 from piano.score_time import Place
 
 LONGEST_SONG_SECONDS = 600.0
@@ -75,7 +76,7 @@ class Song:
             "pedal": [
                 [change.time, change.control_value]
                 for change in self.midi.seq.control_changes
-                if change.control_number == 64
+                if change.control_number == PEDAL_CONTROLLER
             ],
         }
 
@@ -93,7 +94,9 @@ class Song:
                     start_time=start, end_time=end, pitch=pitch, velocity=velocity, part=part
                 )
             for time, value in values["pedal"]:
-                sequence.control_changes.add(time=time, control_number=64, control_value=value)
+                sequence.control_changes.add(
+                    time=time, control_number=PEDAL_CONTROLLER, control_value=value
+                )
             sequence.total_time = values["seconds"]
             title = str(values["title"])
         except (KeyError, TypeError, ValueError) as error:
@@ -305,7 +308,7 @@ def _to_sequence(piece: MidiPiece) -> music_pb2.NoteSequence:
         sequence.notes.add(start_time=start, end_time=end, pitch=note.pitch, velocity=note.velocity)
     for tick, _, value in piece.pedal:
         sequence.control_changes.add(
-            time=piece.time.seconds(tick), control_number=64, control_value=value
+            time=piece.time.seconds(tick), control_number=PEDAL_CONTROLLER, control_value=value
         )
     ends = [note.end_time for note in sequence.notes]
     sequence.total_time = max(ends + [change.time for change in sequence.control_changes])

@@ -9,10 +9,9 @@ from robopianist.music.midi_file import PianoNote
 
 from learner.observation import ObservationLayout
 from piano.config import EnvironmentConfig
+from piano.keyboard import KEYS
 from piano.scene import Scene
 from piano.song import Song
-
-_KEYS = 88
 
 
 class Reach(NamedTuple):
@@ -81,14 +80,14 @@ def make_score(song: Song, config: EnvironmentConfig, hold: int = 0) -> Score:
     annotated = song.has_fingering and not config.disable_fingering_reward
     trajectory = song.trajectory(config.control_timestep)
     steps = len(trajectory)
-    goal = np.zeros((steps + lookahead, _KEYS + 1), np.uint8)
-    velocities = np.zeros((steps, _KEYS), np.uint8)
+    goal = np.zeros((steps + lookahead, KEYS + 1), np.uint8)
+    velocities = np.zeros((steps, KEYS), np.uint8)
     in_use = np.zeros((steps, 10), np.uint8)
     keys_in_order, fingers = [], []
     for step, notes in enumerate(_held(trajectory.notes, hold)):
         goal[step, [note.key for note in notes]] = 1
         velocities[step, [note.key for note in notes]] = [note.velocity for note in notes]
-        goal[step, _KEYS] = trajectory.sustains[step]
+        goal[step, KEYS] = trajectory.sustains[step]
         # robopianist sums its distances in this order, right hand first.
         by_hand = sorted(notes, key=lambda note: note.fingering >= 5)
         pairs = np.array([(note.fingering, note.key) for note in by_hand], np.int64)
@@ -101,8 +100,8 @@ def make_score(song: Song, config: EnvironmentConfig, hold: int = 0) -> Score:
     goals = window.transpose(0, 2, 1).reshape(steps, -1)
     features = np.concatenate([in_use, goals], axis=1) if annotated else goals
     return Score(
-        keys=goal[:steps, :_KEYS].astype(bool),
-        pedal=goal[:steps, _KEYS].astype(bool),
+        keys=goal[:steps, :KEYS].astype(bool),
+        pedal=goal[:steps, KEYS].astype(bool),
         velocities=velocities,
         keys_in_order=keys_in_order,
         fingers=fingers if annotated else None,
@@ -158,7 +157,7 @@ class TaskSpec:
         self.layout = ObservationLayout(
             before=self.action_dim if last_step else 0,
             features=score.features.shape[1],
-            after=joints + _KEYS + 1 + (1 if last_step else 0),
+            after=joints + KEYS + 1 + (1 if last_step else 0),
             frames=config.frame_stack,
         )
 

@@ -11,9 +11,10 @@ import numpy as np
 from common.errors import BadInput
 from piano.config import ArrangementConfig
 from piano.jumps import Jump, find_jumps, most_at_once
-from piano.midi_notes import LOWEST_PITCH, Finding, MidiPiece, Programs, read_piece
-from piano.midi_reader import MidiContents, Track
-from piano.score_time import Place
+from piano.keyboard import LOWEST_PITCH
+from piano.midi_notes import Finding, MidiPiece, Programs, read_piece
+from piano.midi_reader import Track
+from piano.score_time import DEFAULT_TEMPO, Place
 from piano.song import Song, TooLong, arrange
 from report.key_statuses import note_name
 
@@ -163,9 +164,9 @@ def _place_to_json(place: Place) -> dict[str, Any]:
 
 
 def _describe_file(piece: MidiPiece) -> dict[str, Any]:
-    contents, time = piece.contents, piece.time
+    contents, time, programs = piece.contents, piece.time, Programs(piece.contents)
     onsets = sum(len(track.onsets) for track in contents.tracks)
-    tempi = list(contents.tempi.values()) or [500_000]
+    tempi = list(contents.tempi.values()) or [DEFAULT_TEMPO]
     beats = [round(60e6 / tempo, 2) for tempo in (max(tempi), min(tempi))]
     has_beats = contents.ticks_per_beat is not None
     meters = dict.fromkeys(f"{top}/{below}" for top, below in contents.meters.values())
@@ -176,12 +177,12 @@ def _describe_file(piece: MidiPiece) -> dict[str, Any]:
         "time_signatures": list(meters) or (["4/4"] if has_beats else []),
         "tempo_changes": sum(tick > 0 for tick in contents.tempi) if has_beats else 0,
         "beats_per_minute": sorted(set(beats)) if has_beats else [],
-        "tracks": [_describe_track(track, contents) for track in contents.tracks],
+        "tracks": [_describe_track(track, programs) for track in contents.tracks],
     }
 
 
-def _describe_track(track: Track, contents: MidiContents) -> dict[str, Any]:
-    programs, onsets = Programs(contents), track.onsets
+def _describe_track(track: Track, programs: Programs) -> dict[str, Any]:
+    onsets = track.onsets
     return {
         "track": track.number,
         "name": track.name,

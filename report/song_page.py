@@ -11,6 +11,7 @@ import tyro
 from common.errors import require
 from common.files import as_utf8
 from piano.config import ArrangementConfig
+from piano.score_time import Place
 from report.page import TEMPLATES
 from report.song_facts import SongFacts, find_facts
 from report.song_roll import lay_out_song
@@ -139,8 +140,7 @@ def _numbers(values: Sequence[Any]) -> bool:
 
 
 def _place(place: dict[str, Any]) -> str:
-    bar = "" if place["bar"] is None else f"bar {place['bar']}, "
-    return f"{bar}{place['seconds']:.2f} s"
+    return str(Place(place["bar"], place["seconds"]))
 
 
 def _describe_track(track: dict[str, Any]) -> str:
@@ -177,7 +177,7 @@ def _page(facts: SongFacts, answer: dict[str, Any]) -> str:
         jumps=[(_place(jump), _describe_jump(jump)) for jump in answer["jumps"]],
         findings=[
             (
-                f"{len(finding.places)} {finding.what}" if finding.places else finding.what,
+                finding.counted,
                 "; ".join(map(str, finding.places)) or "the whole file",
             )
             for finding in facts.findings

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from piano.keyboard import KEYS, LOWEST_PITCH
 from report.key_statuses import Bar, Onset, note_name
 from report.piano_roll import MOST_TITLES, View, count_rows, lay_out_velocities
-from report.song_facts import LOWEST_PITCH, SongFacts
+from report.song_facts import SongFacts
 
-_KEYS = 88
 _MOST_BAR_NUMBERS = 20
 _DOWN = 64  # Pedal values from here on are down.
 
@@ -42,7 +42,7 @@ def lay_out_song(facts: SongFacts) -> dict[str, Any]:
     pedal = _pedal_bars(changes, sequence.total_time)
     lines = list(facts.bar_lines())
     low = max(0, min(bar.key for bar in notes) - 2)
-    high = min(_KEYS - 1, max(bar.key for bar in notes) + 2)
+    high = min(KEYS - 1, max(bar.key for bar in notes) + 2)
     rows = []
     edges = np.linspace(0, sequence.total_time, count_rows(sequence.total_time) + 1).tolist()
     for start, stop in itertools.pairwise(edges):

@@ -197,6 +197,18 @@ def _require_writable(path: pathlib.Path, shown: str, setting: str) -> None:
         ) from error
 
 
+def new_name(method: str, title: str, seed: int) -> str:
+    """Returns a name for a new run, which holds the time.
+
+    Args:
+        method: Method of learning.
+        title: Title of the songs; empty if it is unknown.
+        seed: Random seed of the run.
+    """
+    piece = "-".join(title.split()).replace("/", "-")[:80]
+    return "-".join(filter(None, (method, piece, str(seed), time.strftime("%Y%m%d-%H%M%S"))))
+
+
 def create(config: RunConfig, method: str, repertoire: "Repertoire") -> RunFolder:
     """Creates the folder of a new run, and writes settings and songs to it.
 
@@ -208,9 +220,7 @@ def create(config: RunConfig, method: str, repertoire: "Repertoire") -> RunFolde
     Raises:
         BadInput: The name is taken, or the folder cannot be created.
     """
-    piece = "-".join(repertoire.title.split()).replace("/", "-")[:80]
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = config.name or f"{method}-{piece}-{config.seed}-{stamp}"
+    name = config.name or new_name(method, repertoire.title, config.seed)
     location = Location.of(config.root_dir) / name
     location.fetch("config.json")  # An existing run of this name gets a local folder.
     run = RunFolder(location.path, location.url)
